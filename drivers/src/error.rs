@@ -1,0 +1,100 @@
+//! Why a device is not driven: what was found, and what was expected.
+#![forbid(unsafe_code)]
+
+use thiserror::Error;
+
+/// Why a device was refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum Error {
+    /// Nothing answers like a 16550.
+    #[error("no UART at port {base:#x}: its scratch register does not keep what is written")]
+    NoUart {
+        /// First port of the register block.
+        base: u16,
+    },
+    /// The UART never reports that it has sent everything.
+    #[error("UART at port {base:#x} is stuck: its transmitter did not run empty within {reads} reads")]
+    UartStuck {
+        /// First port of the register block.
+        base: u16,
+        /// Reads of the line status register that were made.
+        reads: u32,
+    },
+    /// The i8042 status port reads as an empty bus.
+    #[error("no i8042: its status register reads {status:#04x}")]
+    NoController {
+        /// What the status register read.
+        status: u8,
+    },
+    /// The i8042 did not take a byte, or did not answer, in time.
+    #[error("i8042 gave no answer to {command:#04x} within {reads} reads of its status")]
+    ControllerSilent {
+        /// The command or device byte that was sent.
+        command: u8,
+        /// Reads of the status register that were made.
+        reads: u32,
+    },
+    /// The i8042, its port or the keyboard answered a command with the wrong byte.
+    #[error("i8042 answered {command:#04x} with {found:#04x}, expected {expected:#04x}")]
+    ControllerAnswer {
+        /// The command or device byte that was sent.
+        command: u8,
+        /// The answer.
+        found: u8,
+        /// The answer of a working one.
+        expected: u8,
+    },
+    /// Nothing answers at the CMOS clock's ports.
+    #[error("no CMOS clock: its registers read 0xff")]
+    NoClock,
+    /// The CMOS clock is updating for ever.
+    #[error("CMOS clock is stuck: its update flag stayed set for {reads} reads")]
+    ClockUpdating {
+        /// Reads of status register A that were made.
+        reads: u32,
+    },
+    /// The CMOS clock does not come to rest.
+    #[error("CMOS clock gave {reads} readings of which no two in a row agree")]
+    ClockUnsteady {
+        /// Readings that were made.
+        reads: u32,
+    },
+    /// The CMOS clock holds something that is no date.
+    #[error("CMOS clock holds {value:#04x} in register {register:#04x}, expected {expected}")]
+    ClockNonsense {
+        /// The register.
+        register: u8,
+        /// What it held.
+        value: u8,
+        /// What may stand there.
+        expected: &'static str,
+    },
+    /// No VGA, or one that is not in an 80 x 25 text mode.
+    #[error("no VGA text mode: {what} reads {found:#04x}, expected {expected}")]
+    NoTextMode {
+        /// The register.
+        what: &'static str,
+        /// What it held.
+        found: u8,
+        /// What a colour text mode has there.
+        expected: &'static str,
+    },
+    /// A framebuffer whose description cannot be true, or cannot be drawn on.
+    #[error("framebuffer refused: {what} is {found}, expected {expected}")]
+    BadFramebuffer {
+        /// The value in question.
+        what: &'static str,
+        /// What it was.
+        found: u64,
+        /// The bound it broke.
+        expected: u64,
+    },
+    /// The heap has no room for the console's cells.
+    #[error("no memory for a console of {columns} x {rows} characters")]
+    OutOfMemory {
+        /// Characters in a row.
+        columns: u16,
+        /// Rows.
+        rows: u16,
+    },
+}

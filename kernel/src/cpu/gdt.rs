@@ -1,0 +1,137 @@
+//! Segments and the task state of a CPU (Intel SDM vol. 3 §3.4.5, §8.7), in the order that hypervisors know.
+//! Neighbours: `percpu` (each CPU has its own), `irq::exceptions` (gives the fatal ones stacks of their own).
+
+use super::PerCpu;
+use core::{arch::asm, cell::UnsafeCell};
+use x86_64::{
+    VirtAddr,
+    structures::{
+        gdt::{Descriptor, DescriptorFlags},
+        tss::TaskStateSegment,
+    },
+};
+
+/// Selector of the kernel's 64-bit code.
+pub const KERNEL_CODE: u16 = 0x10;
+/// Selector of the kernel's data.
+pub const KERNEL_DATA: u16 = 0x18;
+/// Selector of user data.
+pub const USER_DATA: u16 = 0x28 | 3;
+/// Selector of the user's 64-bit code.
+pub const USER_CODE: u16 = 0x30 | 3;
+/// Selector of the task state segment.
+pub const TASK_STATE: u16 = 0x40;
+
+const ENTRIES: usize = TASK_STATE as usize / 8 + 2;
+
+/// A stack that an exception gets whatever the stack pointer was: its place in the interrupt stack table,
+/// counted from 1 as a gate counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum ExceptionStack {
+    /// #DF: most likely the stack is full.
+    DoubleFault = 1,
+    /// NMI: may come at any instruction.
+    NonMaskable = 2,
+    /// #MC: may come at any instruction.
+    MachineCheck = 3,
+}
+
+impl ExceptionStack {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::DoubleFault, Self::NonMaskable, Self::MachineCheck];
+}
+
+/// GDT and TSS of one CPU. The CPU itself reads them at any time, and marks the TSS busy in the GDT.
+#[derive(Debug)]
+pub struct Descriptors {
+    gdt: UnsafeCell<[u64; ENTRIES]>,
+    tss: UnsafeCell<TaskStateSegment>,
+}
+
+// SAFETY: only `load` and `set_exception_stack` write, each on the CPU that owns the tables, and no reference
+// to the contents is ever given out.
+unsafe impl Sync for Descriptors {}
+
+impl Descriptors {
+    pub(super) const fn new() -> Self {
+        Self { gdt: UnsafeCell::new([0; ENTRIES]), tss: UnsafeCell::new(TaskStateSegment::new()) }
+    }
+}
+
+/// Loads `cpu`'s own segments on the CPU that runs this, which must be that CPU.
+pub(super) fn load(cpu: &'static PerCpu) {
+    let tss = cpu.descriptors.tss.get();
+    // SAFETY: the TSS is in a static `PerCpu`: it stays where it is for ever.
+    let Descriptor::SystemSegment(tss_low, tss_high) =
+        (unsafe { Descriptor::tss_segment_unchecked(tss) })
+    else {
+        return;
+    };
+    let mut gdt = [0; ENTRIES];
+    for (selector, descriptor) in [
+        (KERNEL_CODE, DescriptorFlags::KERNEL_CODE64.bits()),
+        (KERNEL_DATA, DescriptorFlags::KERNEL_DATA.bits()),
+        (USER_DATA, DescriptorFlags::USER_DATA.bits()),
+        (USER_CODE, DescriptorFlags::USER_CODE64.bits()),
+        (TASK_STATE, tss_low),
+        (TASK_STATE + 8, tss_high),
+    ] {
+        gdt[usize::from(selector / 8)] = descriptor;
+    }
+    let place = cpu.descriptors.gdt.get();
+    // SAFETY: the CPU does not use this table before the next statement, and nobody else writes it.
+    unsafe { place.write(gdt) };
+    // SAFETY:
+    // 1. The table is in a static `PerCpu` and stays valid; only the CPU writes to it from now on.
+    // 2. It holds the kernel's flat segments at the selectors that are loaded below.
+    unsafe { pv_ops::load_gdt(place.cast::<u64>(), (size_of::<[u64; ENTRIES]>() - 1) as u16) };
+    reload_segments();
+    // SAFETY: the descriptor at this selector is the available 64-bit TSS written above.
+    unsafe { pv_ops::load_tr(TASK_STATE) };
+}
+
+/// Lets the segment registers take what the new table says.
+fn reload_segments() {
+    // SAFETY:
+    // 1. The selectors are those of flat segments in the table just loaded: no address changes its meaning.
+    // 2. The far return goes to the next instruction; the stack is as before. FS and GS are not touched, so
+    //    that GS keeps its base.
+    unsafe {
+        asm!(
+            "mov ds, {data:x}",
+            "mov es, {data:x}",
+            "mov ss, {data:x}",
+            "push {code}",
+            "lea {scratch}, [rip + 2f]",
+            "push {scratch}",
+            "retfq",
+            "2:",
+            data = in(reg) u64::from(KERNEL_DATA),
+            code = in(reg) u64::from(KERNEL_CODE),
+            scratch = out(reg) _,
+            options(preserves_flags)
+        );
+    }
+}
+
+/// The code segment that the CPU runs with.
+pub fn code_selector() -> u16 {
+    let selector;
+    // SAFETY: reads a register.
+    unsafe { asm!("mov {:x}, cs", out(reg) selector, options(nomem, nostack, preserves_flags)) };
+    selector
+}
+
+/// Gives `stack` of the CPU that runs this the memory that ends at `top`.
+///
+/// # Safety
+/// The memory below `top` is a stack that nothing else uses, mapped for as long as the kernel runs.
+pub unsafe fn set_exception_stack(stack: ExceptionStack, top: u64) {
+    let tss = super::current().descriptors.tss.get();
+    // SAFETY:
+    // 1. Only this CPU writes to its TSS, and an exception that reads the slot meanwhile reads 8 aligned bytes
+    //    at once or uses the slot only once the gate names it, which is after this call.
+    // 2. The index is 0 to 2, the table has 7 places.
+    unsafe { (&raw mut (*tss).interrupt_stack_table[stack as usize - 1]).write_unaligned(VirtAddr::new(top)) };
+}

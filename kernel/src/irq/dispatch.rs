@@ -1,0 +1,94 @@
+//! Where every interrupt arrives in Rust, and the handlers that were registered for it.
+//!
+//! The table is read without a lock: handlers are added, never removed.
+//! Neighbours: `entry` (who calls), `exceptions` (the first 32 vectors), `mod` (who adds).
+
+use super::{Error, entry::Frame, exceptions, vectors};
+use crate::{
+    cpu::{self, percpu},
+    sync::{IrqMutex, OnceCell},
+};
+use alloc::boxed::Box;
+
+/// What to call when a vector is raised. It runs with interrupts disabled.
+pub type Handler = Box<dyn Fn() + Send + Sync>;
+
+/// The handlers of a vector, in the order of registration: those of several devices on one line.
+struct Node {
+    name: &'static str,
+    handler: Handler,
+    next: OnceCell<Box<Node>>,
+}
+
+static HANDLERS: [OnceCell<Box<Node>>; 256] = [const { OnceCell::uninit() }; 256];
+/// First device vector that was not given out.
+static NEXT_DEVICE: IrqMutex<u8> = IrqMutex::new(vectors::DEVICES.start);
+
+/// A device vector that nobody has.
+pub(super) fn allocate() -> Result<u8, Error> {
+    let mut next = NEXT_DEVICE.lock();
+    let vector = *next;
+    if !vectors::DEVICES.contains(&vector) {
+        return Err(Error::OutOfVectors);
+    }
+    *next += 1;
+    Ok(vector)
+}
+
+/// Adds a handler to `vector`.
+pub fn handle(vector: u8, name: &'static str, handler: impl Fn() + Send + Sync + 'static) {
+    let mut node = Some(Box::new(Node { name, handler: Box::new(handler), next: OnceCell::uninit() }));
+    let mut place = &HANDLERS[usize::from(vector)];
+    loop {
+        // Whoever comes first wins the place; the other goes on to the place behind it.
+        place.init_once(|| node.take().expect("a place is initialised once"));
+        match place.try_get() {
+            Ok(taken) if node.is_some() => place = &taken.next,
+            _ => return,
+        }
+    }
+}
+
+fn nodes(vector: u8) -> impl Iterator<Item = &'static Node> {
+    let first = HANDLERS[usize::from(vector)].try_get().ok();
+    core::iter::successors(first, |node| node.next.try_get().ok()).map(|node| &**node)
+}
+
+/// Called by the entry code for every vector, with interrupts disabled.
+pub(super) extern "sysv64" fn dispatch(frame: &mut Frame) {
+    let vector = frame.vector as u8;
+    cpu::current().count_interrupt(vector);
+    if vector < vectors::EXCEPTION_COUNT {
+        return exceptions::handle(frame);
+    }
+    // These two are not in service in the local APIC: ending them would end another one.
+    if vector == vectors::SPURIOUS || vectors::PIC.contains(&vector) {
+        return;
+    }
+    for node in nodes(vector) {
+        (node.handler)();
+    }
+    pv_ops::eoi();
+}
+
+/// How often a vector was raised.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Count {
+    /// The vector.
+    pub vector: u8,
+    /// What it is for: the exception, or the first that was registered.
+    pub name: &'static str,
+    /// Times on all CPUs.
+    pub total: u64,
+}
+
+/// How often each vector was raised; only those that were, or that somebody handles.
+pub fn counts() -> impl Iterator<Item = Count> {
+    (0..=u8::MAX).filter_map(|vector| {
+        let total = percpu::all().map(|cpu| cpu.interrupts(vector)).sum();
+        let registered = nodes(vector).next().map(|node| node.name);
+        let name = registered.or(vectors::name(vector));
+        (total > 0 || registered.is_some())
+            .then_some(Count { vector, name: name.unwrap_or("unknown"), total })
+    })
+}

@@ -1,0 +1,181 @@
+//! An interrupt's road: device line → I/O APIC → local APIC → vector → entry stub → [`dispatch`] → handler → end
+//! of interrupt.
+//!
+//! [`register`] is what a driver calls; [`init`] sets all of it up. Who sends, who ends and who masks are
+//! pv-ops or stand behind [`controller::Controller`], so that another hypervisor's events take the same road.
+
+pub mod apic;
+pub mod controller;
+pub mod dispatch;
+pub mod entry;
+pub mod exceptions;
+mod idt;
+pub mod ioapic;
+mod pic;
+mod tests;
+pub mod vectors;
+
+pub use controller::Signal;
+pub use dispatch::{Count, counts};
+
+use crate::{
+    acpi::{self, madt::Madt},
+    cpu::{self, physical::PhysicalMemory},
+    sync::IrqMutex,
+};
+use alloc::{boxed::Box, vec::Vec};
+use controller::Controller;
+use ioapic::IoApic;
+
+/// What raises an interrupt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Irq {
+    /// An interrupt of the ISA bus by its old number, 0 to 15.
+    Isa(u8),
+    /// A line by its number among all I/O APICs' (global system interrupt).
+    Gsi(u32, Signal),
+}
+
+/// Why an interrupt cannot be had.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    /// No controller has this line.
+    #[error("no interrupt controller has line {0}")]
+    NoLine(u32),
+    /// All vectors are taken.
+    #[error("all {} device vectors are taken", vectors::DEVICES.len())]
+    OutOfVectors,
+    /// Another device on the line signals in another way.
+    #[error("line {0} is in use with another trigger or polarity")]
+    Signal(u32),
+}
+
+/// A line with a handler.
+#[derive(Clone, Copy)]
+pub struct Line {
+    controller: &'static dyn Controller,
+    number: u32,
+    vector: u8,
+}
+
+impl Line {
+    /// Holds it back.
+    pub fn mask(&self) {
+        self.controller.mask(self.number);
+    }
+
+    /// Lets it through.
+    pub fn unmask(&self) {
+        self.controller.unmask(self.number);
+    }
+
+    /// Its number among all I/O APICs' lines.
+    pub fn number(&self) -> u32 {
+        self.number
+    }
+
+    /// The vector it raises.
+    pub fn vector(&self) -> u8 {
+        self.vector
+    }
+}
+
+struct Routes {
+    controllers: Vec<&'static dyn Controller>,
+    lines: Vec<(Line, Signal)>,
+}
+
+static ROUTES: IrqMutex<Routes> = IrqMutex::new(Routes { controllers: Vec::new(), lines: Vec::new() });
+
+/// Brings interrupts up, all lines masked, and enables them on this CPU. `rsdp` is what the loader told of ACPI.
+pub fn init(rsdp: Option<u64>) {
+    exceptions::init_stacks();
+    let tables = acpi::init(&PhysicalMemory, rsdp);
+    let madt = tables.madt.as_ref();
+    pic::disable();
+    match apic::init(madt) {
+        Ok(apic) => {
+            dispatch::handle(vectors::APIC_ERROR, "APIC error", || {
+                log::warn!("local APIC: error status {:#x}", apic.take_errors());
+            });
+            init_io_apics(madt);
+            let routes = ROUTES.lock();
+            let lines: usize = routes.controllers.iter().map(|controller| controller.lines().len()).sum();
+            let count = routes.controllers.len();
+            log::info!("{} {}, {lines} lines on {count} I/O APIC{}", apic.mode(), apic.id(), plural(count));
+        }
+        Err(error) => log::error!("local APIC: {error}: no device interrupts and no timer; apps must poll"),
+    }
+    pv_ops::irq_enable();
+}
+
+fn plural(count: usize) -> &'static str {
+    if count == 1 { "" } else { "s" }
+}
+
+fn init_io_apics(madt: Option<&Madt>) {
+    let assumed = [acpi::madt::IoApic { id: 0, address: ioapic::DEFAULT_ADDRESS, first_gsi: 0 }];
+    let told = madt.map_or(assumed.as_slice(), |madt| &madt.io_apics);
+    for place in told {
+        match IoApic::probe(place.address, place.first_gsi) {
+            Ok(io_apic) => {
+                log::debug!("{}: lines {:?}", io_apic.name(), io_apic.lines());
+                ROUTES.lock().controllers.push(Box::leak(Box::new(io_apic)));
+            }
+            Err(error) => log::warn!("I/O APIC at {:#x}: {error}: its devices have no interrupts", place.address),
+        }
+    }
+}
+
+/// Calls `handler` whenever `irq` is raised, with interrupts disabled. Several may share a line. `name` is shown in
+/// [`counts`].
+pub fn register(
+    irq: Irq,
+    name: &'static str,
+    handler: impl Fn() + Send + Sync + 'static,
+) -> Result<Line, Error> {
+    let (number, signal) = match irq {
+        Irq::Isa(number) => match &acpi::tables().madt {
+            Some(madt) => madt.isa_line(number),
+            None => (number.into(), Signal::default()),
+        },
+        Irq::Gsi(number, signal) => (number, signal),
+    };
+    let mut routes = ROUTES.lock();
+    if let Some((line, in_use)) = routes.lines.iter().find(|(line, _)| line.number == number) {
+        if *in_use != signal {
+            return Err(Error::Signal(number));
+        }
+        dispatch::handle(line.vector, name, handler);
+        return Ok(*line);
+    }
+    let controller = routes.controllers.iter().find(|controller| controller.lines().contains(&number));
+    let controller = *controller.ok_or(Error::NoLine(number))?;
+    let vector = dispatch::allocate()?;
+    dispatch::handle(vector, name, handler);
+    let line = Line { controller, number, vector };
+    routes.lines.push((line, signal));
+    controller.route(number, signal, vector, cpu::current().apic_id());
+    controller.unmask(number);
+    Ok(line)
+}
+
+/// Calls `handler` whenever the returned vector is raised, by a message (MSI) or by [`send`].
+pub fn allocate(name: &'static str, handler: impl Fn() + Send + Sync + 'static) -> Result<u8, Error> {
+    let vector = dispatch::allocate()?;
+    dispatch::handle(vector, name, handler);
+    Ok(vector)
+}
+
+/// Raises `vector` on `cpu`: one that [`allocate`] gave.
+pub fn send(cpu: &cpu::PerCpu, vector: u8) {
+    if vectors::DEVICES.contains(&vector) && apic::local().is_some() {
+        apic::send(cpu.apic_id(), vector);
+    }
+}
+
+impl core::fmt::Debug for Line {
+    fn fmt(&self, out: &mut core::fmt::Formatter) -> core::fmt::Result {
+        write!(out, "line {} of {} as vector {:#x}", self.number, self.controller.name(), self.vector)
+    }
+}

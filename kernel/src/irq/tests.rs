@@ -1,0 +1,119 @@
+//! What only a running guest can show of interrupts and exceptions.
+#![forbid(unsafe_code)]
+#![cfg(all(feature = "self-test", target_os = "none"))]
+
+use super::{allocate, apic, counts, dispatch, send, vectors};
+use crate::{
+    backtrace::Backtrace,
+    cpu::{self, gdt, probe},
+    symbols,
+    sync::IrqState,
+};
+use alloc::{format, sync::Arc};
+use core::sync::atomic::{AtomicU32, Ordering};
+
+/// Waits until `count` is `wanted`, as long as any self-IPI may take. Returns what it was at last.
+fn wait_for(count: &AtomicU32, wanted: u32) -> u32 {
+    for _ in 0..10_000_000 {
+        if count.load(Ordering::Acquire) >= wanted {
+            break;
+        }
+        core::hint::spin_loop();
+    }
+    count.load(Ordering::Acquire)
+}
+
+/// A vector of its own that counts.
+fn counting_vector() -> (u8, Arc<AtomicU32>) {
+    let count = Arc::new(AtomicU32::new(0));
+    let counted = count.clone();
+    let handler = move || {
+        counted.fetch_add(1, Ordering::Release);
+    };
+    (allocate("self-test", handler).expect("a free vector"), count)
+}
+
+kernel_test! {
+    fn an_interrupt_to_itself_arrives() {
+        if apic::local().is_none() { crate::skip!("no local APIC") }
+        let (vector, count) = counting_vector();
+        for sent in 1..=100 {
+            send(cpu::current(), vector);
+            assert_eq!(wait_for(&count, sent), sent);
+        }
+        let counted = counts().find(|count| count.vector == vector).expect("counted");
+        assert_eq!((counted.name, counted.total), ("self-test", 100));
+    }
+}
+
+kernel_test! {
+    fn a_disabled_cpu_takes_the_interrupt_once_it_is_enabled() {
+        if apic::local().is_none() { crate::skip!("no local APIC") }
+        let (vector, count) = counting_vector();
+        let irq = IrqState::disable();
+        send(cpu::current(), vector);
+        for _ in 0..100_000 {
+            core::hint::spin_loop();
+        }
+        assert_eq!(count.load(Ordering::Acquire), 0, "held back");
+        drop(irq);
+        assert_eq!(wait_for(&count, 1), 1);
+    }
+}
+
+kernel_test! {
+    fn all_handlers_of_a_vector_are_called() {
+        if apic::local().is_none() { crate::skip!("no local APIC") }
+        let (vector, count) = counting_vector();
+        let second = count.clone();
+        dispatch::handle(vector, "self-test", move || {
+            second.fetch_add(10, Ordering::Release);
+        });
+        send(cpu::current(), vector);
+        assert_eq!(wait_for(&count, 11), 11);
+    }
+}
+
+kernel_test! {
+    fn a_probed_fault_is_survived() {
+        let before = cpu::current().interrupts(vectors::PAGE_FAULT);
+        // Between the direct map and the heap nothing is mapped.
+        assert_eq!(probe::read_frame(crate::mm::layout::HUGE - 4096), None);
+        assert_eq!(cpu::current().interrupts(vectors::PAGE_FAULT), before + 1);
+        let frame = probe::frame_pointer();
+        assert!(probe::read_frame(frame).is_some());
+        assert_eq!(probe::read_frame(frame + 1), None, "misaligned");
+    }
+}
+
+kernel_test! {
+    fn a_probed_register_that_exists_is_read() {
+        const MSR_EFER: u32 = 0xc000_0080;
+        let efer = probe::read_msr(MSR_EFER).expect("EFER");
+        assert_eq!(efer >> 8 & 1, 1, "long mode");
+    }
+}
+
+kernel_test! {
+    fn a_code_address_has_its_function_name() {
+        if symbols::table().is_none() { crate::skip!("the image has no symbol table") }
+        let (name, offset) = symbols::lookup(send as *const () as u64).expect("a symbol");
+        assert_eq!((name, offset), ("kernel::irq::send", 0));
+    }
+}
+
+kernel_test! {
+    fn a_backtrace_leads_to_the_runner_of_the_tests() {
+        let text = format!("{}", Backtrace::here());
+        assert!(text.lines().count() >= 2, "{text}");
+        if symbols::table().is_some() {
+            assert!(text.contains("kernel::test::"), "{text}");
+        }
+    }
+}
+
+kernel_test! {
+    fn the_cpu_runs_on_the_kernels_segments() {
+        assert_eq!(gdt::code_selector() & !3, gdt::KERNEL_CODE);
+    }
+}

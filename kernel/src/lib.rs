@@ -1,0 +1,33 @@
+//! Pliant's kernel: the guest itself, a library that an app links into one static ELF.
+//!
+//! The modules stand in the order in which the guest starts, and each uses only what is already up.
+//! [`start`] reads as the table of contents.
+#![cfg_attr(not(test), no_std)]
+
+extern crate alloc;
+
+pub mod hypervisor;
+pub mod sync;
+
+pub mod log;
+pub mod symbols;
+pub mod backtrace;
+pub mod panic;
+pub mod power;
+#[macro_use]
+pub mod test;
+
+pub mod cpu;
+pub mod mm;
+pub mod acpi;
+pub mod irq;
+pub mod time;
+pub mod task;
+
+pub mod platform;
+pub mod console;
+pub mod devices;
+
+pub mod app;
+#[cfg(target_os = "none")]
+mod start;

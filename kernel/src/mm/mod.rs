@@ -1,0 +1,57 @@
+//! Memory: physical frames, page tables, the kernel's address space, stacks and the heap.
+//!
+//! Reads in this order: `layout` (what lies where) · `plan` (what to do with the loader's memory map) · `early`
+//! (the first tables and the hand-over) · `frame` (who owns which frame) · `page_table`, `tables` (the
+//! algorithm; the live tree through pv-ops) · `map` (the interface) · `stack` · `heap`.
+//! Lock order, outermost first: heap, device window, page tables, frames.
+//!
+//! Every page is writable or executable, never both, under all its addresses together: see [`Protection`].
+
+pub mod early;
+pub mod frame;
+pub mod heap;
+mod image;
+pub mod layout;
+pub mod map;
+pub mod mmio;
+pub mod page_table;
+mod plan;
+mod registers;
+pub mod stack;
+mod tables;
+pub mod text;
+pub mod window;
+
+pub use self::{
+    early::{protect_pv_table, reclaim_loader_memory},
+    frame::{Frame, OutOfMemory},
+    page_table::{Caching, Level, MapError, Protection},
+    stack::{guard_at, run_on_new_stack},
+};
+
+/// Takes over the memory of the machine: frames, page tables of our own, and with them the heap. Where memory
+/// does not suffice the boot is refused with a message and exit status 4.
+pub fn init(info: &boot::Info) {
+    match early::take_over(info) {
+        Ok(report) => log::info!("{report}"),
+        Err(refused) => {
+            log::error!("boot refused: {refused}");
+            crate::power::exit(crate::power::BOOT_REFUSED)
+        }
+    }
+}
+
+/// Which of the per-CPU parts this CPU uses.
+fn cpu_slot() -> usize {
+    if crate::cpu::percpu::is_ready() { crate::cpu::current().id() as usize % layout::CPU_SLOTS } else { 0 }
+}
+
+/// The set of CPUs that are up, without this one: bit n for the CPU with number n.
+fn other_cpus() -> u64 {
+    if !crate::cpu::percpu::is_ready() {
+        return 0;
+    }
+    let this = crate::cpu::current().id();
+    let others = crate::cpu::percpu::all().map(crate::cpu::PerCpu::id).filter(|&id| id != this);
+    others.fold(0, |set, id| set | 1u64.checked_shl(id).unwrap_or(0))
+}

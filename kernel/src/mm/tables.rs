@@ -1,0 +1,137 @@
+//! The live page tables of this guest: a [`PageTable`] whose store is RAM, changed only through pv-ops.
+//!
+//! A new table is announced (`pin_table`) before any entry refers to it and taken back (`unpin_table`) before
+//! its frame is freed: under Xen PV tables are read-only for the guest. Frames and tables that a change made
+//! free are freed only after the TLBs are flushed, so that no CPU can still reach them.
+//! Neighbours: `page_table` (the algorithm), `early` (who builds the first), `map` (the interface).
+
+use super::{
+    frame::{self, Frame, OutOfMemory},
+    layout::{self, DIRECT_MAP_LEN_BYTES, PAGE_SIZE},
+    page_table::{Level, PageTable, Store},
+};
+use crate::sync::IrqMutex;
+
+/// The address space that all of this guest runs in. `None` until `early` has built it.
+static KERNEL: IrqMutex<Option<PageTable<Live>>> = IrqMutex::new(None);
+
+/// Pages flushed one by one; more changes than that flush everything.
+const MAX_PENDING: usize = 32;
+/// Instead of an address, tells `flush_tlb_others` to flush all.
+const EVERYTHING: u64 = u64::MAX;
+const PRESENT: u64 = 1;
+
+/// Tables in RAM, reached through the direct map.
+#[derive(Debug, Default)]
+pub(super) struct Live {
+    pending: heapless::Vec<u64, MAX_PENDING>,
+    flush_all: bool,
+    retired: heapless::Vec<u64, MAX_PENDING>,
+}
+
+impl Live {
+    /// Makes all changes since the last call effective on every CPU, then frees the tables that went.
+    pub(super) fn settle(&mut self) {
+        let others = super::other_cpus();
+        if self.flush_all {
+            pv_ops::flush_tlb();
+            pv_ops::flush_tlb_others(others, EVERYTHING);
+        } else {
+            for &virt in &self.pending {
+                pv_ops::flush_tlb_one(virt);
+                pv_ops::flush_tlb_others(others, virt);
+            }
+        }
+        self.flush_all = false;
+        self.pending.clear();
+        for table in self.retired.iter().copied() {
+            free_table(table);
+        }
+        self.retired.clear();
+    }
+}
+
+/// Gives the frame of a table that no CPU can reach any more back.
+fn free_table(table: u64) {
+    // SAFETY: the table was announced in `allocate`; nothing refers to it since the TLBs were flushed.
+    unsafe { pv_ops::unpin_table(table / PAGE_SIZE) };
+    // SAFETY: the frame's ownership was given up in `allocate`, and only `release` brings it here, once.
+    drop(unsafe { Frame::from_raw(table, 0) });
+}
+
+/// The entry `index` of `table`.
+fn entry(table: u64, index: usize) -> *mut u64 {
+    core::ptr::with_exposed_provenance_mut::<u64>(layout::direct_map(table) as usize).wrapping_add(index)
+}
+
+impl Store for Live {
+    fn allocate(&mut self, level: Level) -> Result<u64, OutOfMemory> {
+        let mut frame = frame::alloc(0)?;
+        frame.bytes().fill(0);
+        let table = frame.into_raw();
+        // SAFETY: the frame is ours, empty of entries, and freed only after `unpin_table`.
+        unsafe { pv_ops::pin_table(table / PAGE_SIZE, level as u8) };
+        Ok(table)
+    }
+
+    fn release(&mut self, table: u64) {
+        if self.retired.push(table).is_err() {
+            self.flush_all = true;
+            self.settle();
+            free_table(table);
+        }
+    }
+
+    fn read(&self, table: u64, index: usize) -> u64 {
+        if table >= DIRECT_MAP_LEN_BYTES {
+            return 0;
+        }
+        // SAFETY:
+        // 1. `table` is a table of the CPU's own tree, so it is RAM, which the direct map maps.
+        // 2. `index` is below 512: `Level::index` and the walks in `page_table` yield no other.
+        // 3. The CPU sets accessed and dirty bits on its own: hence volatile.
+        pv_ops::pte_value(unsafe { entry(table, index).read_volatile() })
+    }
+
+    fn write(&mut self, table: u64, index: usize, level: Level, value: u64) {
+        let (entry, value) =
+            (entry(table, index), if value & PRESENT != 0 { pv_ops::pte_make(value) } else { 0 });
+        match level {
+            // SAFETY: here and in the next three:
+            // 1. `allocate` gave `table`, so the entry is RAM of the direct map and nobody else's.
+            // 2. The tree is behind one lock (`KERNEL`), or not in use yet (`early`).
+            // 3. `page_table` maps only what its callers may map, and they keep what is in use mapped.
+            Level::One => unsafe { pv_ops::set_pte(entry, value) },
+            // SAFETY: as above.
+            Level::Two => unsafe { pv_ops::set_pmd(entry, value) },
+            // SAFETY: as above.
+            Level::Three => unsafe { pv_ops::set_pud(entry, value) },
+            // SAFETY: as above.
+            Level::Four => unsafe { pv_ops::set_pgd(entry, value) },
+        }
+    }
+
+    fn changed(&mut self, virt: u64, level: Level) {
+        // One flush reaches a page of any size, but not what was a table of many pages.
+        self.flush_all |= level > Level::One || self.pending.push(virt).is_err();
+    }
+}
+
+/// Makes `tables`, which the CPU already uses, the ones that [`with`] works on.
+pub(super) fn install(tables: PageTable<Live>) {
+    *KERNEL.lock() = Some(tables);
+}
+
+/// Calls `act` with the live tables and makes its changes effective. `None` before [`install`].
+pub(super) fn with<R>(act: impl FnOnce(&mut PageTable<Live>) -> R) -> Option<R> {
+    let mut kernel = KERNEL.lock();
+    let tables = kernel.as_mut()?;
+    let result = act(tables);
+    tables.store().settle();
+    Some(result)
+}
+
+/// As [`with`], for an exception handler: does not wait for the lock.
+pub(super) fn try_with<R>(act: impl FnOnce(&PageTable<Live>) -> R) -> Option<R> {
+    KERNEL.try_lock()?.as_ref().map(act)
+}

@@ -1,0 +1,16 @@
+//! Time: what it is since the start, what date it is, and waking at a deadline.
+//!
+//! [`init`] finds the rate of the time stamp counter (`tsc`) and takes the best timer there is.
+//! Neighbours: `pv_ops` (reads the clock, arms the timer), `irq::apic` (the timer), `task::sleep` (who waits).
+#![forbid(unsafe_code)]
+
+mod calibrate;
+mod clock;
+pub mod queue;
+mod reference;
+mod tests;
+pub mod timer;
+mod tsc;
+
+pub use clock::{Instant, UnixTime, has_timer, init, now, tsc_rate, wall};
+pub use tsc::{Rate, Source};

@@ -1,0 +1,161 @@
+//! What runs this guest: a scan of the CPUID leaves that hypervisors use, and the choice of a backend.
+//! Neighbours: `signature` (who is who), `backend` (what each can say), the kernel's `hypervisor` (the caller).
+//!
+//! A hypervisor announces itself at leaf 0x4000_0000 by a signature of 12 bytes; one that pretends to be several
+//! (Xen with Viridian, KVM with Hyper-V enlightenments) repeats itself 0x100 further (arch-x86/cpuid.h; Hyper-V TLFS
+//! §2.4). All of the range is read, since the best interface need not be the first.
+
+use crate::{
+    backend::Backend,
+    native,
+    signature::{Signature, Vendor},
+};
+use core::arch::x86_64::CpuidResult;
+use raw_cpuid::{CpuId, CpuIdResult};
+
+/// Every backend of this build, best first; the last serves always.
+pub static BACKENDS: &[&Backend] = &[&native::BACKEND];
+
+/// Reads CPUID: leaf, subleaf.
+pub type Reader<'a> = &'a dyn Fn(u32, u32) -> CpuidResult;
+
+/// Hypervisor leaves begin here, and repeat in steps (arch-x86/cpuid.h, `XEN_CPUID_FIRST_LEAF`).
+pub const FIRST_LEAF: u32 = 0x4000_0000;
+/// The last leaf that is looked at.
+pub const LAST_LEAF: u32 = 0x4001_0000;
+/// From one hypervisor's leaves to the next one's.
+pub const LEAF_STEP: u32 = 0x100;
+/// How many announcements are kept; real hypervisors make one or two.
+pub const MAX_FOUND: usize = 8;
+
+/// An announcement in CPUID.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Found {
+    /// The leaf with the signature: the hypervisor's other leaves count from here.
+    pub base: u32,
+    /// The highest leaf that it claims to have. Old KVM says 0 and means `base + 1` (Linux cpuid.rst).
+    pub max_leaf: u32,
+    /// Its name for machines.
+    pub signature: Signature,
+}
+
+impl Found {
+    /// Whose signature it is, if known.
+    pub fn vendor(&self) -> Option<&'static Vendor> {
+        self.signature.vendor()
+    }
+}
+
+/// Who announces itself, in order of leaves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Hypervisors {
+    /// CPUID.1:ECX bit 31: a hypervisor says that it is there. Some are there and do not say so.
+    pub present_bit: bool,
+    found: [Option<Found>; MAX_FOUND],
+    /// Announcements beyond the first [`MAX_FOUND`].
+    pub dropped: u16,
+}
+
+impl Hypervisors {
+    /// The announcements, lowest leaf first.
+    pub fn iter(&self) -> impl Iterator<Item = &Found> {
+        self.found.iter().flatten()
+    }
+
+    /// The first announcement with this signature.
+    pub fn find(&self, signature: Signature) -> Option<&Found> {
+        self.iter().find(|found| found.signature == signature)
+    }
+
+    /// Reads the whole range of leaves, 257 of them. On a bare machine, where nothing is at the first leaf and the
+    /// presence bit is clear, the rest is left out.
+    pub fn scan(read: Reader<'_>) -> Self {
+        let mut hypervisors = Self { present_bit: present_bit(read), found: [None; MAX_FOUND], dropped: 0 };
+        let mut count = 0;
+        for base in (FIRST_LEAF..=LAST_LEAF).step_by(LEAF_STEP as usize) {
+            match announcement(read, base) {
+                // Without the bit only a signature that we know is believed: Intel CPUs answer a leaf that they do
+                // not have with the data of their highest basic one (SDM vol. 2A, CPUID).
+                Some(found) if hypervisors.present_bit || found.vendor().is_some() => {
+                    match hypervisors.found.get_mut(count) {
+                        Some(place) => *place = Some(found),
+                        None => hypervisors.dropped += 1,
+                    }
+                    count += 1;
+                }
+                _ if !hypervisors.present_bit && count == 0 => break,
+                _ => {}
+            }
+        }
+        hypervisors
+    }
+}
+
+/// The hypervisor-present bit, reserved for this use by both makers (AMD APM vol. 3 §E.3.2).
+fn present_bit(read: Reader<'_>) -> bool {
+    let reader = |leaf, subleaf| {
+        let CpuidResult { eax, ebx, ecx, edx } = read(leaf, subleaf);
+        CpuIdResult { eax, ebx, ecx, edx }
+    };
+    CpuId::with_cpuid_fn(reader).get_feature_info().is_some_and(|info| info.has_hypervisor())
+}
+
+/// What is at this leaf, if it can be an announcement: a known signature, or a printable one with a maximum leaf
+/// within its own block.
+fn announcement(read: Reader<'_>, base: u32) -> Option<Found> {
+    let answer = read(base, 0);
+    let signature = Signature::of_registers(answer.ebx, answer.ecx, answer.edx);
+    let found = Found { base, max_leaf: answer.eax, signature };
+    let plausible = signature.is_printable() && (base..base + LEAF_STEP).contains(&answer.eax);
+    (found.vendor().is_some() || plausible).then_some(found)
+}
+
+/// What was found and chosen.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Detection {
+    /// Who announces itself.
+    pub hypervisors: Hypervisors,
+    /// The backend to install.
+    pub backend: &'static Backend,
+    /// `pv=` asked for something that cannot be; the backend was then chosen as if it had not.
+    pub refused: Option<OverrideError>,
+}
+
+/// Why the wish of the command line was not followed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum OverrideError {
+    /// A backend that this project knows of, but this build has not.
+    #[error("pv={0}: no such backend in this build, it has: native")]
+    NotInThisBuild(&'static str),
+    /// A name that means nothing.
+    #[error("pv=: unknown name, expected native, kvm or xen")]
+    Unknown,
+}
+
+/// Names that `pv=` may have.
+const NAMES: [&str; 3] = ["native", "kvm", "xen"];
+
+/// Finds out what runs this guest and chooses the backend: the one named by `pv` (the command line's `pv=`), else
+/// the first whose hypervisor is there. Never fails: native serves always.
+pub fn detect(read: Reader<'_>, pv: Option<&str>) -> Detection {
+    let hypervisors = Hypervisors::scan(read);
+    let (forced, refused) = match pv.map(forced) {
+        Some(Ok(backend)) => (Some(backend), None),
+        Some(Err(error)) => (None, Some(error)),
+        None => (None, None),
+    };
+    let backend = forced
+        .or_else(|| BACKENDS.iter().copied().find(|backend| (backend.detect)(&hypervisors, read)))
+        .unwrap_or(&native::BACKEND);
+    Detection { hypervisors, backend, refused }
+}
+
+fn forced(name: &str) -> Result<&'static Backend, OverrideError> {
+    if let Some(backend) = BACKENDS.iter().find(|backend| backend.name == name) {
+        return Ok(backend);
+    }
+    match NAMES.iter().find(|known| **known == name) {
+        Some(known) => Err(OverrideError::NotInThisBuild(known)),
+        None => Err(OverrideError::Unknown),
+    }
+}

@@ -1,0 +1,45 @@
+//! TLB flushes that take more than one instruction (SDM vol. 3A §4.10.4).
+//! Neighbours: `native` (the other mmu ops).
+
+use core::sync::atomic::{AtomicPtr, Ordering};
+
+/// CR4.PGE, page global enable: changing it flushes everything (SDM vol. 3A §2.5, §4.10.4.1).
+const CR4_PGE: u64 = 1 << 7;
+
+/// Flushes `address`, or everything if it is `u64::MAX`, on the CPUs of the set, and returns when that is done.
+pub type Shootdown = fn(cpus: u64, address: u64);
+
+static SHOOTDOWN: AtomicPtr<()> = AtomicPtr::new(core::ptr::null_mut());
+
+/// The kernel's way to flush other CPUs, natively an inter-processor interrupt of its own.
+/// To be set before a second CPU starts.
+pub fn set_shootdown(shootdown: Shootdown) {
+    SHOOTDOWN.store(shootdown as *mut (), Ordering::Release);
+}
+
+pub(super) extern "sysv64" fn flush_tlb() {
+    let flags = crate::irq_flags();
+    crate::irq_disable();
+    let cr4 = crate::read_cr4();
+    if cr4 & CR4_PGE != 0 {
+        // SAFETY: CR4 as it was but for PGE, which changes nothing that a program sees.
+        unsafe { crate::write_cr4(cr4 & !CR4_PGE) };
+        // SAFETY: CR4 as it was.
+        unsafe { crate::write_cr4(cr4) };
+    } else {
+        // SAFETY: the same tables again.
+        unsafe { crate::write_cr3(crate::read_cr3()) };
+    }
+    crate::irq_restore(flags);
+}
+
+pub(super) extern "sysv64" fn flush_tlb_others(cpus: u64, address: u64) {
+    if cpus == 0 {
+        return;
+    }
+    let shootdown = SHOOTDOWN.load(Ordering::Acquire);
+    assert!(!shootdown.is_null(), "TLB flush on CPUs {cpus:#b} before native::mmu::set_shootdown");
+    // SAFETY: only `set_shootdown` stores here, a function pointer of this type.
+    let shootdown = unsafe { core::mem::transmute::<*mut (), Shootdown>(shootdown) };
+    shootdown(cpus, address);
+}

@@ -1,0 +1,158 @@
+//! Detection against recorded and documented CPUID answers (`cpuid/*.txt`: leaf, EAX, EBX, ECX, EDX).
+
+use crate::{
+    detect::{Detection, Hypervisors, OverrideError, detect},
+    signature::{HYPER_V, KNOWN, KVM, Signature, XEN},
+};
+use core::arch::x86_64::CpuidResult;
+use proptest::prelude::*;
+use std::{collections::BTreeMap, string::ToString, vec::Vec};
+
+/// What a CPU answers.
+struct Dump {
+    leaves: BTreeMap<u32, CpuidResult>,
+    /// For a leaf that it does not have.
+    otherwise: CpuidResult,
+}
+
+const ZERO: CpuidResult = CpuidResult { eax: 0, ebx: 0, ecx: 0, edx: 0 };
+
+impl Dump {
+    fn parse(text: &str) -> Self {
+        let mut dump = Dump { leaves: BTreeMap::new(), otherwise: ZERO };
+        for line in text.lines().filter(|line| !line.starts_with('#')) {
+            if line == "highest-basic-leaf" {
+                let highest = dump.leaves[&0].eax;
+                dump.otherwise = dump.leaves[&highest];
+                continue;
+            }
+            let words: Vec<u32> =
+                line.split_whitespace().map(|word| u32::from_str_radix(word, 16).unwrap()).collect();
+            let [leaf, eax, ebx, ecx, edx] = words[..] else { panic!("bad line: {line}") };
+            dump.leaves.insert(leaf, CpuidResult { eax, ebx, ecx, edx });
+        }
+        dump
+    }
+
+    fn detect(&self, pv: Option<&str>) -> Detection {
+        detect(&|leaf, _| self.leaves.get(&leaf).copied().unwrap_or(self.otherwise), pv)
+    }
+}
+
+macro_rules! dump {
+    ($name:literal) => {
+        Dump::parse(include_str!(concat!("cpuid/", $name, ".txt")))
+    };
+}
+
+fn found(detection: &Detection) -> Vec<(u32, Option<&'static str>)> {
+    detection.hypervisors.iter().map(|found| (found.base, found.vendor().map(|vendor| vendor.name))).collect()
+}
+
+#[test]
+fn one_hypervisor_is_found_by_its_signature() {
+    for (dump, name) in [
+        (dump!("kvm"), "KVM"),
+        (dump!("kvm-old"), "KVM"),
+        (dump!("l4re"), "KVM"),
+        (dump!("tcg"), "QEMU TCG"),
+        (dump!("xen"), "Xen"),
+        (dump!("hyperv"), "Microsoft Hyper-V"),
+        (dump!("vmware"), "VMware"),
+    ] {
+        let detection = dump.detect(None);
+        assert!(detection.hypervisors.present_bit, "{name}");
+        assert_eq!(found(&detection), [(0x4000_0000, Some(name))]);
+        assert_eq!(detection.backend.name, "native", "no other backend in this build");
+        assert_eq!(detection.refused, None);
+    }
+}
+
+#[test]
+fn a_hypervisor_behind_another_s_leaves_is_found() {
+    let xen = dump!("xen-viridian").detect(None).hypervisors;
+    assert_eq!(xen.find(HYPER_V).unwrap().base, 0x4000_0000);
+    assert_eq!(xen.find(XEN).unwrap().base, 0x4000_0100);
+    assert_eq!(xen.find(XEN).unwrap().max_leaf, 0x4000_0105);
+    let kvm = dump!("kvm-hyperv").detect(None).hypervisors;
+    assert_eq!(kvm.find(KVM).unwrap().base, 0x4000_0100);
+}
+
+#[test]
+fn bare_metal_has_no_hypervisor_even_where_absent_leaves_answer_garbage() {
+    for dump in [dump!("intel-bare"), dump!("amd-bare"), Dump::parse("")] {
+        let detection = dump.detect(None);
+        assert!(!detection.hypervisors.present_bit);
+        assert_eq!(found(&detection), []);
+        assert_eq!(detection.backend.name, "native");
+    }
+}
+
+#[test]
+fn a_known_signature_counts_without_the_presence_bit() {
+    let detection = dump!("tcg-hidden").detect(None);
+    assert!(!detection.hypervisors.present_bit);
+    assert_eq!(found(&detection), [(0x4000_0000, Some("QEMU TCG"))]);
+}
+
+#[test]
+fn an_unknown_hypervisor_is_reported_by_its_text() {
+    let detection = dump!("unknown").detect(None);
+    assert_eq!(found(&detection), [(0x4000_0000, Some("Project ACRN")), (0x4000_0100, None)]);
+    assert_eq!(detection.hypervisors.iter().last().unwrap().signature.to_string(), "Network VMMD");
+    assert_eq!(detection.backend.name, "native");
+}
+
+/// The same leaf 0 behind every address: only so many are kept, the rest is counted.
+#[test]
+fn a_hypervisor_everywhere_is_counted_not_followed() {
+    let kvm = |_, _| CpuidResult { eax: 0x4000_0001, ebx: 0x4b4d_564b, ecx: 0x564b_4d56, edx: 0x4d };
+    let hypervisors = Hypervisors::scan(&kvm);
+    assert_eq!(hypervisors.iter().count() + usize::from(hypervisors.dropped), 257);
+}
+
+#[test]
+fn pv_native_is_followed_and_what_this_build_lacks_is_refused_by_name() {
+    let kvm = dump!("kvm");
+    assert_eq!(kvm.detect(Some("native")).refused, None);
+    for (wish, refusal) in [
+        ("kvm", OverrideError::NotInThisBuild("kvm")),
+        ("xen", OverrideError::NotInThisBuild("xen")),
+        ("vmware", OverrideError::Unknown),
+        ("", OverrideError::Unknown),
+    ] {
+        let detection = kvm.detect(Some(wish));
+        assert_eq!(detection.refused, Some(refusal));
+        assert_eq!(detection.backend.name, "native", "chosen as if nothing had been asked");
+    }
+    assert_eq!(
+        OverrideError::NotInThisBuild("xen").to_string(),
+        "pv=xen: no such backend in this build, it has: native"
+    );
+}
+
+#[test]
+fn every_known_signature_is_its_own_vendor_s() {
+    for vendor in KNOWN {
+        assert!((8..=12).contains(&vendor.signature.len()), "{}", vendor.name);
+        let mut bytes = [0; 12];
+        bytes[..vendor.signature.len()].copy_from_slice(vendor.signature);
+        assert_eq!(Signature(bytes).vendor(), Some(vendor));
+        assert!(Signature(bytes).is_printable(), "{}", vendor.name);
+    }
+}
+
+proptest! {
+    /// Any CPU whatever: detection ends, keeps its limits, and gives a backend.
+    #[test]
+    fn any_reader_gives_a_backend(seed: u64, mask: u32, pv in proptest::option::of(".*")) {
+        let read = |leaf: u32, subleaf: u32| {
+            let mix = |n: u64| ((u64::from(leaf) << 32 | u64::from(subleaf)) ^ seed ^ n).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+            let word = |n| (mix(n) >> 32) as u32 & mask;
+            CpuidResult { eax: word(1), ebx: word(2), ecx: word(3), edx: word(4) }
+        };
+        let detection = detect(&read, pv.as_deref());
+        prop_assert_eq!(detection.backend.name, "native");
+        prop_assert!(detection.hypervisors.iter().all(|found| (0x4000_0000..=0x4001_0000).contains(&found.base)));
+    }
+}

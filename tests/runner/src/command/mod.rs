@@ -1,0 +1,9 @@
+//! The subcommands, one file each. Each `run` returns the tool's exit code.
+
+pub mod clippy;
+pub mod doctor;
+pub mod gdb;
+pub mod image;
+pub mod run;
+pub mod size;
+pub mod test;

@@ -1,0 +1,128 @@
+//! `run`: builds a guest and boots it, its console on this terminal.
+
+use std::io::IsTerminal;
+use std::time::Duration;
+
+use anyhow::Result;
+use clap::Args;
+
+use crate::qemu::{Accel, Ending, Line, Machine, Options, Platform, Running, Serial, Tee, terminal};
+use crate::toolchain::Toolchain;
+use crate::{guest, image};
+
+/// What to run and on what.
+#[derive(Args, Clone, Debug)]
+pub struct Arguments {
+    /// The application, a directory under apps/ (or a kernel under tests/kernels/)
+    #[arg(default_value = "shell")]
+    pub app: String,
+    /// The way in
+    #[arg(long, value_enum, default_value = "pvh")]
+    pub on: Platform,
+    /// The machine
+    #[arg(long, value_enum, default_value = "q35")]
+    pub machine: Machine,
+    /// Who executes the guest's instructions
+    #[arg(long, value_enum, default_value = "tcg")]
+    pub accel: Accel,
+    /// The processor model [default: the accelerator's best]
+    #[arg(long)]
+    pub cpu: Option<String>,
+    /// Number of processors
+    #[arg(long, default_value_t = 1)]
+    pub smp: u32,
+    /// Size of memory
+    #[arg(long, default_value = "256M")]
+    pub memory: String,
+    /// The kernel command line
+    #[arg(long, default_value = "", allow_hyphen_values = true)]
+    pub append: String,
+    /// Wait for gdb on TCP port 1234 before the first instruction
+    #[arg(long)]
+    pub gdb: bool,
+    /// Build, print the QEMU line, run nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Kill the guest after so many seconds
+    #[arg(long, value_name = "SECONDS")]
+    pub timeout: Option<u64>,
+}
+
+impl Default for Arguments {
+    fn default() -> Self {
+        let Options { platform, machine, accel, cpu, smp, memory, append, gdb } = Options::default();
+        let app = "shell".into();
+        Self {
+            app,
+            on: platform,
+            machine,
+            accel,
+            cpu,
+            smp,
+            memory,
+            append,
+            gdb,
+            dry_run: false,
+            timeout: None,
+        }
+    }
+}
+
+/// Builds, boots, and says how it ended.
+///
+/// # Errors
+/// Something that building or running takes is missing, or the guest does not build.
+pub fn run(arguments: &Arguments) -> Result<u8> {
+    let options = options(arguments);
+    image::require(options.platform)?;
+    let toolchain = Toolchain::find()?;
+    let guest = guest::build(&toolchain, &arguments.app)?;
+    let file = image::for_platform(&toolchain, &guest, options.platform, &options.append)?;
+    let by_hand = std::io::stdin().is_terminal();
+    let line = Line::new(&options, &file, if by_hand { Serial::Terminal } else { Serial::Plain })?;
+    if arguments.dry_run {
+        println!("{line}");
+        return Ok(0);
+    }
+    if by_hand {
+        eprintln!("pliant: Ctrl-A X leaves; Ctrl-A C talks to QEMU and back");
+    }
+    eprintln!("pliant: {line}");
+    if options.gdb {
+        eprintln!("pliant: waiting for gdb: gdb {} -ex 'target remote :1234'", guest.debug.display());
+    }
+    let mut running = Running::start(&line, options.gdb, Tee::Show)?;
+    let raw = terminal::Raw::enter();
+    if let Some(input) = running.take_input() {
+        terminal::feed(input, running.listener());
+    }
+    let finished = running.wait(arguments.timeout.map(Duration::from_secs))?;
+    drop(raw);
+    if !finished.console.is_empty() && !finished.console.ends_with('\n') {
+        println!();
+    }
+    let note = match finished.ending {
+        Ending::Reset if options.accel == Accel::Kvm => " (or a triple fault: KVM does not tell them apart)",
+        _ => "",
+    };
+    eprintln!(
+        "pliant: {} ended after {:.2} s: {}{note}",
+        arguments.app,
+        finished.elapsed.as_secs_f32(),
+        finished.ending
+    );
+    Ok(finished.ending.exit_code())
+}
+
+fn options(arguments: &Arguments) -> Options {
+    Options {
+        platform: arguments.on,
+        machine: arguments.machine,
+        accel: arguments.accel,
+        cpu: arguments.cpu.clone(),
+        smp: arguments.smp,
+        memory: arguments.memory.clone(),
+        append: arguments.append.clone(),
+        gdb: arguments.gdb,
+    }
+}

@@ -1,0 +1,279 @@
+//! The QEMU command line for each way into a guest.
+
+use std::ffi::{OsStr, OsString};
+use std::path::Path;
+
+use anyhow::{Result, bail};
+use clap::ValueEnum;
+
+use crate::host::packages::{OVMF, QEMU};
+use crate::host::process::shell_line;
+
+/// The I/O port of isa-debug-exit, where a guest writes 16 + its status.
+const EXIT_DEVICE: &str = "isa-debug-exit,iobase=0xf4,iosize=4";
+const OVMF_VARIABLES: &str = "/usr/share/OVMF/OVMF_VARS_4M.fd";
+
+/// How control reaches the kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, ValueEnum)]
+pub enum Platform {
+    /// QEMU's `-kernel`, by the Xen PVH protocol
+    Pvh,
+    /// Disk image with the `bootloader` crate's BIOS stages
+    Bios,
+    /// Disk image with the `bootloader` crate's UEFI loader
+    Uefi,
+    /// ISO with GRUB, started by a BIOS
+    Multiboot2,
+    /// The same ISO, started by UEFI firmware
+    #[value(name = "multiboot2-uefi")]
+    Multiboot2Uefi,
+}
+
+/// The machine that QEMU plays.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, ValueEnum)]
+pub enum Machine {
+    /// PCI Express, I/O APIC, ACPI
+    Q35,
+    /// The i440FX PC
+    Pc,
+    /// No PCI, no firmware tables but the needed ones
+    Microvm,
+}
+
+/// Who executes the guest's instructions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, ValueEnum)]
+pub enum Accel {
+    /// QEMU itself; works everywhere
+    Tcg,
+    /// The host's /dev/kvm
+    Kvm,
+}
+
+/// Where the guest's serial line goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Serial {
+    /// A terminal: Ctrl-A X leaves, Ctrl-A C talks to QEMU.
+    Terminal,
+    /// A pipe or a file: every byte is the guest's.
+    Plain,
+}
+
+/// What a guest is run on and with.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// How control reaches the kernel.
+    pub platform: Platform,
+    /// The machine.
+    pub machine: Machine,
+    /// Who executes the instructions.
+    pub accel: Accel,
+    /// The processor model; the best the accelerator offers when not given.
+    pub cpu: Option<String>,
+    /// Number of processors.
+    pub smp: u32,
+    /// Size of memory as QEMU writes it, for example `256M`.
+    pub memory: String,
+    /// The kernel command line.
+    pub append: String,
+    /// Wait for gdb on TCP port 1234 before the first instruction.
+    pub gdb: bool,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            platform: Platform::Pvh,
+            machine: Machine::Q35,
+            accel: Accel::Tcg,
+            cpu: None,
+            smp: 1,
+            memory: "256M".into(),
+            append: String::new(),
+            gdb: false,
+        }
+    }
+}
+
+impl Options {
+    /// The default machine behind another door.
+    pub fn on(platform: Platform) -> Self {
+        Self { platform, ..Self::default() }
+    }
+}
+
+impl Platform {
+    /// All of them.
+    pub const ALL: [Self; 5] = [Self::Pvh, Self::Bios, Self::Uefi, Self::Multiboot2, Self::Multiboot2Uefi];
+
+    /// Whether the firmware is UEFI.
+    pub fn is_uefi(self) -> bool {
+        matches!(self, Self::Uefi | Self::Multiboot2Uefi)
+    }
+
+    /// The name on the command line.
+    pub fn name(self) -> String {
+        self.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
+    }
+}
+
+/// A QEMU command line.
+#[derive(Clone, Debug)]
+pub struct Line {
+    words: Vec<OsString>,
+}
+
+impl Line {
+    /// The line that boots `file`: an ELF for PVH, a disk image for BIOS and UEFI, an ISO for multiboot2.
+    ///
+    /// # Errors
+    /// QEMU has no such machine.
+    pub fn new(options: &Options, file: &Path, serial: Serial) -> Result<Self> {
+        if options.machine == Machine::Microvm && options.platform != Platform::Pvh {
+            bail!("microvm has no firmware that reads disks: it boots by `--on pvh` only");
+        }
+        let mut line = Self { words: vec![QEMU.what.into()] };
+        let machine = options.machine.to_possible_value().map(|value| value.get_name().to_owned());
+        let accel = if options.accel == Accel::Kvm { "kvm" } else { "tcg" };
+        let cpu = if options.accel == Accel::Kvm { "host" } else { "max" };
+        line.option("-machine", machine.unwrap_or_default());
+        line.option("-accel", accel);
+        line.option("-cpu", options.cpu.as_deref().unwrap_or(cpu));
+        line.option("-smp", options.smp.to_string());
+        line.option("-m", &options.memory);
+        line.words.extend(["-nodefaults", "-no-user-config", "-no-reboot"].map(OsString::from));
+        line.option("-display", "none");
+        line.option("-serial", if serial == Serial::Terminal { "mon:stdio" } else { "stdio" });
+        line.option("-device", EXIT_DEVICE);
+        line.way_in(options, file);
+        if options.gdb {
+            line.words.extend(["-S", "-gdb"].map(OsString::from));
+            line.words.push("tcp:127.0.0.1:1234".into());
+        }
+        Ok(line)
+    }
+
+    fn way_in(&mut self, options: &Options, file: &Path) {
+        if options.platform.is_uefi() {
+            self.option("-drive", format!("if=pflash,format=raw,readonly=on,file={}", OVMF.what));
+            self.option("-drive", format!("if=pflash,format=raw,snapshot=on,file={OVMF_VARIABLES}"));
+        }
+        match options.platform {
+            Platform::Pvh => {
+                self.option("-kernel", file);
+                if !options.append.is_empty() {
+                    self.option("-append", &options.append);
+                }
+            }
+            Platform::Bios | Platform::Uefi => {
+                // The loader's BIOS stages wait for ever on a machine without a display adapter.
+                self.option("-vga", "std");
+                self.option("-drive", drive("format=raw,snapshot=on,file=", file));
+            }
+            Platform::Multiboot2 | Platform::Multiboot2Uefi => {
+                self.option("-vga", "std");
+                self.option("-cdrom", file);
+            }
+        }
+    }
+
+    /// Adds an option with a value.
+    pub fn option(&mut self, name: &str, value: impl AsRef<OsStr>) {
+        self.words.push(name.into());
+        self.words.push(value.as_ref().to_owned());
+    }
+
+    /// Adds an option without a value.
+    pub fn flag(&mut self, name: &str) {
+        self.words.push(name.into());
+    }
+
+    /// The program and its arguments.
+    pub fn words(&self) -> &[OsString] {
+        &self.words
+    }
+}
+
+impl std::fmt::Display for Line {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&shell_line(self.words.iter().map(OsString::as_os_str)))
+    }
+}
+
+/// QEMU's option parser wants commas in values doubled.
+fn drive(options: &str, file: &Path) -> String {
+    format!("{options}{}", file.display().to_string().replace(',', ",,"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn line(options: &Options) -> String {
+        Line::new(options, Path::new("/k.elf"), Serial::Plain).unwrap().to_string()
+    }
+
+    #[test]
+    fn pvh_hands_over_the_elf_and_the_command_line() {
+        let options = Options { append: "log=debug test=mm".into(), ..Options::default() };
+        assert_eq!(
+            line(&options),
+            "qemu-system-x86_64 -machine q35 -accel tcg -cpu max -smp 1 -m 256M -nodefaults -no-user-config -no-reboot \
+             -display none -serial stdio -device isa-debug-exit,iobase=0xf4,iosize=4 -kernel /k.elf -append 'log=debug test=mm'"
+        );
+    }
+
+    #[test]
+    fn disk_images_get_a_display_adapter_and_stay_unwritten() {
+        let bios = line(&Options::on(Platform::Bios));
+        assert!(bios.contains("-vga std -drive format=raw,snapshot=on,file=/k.elf"), "{bios}");
+        assert!(!bios.contains("pflash") && !bios.contains("-kernel"), "{bios}");
+    }
+
+    #[test]
+    fn uefi_brings_its_firmware() {
+        for platform in [Platform::Uefi, Platform::Multiboot2Uefi] {
+            assert!(
+                line(&Options::on(platform))
+                    .contains("if=pflash,format=raw,readonly=on,file=/usr/share/OVMF/")
+            );
+        }
+        assert!(line(&Options::on(Platform::Multiboot2)).ends_with("-vga std -cdrom /k.elf"));
+    }
+
+    #[test]
+    fn options_reach_the_line() {
+        let options = Options {
+            machine: Machine::Microvm,
+            accel: Accel::Kvm,
+            smp: 4,
+            memory: "64M".into(),
+            gdb: true,
+            ..Options::default()
+        };
+        let line = line(&options);
+        for part in
+            ["-machine microvm", "-accel kvm -cpu host", "-smp 4", "-m 64M", "-S -gdb tcp:127.0.0.1:1234"]
+        {
+            assert!(line.contains(part), "{part} in {line}");
+        }
+    }
+
+    #[test]
+    fn a_terminal_gets_qemus_escape_key() {
+        let line = Line::new(&Options::default(), Path::new("/k.elf"), Serial::Terminal).unwrap().to_string();
+        assert!(line.contains("-serial mon:stdio"), "{line}");
+    }
+
+    #[test]
+    fn microvm_boots_by_pvh_only() {
+        let options = Options { machine: Machine::Microvm, ..Options::on(Platform::Bios) };
+        let error = Line::new(&options, Path::new("/k"), Serial::Plain).unwrap_err().to_string();
+        assert!(error.contains("--on pvh"), "{error}");
+    }
+
+    #[test]
+    fn commas_in_file_names_do_not_end_the_option() {
+        let line = Line::new(&Options::on(Platform::Bios), Path::new("/a,b"), Serial::Plain).unwrap();
+        assert!(line.to_string().ends_with("file=/a,,b"));
+    }
+}

@@ -1,0 +1,14 @@
+//! Running a guest in QEMU.
+//!
+//! Neighbours: `line` (the command line), `process` (the child and its console), `qmp` (what QEMU says of the machine),
+//! `ending` (how it ended), `terminal` (the user's side of the console).
+
+pub mod ending;
+pub mod line;
+pub mod process;
+mod qmp;
+pub mod terminal;
+
+pub use ending::Ending;
+pub use line::{Accel, Line, Machine, Options, Platform, Serial};
+pub use process::{Running, Tee};

@@ -1,0 +1,298 @@
+//! A QEMU that runs: its console, its end. Dropping it kills it.
+
+use std::fs;
+use std::io::{Read, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Condvar, Mutex};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use serde_json::json;
+use wait_timeout::ChildExt;
+
+use super::Ending;
+use super::ending::Traces;
+use super::line::Line;
+use super::qmp::Monitor;
+use crate::host::process::{clean, die_with_parent};
+
+/// How often a waiting tool looks whether QEMU stopped the machine by itself.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// Whether the guest's console is shown while it runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tee {
+    /// On our standard output.
+    Show,
+    /// Only kept.
+    Keep,
+}
+
+/// A running QEMU.
+pub struct Running {
+    child: Child,
+    input: Option<ChildStdin>,
+    console: Arc<Console>,
+    readers: Vec<JoinHandle<()>>,
+    errors: Arc<Mutex<Vec<u8>>>,
+    monitor: Monitor,
+    scratch: Scratch,
+    started: Instant,
+}
+
+/// A run that is over.
+#[derive(Debug)]
+pub struct Finished {
+    /// How it ended.
+    pub ending: Ending,
+    /// Everything the guest wrote to its serial line; bytes that are no UTF-8 are replaced.
+    pub console: String,
+    /// From the start of QEMU to its end.
+    pub elapsed: Duration,
+}
+
+/// What the guest has written so far.
+#[derive(Default)]
+struct Console {
+    state: Mutex<(Vec<u8>, bool)>,
+    changed: Condvar,
+}
+
+impl Running {
+    /// Starts QEMU, adding to `line` what we watch it by; the guest starts at once unless `held` for gdb.
+    ///
+    /// # Errors
+    /// QEMU is not there, or the directory for temporary files cannot be written.
+    pub fn start(line: &Line, held: bool, tee: Tee) -> Result<Self> {
+        let scratch = Scratch::new()?;
+        let socket = scratch.0.join("qmp");
+        let monitor = Monitor::listen(&socket, !held)?;
+        let mut line = line.clone();
+        line.option("-qmp", format!("unix:{}", socket.display()));
+        line.option("-d", "cpu_reset");
+        line.option("-D", scratch.reset_log());
+        if !held {
+            line.flag("-S");
+        }
+        let (program, arguments) = line.words().split_first().context("empty QEMU line")?;
+        let mut command = clean(Path::new(program));
+        command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        die_with_parent(&mut command);
+        let mut child =
+            command.spawn().with_context(|| format!("cannot start {}", program.to_string_lossy()))?;
+        let console = Arc::new(Console::default());
+        let errors = Arc::new(Mutex::new(Vec::new()));
+        let mut readers = Vec::new();
+        if let Some(stdout) = child.stdout.take() {
+            let console = Arc::clone(&console);
+            readers.push(thread::spawn(move || console.fill(stdout, tee)));
+        }
+        if let Some(mut stderr) = child.stderr.take() {
+            let errors = Arc::clone(&errors);
+            readers.push(thread::spawn(move || {
+                let mut bytes = Vec::new();
+                // A broken pipe ends it like the end of the file does.
+                let _ = stderr.read_to_end(&mut bytes);
+                if let Ok(mut errors) = errors.lock() {
+                    *errors = bytes;
+                }
+            }));
+        }
+        let input = child.stdin.take();
+        Ok(Self { child, input, console, readers, errors, monitor, scratch, started: Instant::now() })
+    }
+
+    /// Takes the guest's input away, for a thread that feeds it.
+    pub fn take_input(&mut self) -> Option<ChildStdin> {
+        self.input.take()
+    }
+
+    /// Types `bytes` on the guest's console.
+    ///
+    /// # Errors
+    /// QEMU is gone.
+    pub fn send(&mut self, bytes: &[u8]) -> Result<()> {
+        let Some(input) = &mut self.input else { bail!("the guest's input was taken away") };
+        input.write_all(bytes).and_then(|()| input.flush()).context("QEMU does not take input any more")
+    }
+
+    /// Presses keys of the machine's keyboard one after the other, by QEMU's names (`a`, `ret`, `spc`).
+    ///
+    /// # Errors
+    /// QEMU knows no such key, or is gone.
+    pub fn press(&self, keys: &[&str]) -> Result<()> {
+        for key in keys {
+            let key = json!({ "type": "qcode", "data": key });
+            self.monitor.execute("send-key", &json!({ "keys": [key], "hold-time": 20 }))?;
+            // QEMU lets go of the key only after the hold time, and swallows one that is pressed before.
+            thread::sleep(Duration::from_millis(60));
+        }
+        Ok(())
+    }
+
+    /// What the machine's display shows, as a portable pixmap (PPM, 3 bytes a pixel).
+    ///
+    /// # Errors
+    /// The machine has no display, or QEMU is gone.
+    pub fn screenshot(&self) -> Result<Vec<u8>> {
+        let file = self.scratch.0.join("screen.ppm");
+        self.monitor.execute("screendump", &json!({ "filename": file }))?;
+        fs::read(&file).context("QEMU wrote no screenshot")
+    }
+
+    /// Waits until the console has `text` at or after byte `from`; returns the place behind it.
+    ///
+    /// # Errors
+    /// The guest ended or the time is over before that.
+    pub fn wait_for(&self, text: &str, from: usize, timeout: Duration) -> Result<usize> {
+        let deadline = Instant::now() + timeout;
+        let mut state = self.console.lock();
+        loop {
+            let seen = state.0.get(from..).unwrap_or_default();
+            if let Some(at) = find(seen, text.as_bytes()) {
+                return Ok(from + at + text.len());
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            if state.1 || left.is_zero() {
+                let why = if state.1 { "the guest ended" } else { "time is over" };
+                bail!(
+                    "{why} and the console has no {text:?}; it has:\n{}",
+                    String::from_utf8_lossy(&state.0)
+                );
+            }
+            state = match self.console.changed.wait_timeout(state, left) {
+                Ok((state, _)) => state,
+                Err(poisoned) => poisoned.into_inner().0,
+            };
+        }
+    }
+
+    /// Waits for a moment to type: a line with `text`, or a console that has spoken and then fallen silent.
+    pub fn listener(&self) -> impl Fn(&str, Duration) + Send + use<> {
+        let console = Arc::clone(&self.console);
+        move |text, silence| {
+            let mut seen = 0;
+            let mut state = console.lock();
+            while !state.1
+                && find(&state.0, text.as_bytes()).is_none()
+                && (seen == 0 || seen != state.0.len())
+            {
+                seen = state.0.len();
+                state = match console.changed.wait_timeout_while(state, silence, |state| {
+                    !state.1
+                        && (seen == 0 || seen == state.0.len())
+                        && find(&state.0, text.as_bytes()).is_none()
+                }) {
+                    Ok((state, _)) => state,
+                    Err(poisoned) => poisoned.into_inner().0,
+                };
+            }
+        }
+    }
+
+    /// Waits for the end, no longer than `timeout`, and cleans up.
+    ///
+    /// # Errors
+    /// The operating system cannot wait for the process.
+    pub fn wait(mut self, timeout: Option<Duration>) -> Result<Finished> {
+        let deadline = timeout.map(|timeout| self.started + timeout);
+        let mut traces = Traces::default();
+        loop {
+            if let Some(status) = self.child.wait_timeout(LOOK).context("cannot wait for QEMU")? {
+                traces.code = status.code();
+                break;
+            }
+            let stopped = self.monitor.said().stopped;
+            let over = deadline.is_some_and(|deadline| Instant::now() >= deadline);
+            if stopped.is_some() || over {
+                self.kill();
+                traces.stopped = stopped;
+                traces.timeout = timeout.filter(|_| traces.stopped.is_none());
+                break;
+            }
+        }
+        let elapsed = self.started.elapsed();
+        for reader in self.readers.drain(..) {
+            // A panic there was printed there.
+            let _ = reader.join();
+        }
+        let said = self.monitor.finish();
+        traces.shutdown = said.shutdown;
+        traces.triple_fault = self.scratch.saw_triple_fault();
+        traces.errors = self
+            .errors
+            .lock()
+            .map(|errors| String::from_utf8_lossy(&errors).into_owned())
+            .unwrap_or_default();
+        let console = String::from_utf8_lossy(&self.console.lock().0).into_owned();
+        Ok(Finished { ending: traces.ending(), console, elapsed })
+    }
+
+    fn kill(&mut self) {
+        // Both fail only when the child is gone already, which is what they are for.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+impl Console {
+    fn lock(&self) -> std::sync::MutexGuard<'_, (Vec<u8>, bool)> {
+        self.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    fn fill(&self, mut from: impl Read, tee: Tee) {
+        let mut buffer = [0; 4096];
+        while let Ok(count @ 1..) = from.read(&mut buffer) {
+            if tee == Tee::Show {
+                let mut out = std::io::stdout().lock();
+                // A reader that went away must not stop the guest.
+                let _ = out.write_all(&buffer[..count]).and_then(|()| out.flush());
+            }
+            self.lock().0.extend_from_slice(&buffer[..count]);
+            self.changed.notify_all();
+        }
+        self.lock().1 = true;
+        self.changed.notify_all();
+    }
+}
+
+fn find(haystack: &[u8], needle: &[u8]) -> Option<usize> {
+    haystack.windows(needle.len().max(1)).position(|window| window == needle)
+}
+
+/// A directory for the monitor's socket and the reset log; removed with its owner.
+struct Scratch(PathBuf);
+
+impl Scratch {
+    fn new() -> Result<Self> {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let number = COUNT.fetch_add(1, Ordering::Relaxed);
+        let path = std::env::temp_dir().join(format!("pliant-{}-{number}", std::process::id()));
+        fs::create_dir_all(&path).with_context(|| format!("cannot create {}", path.display()))?;
+        Ok(Self(path))
+    }
+
+    fn reset_log(&self) -> PathBuf {
+        self.0.join("cpu-resets")
+    }
+
+    fn saw_triple_fault(&self) -> bool {
+        fs::read(self.reset_log()).is_ok_and(|log| find(&log, b"Triple fault").is_some())
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        // What stays behind is a few kilobytes in the directory for temporary files.
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}

@@ -1,0 +1,45 @@
+//! What only a machine can show: every way in, every expected death, hostile input, the patched text.
+//!
+//! `cargo test FILTER` runs the rows whose name contains FILTER; `cargo test -p runner --test vm -- --list` names them.
+//! A row that cannot run here is skipped with the reason. Each file under `vm/` is one kind of promise.
+
+#[path = "vm/apps.rs"]
+mod apps;
+#[path = "vm/faults.rs"]
+mod faults;
+#[path = "vm/hostile.rs"]
+mod hostile;
+#[path = "vm/kvm.rs"]
+mod kvm;
+#[path = "vm/lab.rs"]
+mod lab;
+#[path = "vm/patching.rs"]
+mod patching;
+#[path = "vm/platforms.rs"]
+mod platforms;
+#[path = "vm/row.rs"]
+mod row;
+#[path = "vm/screen.rs"]
+mod screen;
+
+use std::process::ExitCode;
+
+use libtest_mimic::Arguments;
+
+/// Machines that run at the same time.
+const AT_ONCE: usize = 2;
+
+fn main() -> ExitCode {
+    let mut arguments = Arguments::from_args();
+    arguments.test_threads.get_or_insert(AT_ONCE);
+    let rows = [
+        platforms::rows(),
+        apps::rows(),
+        screen::rows(),
+        faults::rows(),
+        hostile::rows(),
+        patching::rows(),
+        kvm::rows(),
+    ];
+    row::run(&arguments, rows.into_iter().flatten().collect())
+}

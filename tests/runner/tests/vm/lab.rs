@@ -1,0 +1,161 @@
+//! Where the rows get their guests from and run them.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, OnceLock};
+use std::time::Duration;
+
+use anyhow::{Context, Result, anyhow, bail, ensure};
+use runner::guest::Guest;
+use runner::host::cache;
+use runner::qemu::process::Finished;
+use runner::qemu::{Ending, Line, Options, Running, Serial, Tee};
+use runner::toolchain::Toolchain;
+use runner::{guest, image};
+
+/// Nothing here takes longer, even on a machine with other things to do; what does has hung.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
+/// Lines of the console that a failure shows.
+const SHOWN_LINES: usize = 60;
+
+static TOOLCHAIN: OnceLock<Result<Toolchain, String>> = OnceLock::new();
+static GUESTS: Mutex<Option<HashMap<String, Guest>>> = Mutex::new(None);
+static BUILD_ERROR: OnceLock<String> = OnceLock::new();
+
+/// Builds every guest once, before the first machine starts. An error fails the rows, not the program.
+pub(crate) fn prepare(names: &[&str], disk_images: bool) {
+    if names.is_empty() {
+        return;
+    }
+    if let Err(error) = build(names, disk_images) {
+        BUILD_ERROR.get_or_init(|| format!("{error:#}"));
+    }
+}
+
+fn build(names: &[&str], disk_images: bool) -> Result<()> {
+    let toolchain = toolchain()?;
+    let built = guest::build_all(toolchain, names).unwrap_or_else(|_| one_by_one(toolchain, names));
+    let known = built.into_iter().map(|guest| (guest.name.clone(), guest)).collect();
+    *GUESTS.lock().map_err(|_| anyhow!("a row panicked"))? = Some(known);
+    if disk_images {
+        image::prepare_disk_builder(toolchain)?;
+    }
+    Ok(())
+}
+
+/// One guest that does not build must not take the others' rows with it.
+fn one_by_one(toolchain: &Toolchain, names: &[&str]) -> Vec<Guest> {
+    let build = |name: &&str| guest::build(toolchain, name).map_err(|error| eprintln!("{error:#}")).ok();
+    names.iter().filter_map(build).collect()
+}
+
+fn toolchain() -> Result<&'static Toolchain> {
+    let found = TOOLCHAIN.get_or_init(|| Toolchain::find().map_err(|error| format!("{error:#}")));
+    found.as_ref().map_err(|error| anyhow!(error.clone()))
+}
+
+/// The guest called `name`.
+pub(crate) fn guest(name: &str) -> Result<Guest> {
+    let guests = GUESTS.lock().map_err(|_| anyhow!("a row panicked"))?;
+    match guests.as_ref().and_then(|guests| guests.get(name)) {
+        Some(guest) => Ok(guest.clone()),
+        None => bail!("{name} was not built: {}", BUILD_ERROR.get().map_or("see above", String::as_str)),
+    }
+}
+
+/// Starts a guest; the ELF it boots is checked to be the one that was built.
+pub(crate) fn start(name: &str, options: &Options) -> Result<(Running, Line)> {
+    start_with(name, options, |_| ())
+}
+
+/// As [`start`], with more on the QEMU line.
+pub(crate) fn start_with(
+    name: &str,
+    options: &Options,
+    more: impl FnOnce(&mut Line),
+) -> Result<(Running, Line)> {
+    let guest = guest(name)?;
+    image::require(options.platform)?;
+    let file = image::for_platform(toolchain()?, &guest, options.platform, &options.append)?;
+    let found = cache::file_sha256(&guest.elf)?;
+    ensure!(found == guest.sha256, "{} has sha256 {found}, not {}", guest.elf.display(), guest.sha256);
+    let mut line = Line::new(options, &file, Serial::Plain)?;
+    more(&mut line);
+    Ok((Running::start(&line, false, Tee::Keep)?, line))
+}
+
+/// A run with what a failure has to tell.
+pub(crate) struct Run {
+    finished: Finished,
+    line: String,
+}
+
+/// Runs a guest to its end.
+pub(crate) fn run(name: &str, options: &Options) -> Result<Run> {
+    let (running, line) = start(name, options)?;
+    finish(running, &line)
+}
+
+/// Waits for the end of a guest that was started.
+pub(crate) fn finish(running: Running, line: &Line) -> Result<Run> {
+    Ok(Run { finished: running.wait(Some(PATIENCE))?, line: line.to_string() })
+}
+
+impl Run {
+    /// What the guest wrote.
+    pub(crate) fn console(&self) -> &str {
+        &self.finished.console
+    }
+
+    /// The guest ended this way.
+    pub(crate) fn ended(&self, wanted: &Ending) -> Result<&Self> {
+        let found = &self.finished.ending;
+        ensure!(found == wanted, "{}", self.failure(&format!("ended with {found}, expected {wanted}")));
+        Ok(self)
+    }
+
+    /// The guest ended with one of these statuses.
+    pub(crate) fn ended_with_one_of(&self, statuses: &[u8]) -> Result<&Self> {
+        let found = &self.finished.ending;
+        let wanted = statuses.iter().any(|status| *found == Ending::Status(*status));
+        ensure!(
+            wanted,
+            "{}",
+            self.failure(&format!("ended with {found}, expected a status of {statuses:?}"))
+        );
+        Ok(self)
+    }
+
+    /// Some line of the console has all of `parts`.
+    pub(crate) fn says(&self, parts: &[&str]) -> Result<&Self> {
+        let found = self.console().lines().any(|line| parts.iter().all(|part| line.contains(part)));
+        ensure!(found, "{}", self.failure(&format!("no line of the console has {parts:?}")));
+        Ok(self)
+    }
+
+    /// The backtrace names `function`.
+    pub(crate) fn backtrace_names(&self, function: &str) -> Result<&Self> {
+        let frames = self.console().lines().skip_while(|line| !line.starts_with("backtrace:"));
+        let found =
+            frames.into_iter().any(|line| line.trim_start().starts_with('#') && line.contains(function));
+        ensure!(found, "{}", self.failure(&format!("no frame of the backtrace names {function}")));
+        Ok(self)
+    }
+
+    /// The summary of the kernel's own tests: (passed, failed, skipped).
+    pub(crate) fn summary(&self) -> Result<(u32, u32, u32)> {
+        let line = self.console().lines().find_map(|line| line.trim_end().strip_prefix("tests: "));
+        let line = line.with_context(|| self.failure("the console has no summary line `tests: ...`"))?;
+        let number = |word: &str| {
+            let part = line.split(", ").find_map(|part| part.strip_suffix(word)?.trim().parse().ok());
+            part.with_context(|| self.failure(&format!("no {word} in `{line}`")))
+        };
+        Ok((number("passed")?, number("failed")?, number("skipped")?))
+    }
+
+    /// What went wrong, with the QEMU line and the end of the console.
+    pub(crate) fn failure(&self, what: &str) -> String {
+        let lines: Vec<&str> = self.console().lines().collect();
+        let tail = lines[lines.len().saturating_sub(SHOWN_LINES)..].join("\n");
+        format!("{what}\n$ {}\n{tail}", self.line)
+    }
+}
