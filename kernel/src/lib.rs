@@ -9,6 +9,7 @@ extern crate alloc;
 pub mod hypervisor;
 pub mod sync;
 
+pub mod console;
 pub mod log;
 pub mod symbols;
 pub mod backtrace;
@@ -25,7 +26,6 @@ pub mod time;
 pub mod task;
 
 pub mod platform;
-pub mod console;
 pub mod devices;
 
 pub mod app;

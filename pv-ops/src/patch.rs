@@ -152,7 +152,13 @@ pub(crate) unsafe fn patch_site(
     let target = alias(core::ptr::with_exposed_provenance(site.address));
     // SAFETY: `alias` gives writable memory for the site (caller's promise 2), and the source is another's array.
     unsafe { core::ptr::copy_nonoverlapping(after.as_ptr(), target, after.len()) };
-    if holds(site.address, &after) { Ok(form) } else { Err(Refusal::NotWritten) }
+    if holds(site.address, &after) {
+        return Ok(form);
+    }
+    // An alias that is right for a part only has torn the site: make it whole again.
+    // SAFETY: as above.
+    unsafe { core::ptr::copy_nonoverlapping(before.as_ptr(), target, before.len()) };
+    Err(Refusal::NotWritten)
 }
 
 /// The backend's bytes if they fit, else a branch to its code.

@@ -6,11 +6,12 @@
 /// holds the one against the other.
 macro_rules! instruction {
     ($op:ident: $text:literal => [$($byte:literal),* $(,)?]) => {{
+        // Of the op's own name, for the sake of a debugger.
         #[unsafe(naked)]
-        unsafe extern "sysv64" fn instruction() {
+        unsafe extern "sysv64" fn $op() {
             core::arch::naked_asm!($text, "ret")
         }
-        $crate::table::Op::<$crate::ops::op::$op>::inline(instruction, &[$($byte),*])
+        $crate::table::Op::<$crate::ops::op::$op>::inline($op, &[$($byte),*])
     }};
 }
 

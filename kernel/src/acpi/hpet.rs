@@ -28,7 +28,7 @@ impl Hpet {
     pub fn parse(table: &Table) -> Result<Self, Error> {
         let (fixed, _) = table.fixed::<Fixed>()?;
         let address = match fixed.address.register() {
-            Some(Register::Memory(address)) if address % 8 == 0 => address,
+            Some(Register::Memory(address)) if address.is_multiple_of(8) => address,
             _ => 0,
         };
         Ok(Self { address })

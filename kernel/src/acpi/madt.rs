@@ -180,9 +180,10 @@ impl Madt {
                     address: register_page(entry.address.get().into())?,
                     first_gsi: entry.first_gsi.get(),
                 };
-                let known = self.io_apics.iter().any(|other| {
-                    other.first_gsi == io_apic.first_gsi || other.address == io_apic.address
-                });
+                let known = self
+                    .io_apics
+                    .iter()
+                    .any(|other| other.first_gsi == io_apic.first_gsi || other.address == io_apic.address);
                 if !known && self.io_apics.len() < MAX_OTHERS {
                     self.io_apics.push(io_apic);
                 }
@@ -258,7 +259,7 @@ fn read<T: FromBytes>(body: &[u8]) -> Option<T> {
 /// The address of a page of device registers, if it can be one: not in low memory, on a 1 KiB boundary (two
 /// I/O APICs may share a page) and below the architecture's 52 bits.
 fn register_page(address: u64) -> Option<u64> {
-    (address >= 0x10_0000 && address < 1 << 52 && address % 0x400 == 0).then_some(address)
+    Some(address).filter(|address| (0x10_0000..1 << 52).contains(address) && address.is_multiple_of(0x400))
 }
 
 /// The list of entries: type, length (of the whole entry), body.

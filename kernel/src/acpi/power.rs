@@ -59,9 +59,9 @@ impl Power {
                 keep: !PM1_SLEEP_BITS,
                 value: u16::from(kind) << PM1_SLP_TYP | PM1_SLP_EN,
             };
-            let sleep_control = fadt.sleep_control.map(|register| {
-                byte(register, u16::from(a) << SLEEP_CONTROL_SLP_TYP | SLEEP_CONTROL_SLP_EN)
-            });
+            let sleep_control = fadt
+                .sleep_control
+                .map(|register| byte(register, u16::from(a) << SLEEP_CONTROL_SLP_TYP | SLEEP_CONTROL_SLP_EN));
             writes = match fadt.pm1a_control.filter(|_| !fadt.flags.contains(Flags::HW_REDUCED_ACPI)) {
                 Some(pm1a) => [
                     fadt.acpi_enable.map(|(port, value)| byte(Register::Port(port), value.into())),

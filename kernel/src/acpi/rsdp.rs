@@ -48,7 +48,9 @@ pub fn find(memory: &impl PhysicalReader, hint: Option<u64>) -> Result<Root, Err
     if let Some(address) = hint {
         match read(memory, address) {
             Ok(root) => return Ok(root),
-            Err(error) => log::warn!("ACPI: root pointer from the loader at {address:#x}: {error}: searching"),
+            Err(error) => {
+                log::warn!("ACPI: root pointer from the loader at {address:#x}: {error}: searching")
+            }
         }
     }
     let mut segment = [0; 2];

@@ -108,9 +108,7 @@ pub fn root_entries(memory: &impl PhysicalReader, root: &Root) -> Result<Vec<Add
     if let Some(address) = root.xsdt {
         match Table::load(memory, address, Some(*b"XSDT")) {
             Ok(table) => {
-                return Ok(unique(
-                    table.body().as_chunks().0.iter().map(|bytes| u64::from_le_bytes(*bytes)),
-                ));
+                return Ok(unique(table.body().as_chunks().0.iter().map(|bytes| u64::from_le_bytes(*bytes))));
             }
             Err(error) => log::warn!("ACPI: XSDT at {address:#x}: {error}: trying the RSDT"),
         }

@@ -74,15 +74,13 @@ fn q35_is_read() {
     assert_eq!(madt.overrides[9], Some(Override { gsi: 9, signal: LEVEL }));
     assert_eq!(madt.isa_line(4), (4, Signal::default()));
     assert_eq!(madt.nmis.len(), 1);
-    assert_eq!(
-        tables.mcfg,
-        [mcfg::Segment { address: 0xb000_0000, group: 0, first_bus: 0, last_bus: 255 }]
-    );
+    assert_eq!(tables.mcfg, [mcfg::Segment { address: 0xb000_0000, group: 0, first_bus: 0, last_bus: 255 }]);
     assert_eq!(tables.hpet.unwrap().address, 0xfed0_0000);
     let fadt = tables.fadt.unwrap();
     assert!(fadt.boot_flags.contains(BootFlags::I8042));
     assert_eq!((fadt.pm_timer, fadt.century), (Some(Register::Port(0x608)), Some(0x32)));
-    let write = |port, len_bytes, keep, value| Write { register: Register::Port(port), len_bytes, keep, value };
+    let write =
+        |port, len_bytes, keep, value| Write { register: Register::Port(port), len_bytes, keep, value };
     assert_eq!(tables.power.off, [write(0xb2, 1, 0, 2), write(0x604, 2, 0xc3ff, 0x2000)]);
     assert_eq!(tables.power.reset, Some(write(0xcf9, 1, 0, 0x0f)));
 }

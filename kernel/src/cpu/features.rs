@@ -89,7 +89,8 @@ impl Features {
             let known = leaf <= highest && highest >> 16 == leaf >> 16;
             (leaf, if known { cpuid(leaf, 0) } else { NOTHING })
         });
-        let leaf = |wanted| leaves.iter().find(|(leaf, _)| *leaf == wanted).map_or(NOTHING, |(_, bits)| *bits);
+        let leaf =
+            |wanted| leaves.iter().find(|(leaf, _)| *leaf == wanted).map_or(NOTHING, |(_, bits)| *bits);
         let offered = Feature::ALL.iter().filter(|feature| feature.is_offered(leaf));
         Self(offered.fold(0, |set, &feature| set | 1 << feature as u32))
     }
@@ -102,7 +103,8 @@ impl Features {
 
 impl fmt::Display for Features {
     fn fmt(&self, out: &mut fmt::Formatter) -> fmt::Result {
-        let mut names = Feature::ALL.iter().filter(|&&feature| self.has(feature)).map(|feature| feature.name());
+        let mut names =
+            Feature::ALL.iter().filter(|&&feature| self.has(feature)).map(|feature| feature.name());
         out.write_str(names.next().unwrap_or("no features"))?;
         names.try_for_each(|name| write!(out, " {name}"))
     }
@@ -211,7 +213,9 @@ mod tests {
     fn the_brand_is_trimmed_text() {
         let brand = brand_of(|number, _| match number {
             0x8000_0000 => leaf(0x8000_0008, 0, 0, 0),
-            0x8000_0002 => leaf(0x2020_2020, u32::from_le_bytes(*b"My C"), u32::from_le_bytes(*b"PU\x07 "), 0),
+            0x8000_0002 => {
+                leaf(0x2020_2020, u32::from_le_bytes(*b"My C"), u32::from_le_bytes(*b"PU\x07 "), 0)
+            }
             _ => leaf(0, 0, 0, 0),
         });
         assert_eq!(brand, "My CPU");

@@ -63,8 +63,7 @@ impl Descriptors {
 pub(super) fn load(cpu: &'static PerCpu) {
     let tss = cpu.descriptors.tss.get();
     // SAFETY: the TSS is in a static `PerCpu`: it stays where it is for ever.
-    let Descriptor::SystemSegment(tss_low, tss_high) =
-        (unsafe { Descriptor::tss_segment_unchecked(tss) })
+    let Descriptor::SystemSegment(tss_low, tss_high) = (unsafe { Descriptor::tss_segment_unchecked(tss) })
     else {
         return;
     };
@@ -133,5 +132,7 @@ pub unsafe fn set_exception_stack(stack: ExceptionStack, top: u64) {
     // 1. Only this CPU writes to its TSS, and an exception that reads the slot meanwhile reads 8 aligned bytes
     //    at once or uses the slot only once the gate names it, which is after this call.
     // 2. The index is 0 to 2, the table has 7 places.
-    unsafe { (&raw mut (*tss).interrupt_stack_table[stack as usize - 1]).write_unaligned(VirtAddr::new(top)) };
+    unsafe {
+        (&raw mut (*tss).interrupt_stack_table[stack as usize - 1]).write_unaligned(VirtAddr::new(top))
+    };
 }

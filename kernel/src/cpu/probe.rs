@@ -41,7 +41,8 @@ fn read_stack_word(address: u64) -> Option<u64> {
         // SAFETY: an aligned read of a window where only memory is mapped; a fault is what `attempt` is for.
         unsafe { (address as *const u64).read_volatile() }
     }
-    let memory = (layout::DIRECT_MAP..layout::DEVICES).contains(&address) || image::bounds().contains(&address);
+    let memory =
+        (layout::DIRECT_MAP..layout::DEVICES).contains(&address) || image::bounds().contains(&address);
     if !memory || !address.is_multiple_of(8) {
         return None;
     }

@@ -88,7 +88,10 @@ pub fn counts() -> impl Iterator<Item = Count> {
         let total = percpu::all().map(|cpu| cpu.interrupts(vector)).sum();
         let registered = nodes(vector).next().map(|node| node.name);
         let name = registered.or(vectors::name(vector));
-        (total > 0 || registered.is_some())
-            .then_some(Count { vector, name: name.unwrap_or("unknown"), total })
+        (total > 0 || registered.is_some()).then_some(Count {
+            vector,
+            name: name.unwrap_or("unknown"),
+            total,
+        })
     })
 }

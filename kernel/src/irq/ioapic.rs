@@ -84,7 +84,11 @@ impl IoApic {
             window.write(entry(line), MASKED);
         }
         let last = first_gsi.saturating_add(lines);
-        Ok(Self { name: format!("I/O APIC {address:#x}"), lines: first_gsi..last, window: IrqMutex::new(window) })
+        Ok(Self {
+            name: format!("I/O APIC {address:#x}"),
+            lines: first_gsi..last,
+            window: IrqMutex::new(window),
+        })
     }
 
     /// Changes the low half of the entry of `line`, if it is one of ours.

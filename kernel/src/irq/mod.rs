@@ -122,7 +122,9 @@ fn init_io_apics(madt: Option<&Madt>) {
                 log::debug!("{}: lines {:?}", io_apic.name(), io_apic.lines());
                 ROUTES.lock().controllers.push(Box::leak(Box::new(io_apic)));
             }
-            Err(error) => log::warn!("I/O APIC at {:#x}: {error}: its devices have no interrupts", place.address),
+            Err(error) => {
+                log::warn!("I/O APIC at {:#x}: {error}: its devices have no interrupts", place.address)
+            }
         }
     }
 }

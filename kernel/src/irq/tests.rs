@@ -103,11 +103,11 @@ kernel_test! {
 }
 
 kernel_test! {
-    fn a_backtrace_leads_to_the_runner_of_the_tests() {
+    fn a_backtrace_leads_back_to_the_start_of_the_kernel() {
         let text = format!("{}", Backtrace::here());
         assert!(text.lines().count() >= 2, "{text}");
         if symbols::table().is_some() {
-            assert!(text.contains("kernel::test::"), "{text}");
+            assert!(text.contains("kernel::start::"), "{text}");
         }
     }
 }

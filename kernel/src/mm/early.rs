@@ -113,17 +113,18 @@ pub(super) fn take_over(info: &Info) -> Result<Report, Refused> {
 
 /// The frame allocator, without frames, with its bookkeeping in place.
 fn bookkeeping(plan: &Plan) -> Buddy<'static> {
-    let frames = plan::frames(&plan.span);
-    let words = Buddy::words_for(&frames);
-    let start = layout::direct_map(plan.bookkeeping.start) as usize;
+    let Range { start, end } = plan.bookkeeping;
+    let place = core::ptr::with_exposed_provenance_mut::<u64>(layout::direct_map(start) as usize);
     // SAFETY:
-    // 1. `plan` chose whole pages of usable memory below 4 GiB, which every entry maps in the direct map, with
-    //    room for these words; they are reserved before any frame is given out, so they are ours for ever.
+    // 1. `plan` chose whole pages of usable memory below 4 GiB, which every entry maps in the direct map; they
+    //    are reserved before any frame is given out, so they are ours for ever.
     // 2. Every bit pattern is a valid `u64`.
-    let words = unsafe {
-        core::slice::from_raw_parts_mut(core::ptr::with_exposed_provenance_mut::<u64>(start), words)
-    };
-    Buddy::new(words, &frames)
+    let words = unsafe { core::slice::from_raw_parts_mut(place, (end - start) as usize / size_of::<u64>()) };
+    // To the end of the last page, although not all of it is used: an emulator lets every write to a page cost
+    // a thousand times as much for as long as there is code in it that the firmware once ran.
+    words.fill(0);
+    let frames = plan::frames(&plan.span);
+    Buddy::new(&mut words[..Buddy::words_for(&frames)], &frames)
 }
 
 /// Builds the address space: the direct map of all RAM and the image, with the protection each part is to have

@@ -145,7 +145,11 @@ mod tests {
                 self.now_ns.set(self.now_ns.get() + self.read_cost_ns / 2 + late);
                 value
             };
-            measure(|| self.ticks(self.hz), Reference { read, hz: self.reference_hz, mask: self.mask }, 1_000_000)
+            measure(
+                || self.ticks(self.hz),
+                Reference { read, hz: self.reference_hz, mask: self.mask },
+                1_000_000,
+            )
         }
     }
 

@@ -206,7 +206,10 @@ mod tests {
             queue.insert(7, value).unwrap();
         }
         assert_eq!(queue.pop_due(6), None);
-        assert_eq!((0..20).map(|_| queue.pop_due(7).unwrap()).collect::<Vec<_>>(), (0..20).collect::<Vec<_>>());
+        assert_eq!(
+            (0..20).map(|_| queue.pop_due(7).unwrap()).collect::<Vec<_>>(),
+            (0..20).collect::<Vec<_>>()
+        );
     }
 
     #[test]

@@ -18,11 +18,11 @@ pub(super) const PM_TIMER_HZ: u64 = 3_579_545;
 /// How long to measure the TSC: long enough for a small error, short enough for a fast start.
 const INTERVAL_NS: u64 = 1_000_000;
 
-/// HPET registers as 32-bit words (IA-PC HPET Specification 1.0a §2.3.2).
+/// HPET registers at 0x4, 0x10 and 0xf0 as 32-bit words (IA-PC HPET Specification 1.0a §2.3.2).
 const HPET_LEN: usize = 0x400;
-const HPET_PERIOD: usize = 0x04 / 4;
-const HPET_CONFIGURATION: usize = 0x10 / 4;
-const HPET_COUNTER: usize = 0xf0 / 4;
+const HPET_PERIOD: usize = 1;
+const HPET_CONFIGURATION: usize = 4;
+const HPET_COUNTER: usize = 60;
 const HPET_ENABLE: u32 = 1 << 0;
 /// The longest period that the specification allows, in femtoseconds.
 const HPET_MAX_PERIOD_FS: u32 = 100_000_000;
@@ -48,7 +48,11 @@ pub(super) fn by_hpet(hpet: &Hpet, counter: impl FnMut() -> u64) -> Option<Measu
     registers.write(HPET_CONFIGURATION, configuration | HPET_ENABLE);
     // The low half: it wraps after 40 s at the earliest, and needs no second read.
     let read = || registers.read(HPET_COUNTER).into();
-    let result = measure(counter, Reference { read, hz: FS_PER_S / u64::from(period_fs), mask: u32::MAX.into() }, INTERVAL_NS);
+    let result = measure(
+        counter,
+        Reference { read, hz: FS_PER_S / u64::from(period_fs), mask: u32::MAX.into() },
+        INTERVAL_NS,
+    );
     registers.write(HPET_CONFIGURATION, configuration);
     result
 }

@@ -3,7 +3,7 @@
 #![cfg(all(feature = "self-test", target_os = "none"))]
 
 use super::{has_timer, now, timer, wall};
-use crate::sync::IrqMutex;
+use crate::sync::{IrqMutex, IrqState};
 use alloc::{sync::Arc, task::Wake, vec, vec::Vec};
 use core::{task::Waker, time::Duration};
 
@@ -49,12 +49,15 @@ kernel_test! {
     fn timers_fire_in_the_order_of_their_deadlines_and_not_early() {
         if !has_timer() { crate::skip!("no timer on this machine") }
         let woken = Arc::new(IrqMutex::new(Vec::with_capacity(8)));
+        // All are registered before the first can fire.
+        let irq = IrqState::disable();
         let start = now().as_ns();
         let delays_us = [3000u64, 500, 2000, 0, 1000];
         let timers: Vec<_> = delays_us
             .iter()
-            .map(|&us| (timer::register(start + us * 1000, waker(us as u32, &woken)).expect("memory")))
+            .map(|&us| timer::register(start + us * 1000, waker(us as u32, &woken)).expect("memory"))
             .collect();
+        drop(irq);
         let woken = wait_for(&woken, delays_us.len());
         assert_eq!(woken.iter().map(|(us, _)| *us).collect::<Vec<_>>(), [0, 500, 1000, 2000, 3000]);
         for (us, at) in woken {
@@ -68,10 +71,12 @@ kernel_test! {
     fn a_cancelled_timer_wakes_nobody() {
         if !has_timer() { crate::skip!("no timer on this machine") }
         let woken = Arc::new(IrqMutex::new(vec![]));
+        let irq = IrqState::disable();
         let soon = now() + Duration::from_micros(500);
         let cancelled = timer::register(soon.as_ns(), waker(1, &woken)).expect("memory");
         let later = timer::register((soon + Duration::from_micros(500)).as_ns(), waker(2, &woken));
         drop(cancelled);
+        drop(irq);
         assert_eq!(wait_for(&woken, 1).iter().map(|(name, _)| *name).collect::<Vec<_>>(), [2]);
         drop(later);
     }

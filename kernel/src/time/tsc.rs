@@ -67,7 +67,9 @@ pub(super) fn find(tables: &Tables, local_apic: Option<&LocalApic>) -> Rate {
         .or_else(|| reference::by_pit(tsc).map(|result| measured(result, Source::Pit)).filter(plausible))
         .or_else(|| {
             let fadt = tables.fadt.as_ref()?;
-            reference::by_pm_timer(fadt, tsc).map(|result| measured(result, Source::PmTimer)).filter(plausible)
+            reference::by_pm_timer(fadt, tsc)
+                .map(|result| measured(result, Source::PmTimer))
+                .filter(plausible)
         })
         .or_else(|| base_hz(pv_ops::cpuid).map(|hz| told(hz, Source::CpuidBase)).filter(plausible))
         .or_else(|| {

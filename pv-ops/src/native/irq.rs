@@ -99,8 +99,6 @@ pub fn set_timer(mode: TimerMode) {
     TIMER.store(timer, Ordering::Relaxed);
 }
 
-/// # Safety
-/// As for [`timer_arm`](crate::timer_arm).
 pub(super) extern "sysv64" fn timer_arm(deadline_ns: u64) {
     match TIMER.load(Ordering::Relaxed) {
         0 => {}
@@ -119,7 +117,7 @@ fn arm_tsc_deadline(deadline_ns: u64) {
 }
 
 /// The count to the deadline: 0 disarms, 1 is at once, and what is beyond 32 bits comes early.
-fn initial_count(deadline_ns: u64, now_ns: u64, ticks_per_second: u64) -> u32 {
+pub(crate) fn initial_count(deadline_ns: u64, now_ns: u64, ticks_per_second: u64) -> u32 {
     if deadline_ns == u64::MAX {
         return 0;
     }

@@ -7,3 +7,4 @@ mod hosted;
 mod patching;
 mod registers;
 mod time;
+mod words;

@@ -103,6 +103,17 @@ fn a_reader_never_sees_half_an_update() {
     writer.join().unwrap();
 }
 
+/// SDM vol. 3A §11.5.4: a count of 0 stops the timer, so "at once" is 1.
+#[test]
+fn an_initial_count_is_never_early_within_its_reach_and_never_zero_by_accident() {
+    use native::irq::initial_count;
+    assert_eq!(initial_count(u64::MAX, 5, 1_000_000), 0, "off");
+    assert_eq!(initial_count(5, 5, 1_000_000), 1);
+    assert_eq!(initial_count(0, 5, 1_000_000), 1, "in the past");
+    assert_eq!(initial_count(SECOND + 1, 0, 1_000_000), 1_000_001, "rounded up");
+    assert_eq!(initial_count(u64::MAX - 1, 0, u64::MAX), u32::MAX, "as far as it goes");
+}
+
 #[test]
 fn native_time_begins_with_the_frequency_and_does_not_go_back() {
     super::hosted::patched();

@@ -1,4 +1,4 @@
-//! A set of small integers that finds its least and its greatest member in a few steps: a bitmap whose upper
+//! A set of small integers that finds the least member from any number on in a few steps: a bitmap whose upper
 //! levels tell which words of the level below are not zero. All of it lies in one slice of words.
 //! Neighbours: `buddy` keeps one of these for the free blocks of each order.
 #![forbid(unsafe_code)]
@@ -91,23 +91,28 @@ impl<'a> BitTree<'a> {
         true
     }
 
-    /// The least member.
-    pub(super) fn first(&self) -> Option<usize> {
-        self.descend(u64::trailing_zeros)
-    }
-
-    /// The greatest member.
-    pub(super) fn last(&self) -> Option<usize> {
-        self.descend(|word| u64::BITS - 1 - word.leading_zeros())
-    }
-
-    fn descend(&self, pick: impl Fn(u64) -> u32) -> Option<usize> {
-        if self.len == 0 {
-            return None;
+    /// The least member that is not less than `from`.
+    pub(super) fn first_from(&self, from: usize) -> Option<usize> {
+        let mut index = from;
+        for level in 0..self.levels {
+            let word = self.level(level).get(index / WORD_BITS)? & u64::MAX << (index % WORD_BITS);
+            if word != 0 {
+                index = index / WORD_BITS * WORD_BITS + word.trailing_zeros() as usize;
+                let down = |index: usize, level: usize| {
+                    index * WORD_BITS + self.level(level)[index].trailing_zeros() as usize
+                };
+                return Some((0..level).rev().fold(index, down));
+            }
+            // Nothing more in this word: on with the next one, which the level above knows.
+            index = index / WORD_BITS + 1;
         }
-        let down =
-            |index, level: usize| index * WORD_BITS + pick(self.words[self.starts[level] + index]) as usize;
-        Some((0..self.levels).rev().fold(0, down))
+        None
+    }
+
+    /// The words of a level.
+    fn level(&self, level: usize) -> &[u64] {
+        let end = if level + 1 < self.levels { self.starts[level + 1] } else { self.words.len() };
+        &self.words[self.starts[level]..end]
     }
 }
 
@@ -131,8 +136,9 @@ mod tests {
                 } else if model.insert(member) {
                     tree.insert(member);
                 }
-                prop_assert_eq!(tree.first(), model.first().copied());
-                prop_assert_eq!(tree.last(), model.last().copied());
+                for from in [0, member, member + 1, bits - 1, bits, bits + 5000] {
+                    prop_assert_eq!(tree.first_from(from), model.range(from..).next().copied());
+                }
                 prop_assert_eq!(tree.len(), model.len());
                 prop_assert_eq!(tree.contains(member), model.contains(&member));
             }

@@ -6,8 +6,9 @@
 //! Intrusive lists would cost less, but write into free memory: a host need not even back that, and a stray
 //! write through a dangling pointer could then bend the lists.
 //!
-//! Allocation takes the smallest block that fits and from it the highest address. The first megabyte, which CPU
-//! start-up needs, is used last; [`Buddy::allocate_below`] takes the lowest address.
+//! Allocation takes the smallest block that fits, of those the lowest, and of it the lowest part; the first
+//! megabyte, which CPU start-up needs, is used last. From the top down would do as well, but firmware runs at
+//! the end of RAM (SeaBIOS), and emulators let every write to a page that once held code cost a thousandfold.
 #![forbid(unsafe_code)]
 
 use super::bits::BitTree;
@@ -104,20 +105,19 @@ impl<'a> Buddy<'a> {
 
     /// A block of 2^`order` frames aligned to its size: the number of its first frame.
     pub(in crate::mm) fn allocate(&mut self, order: u8) -> Option<u64> {
-        let highest = |from: u8| Some(((self.free[usize::from(from)].last()? as u64) << from, from));
-        let mut blocks = (order..=MAX_ORDER).filter_map(highest);
-        let not_low = blocks.clone().find(|(block, _)| self.base + block >= LOW_FRAMES);
-        let (block, from) = not_low.or_else(|| blocks.next())?;
+        let low_end = LOW_FRAMES.saturating_sub(self.base);
+        let from =
+            |start: u64| (order..=MAX_ORDER).find_map(|order| Some((self.first_from(order, start)?, order)));
+        let (block, from) = from(low_end).or_else(|| from(0))?;
         self.take(block, from);
-        let offset = block + (1 << from) - (1 << order);
-        Some(self.hand_out(offset, order, from))
+        Some(self.hand_out(block, order, from))
     }
 
     /// As [`allocate`](Self::allocate), but the block ends at or below the frame number `limit`.
     pub(in crate::mm) fn allocate_below(&mut self, order: u8, limit: u64) -> Option<u64> {
         let fits = |offset: u64| self.base + offset + (1 << order) <= limit;
         let (block, from) = (order..=MAX_ORDER).find_map(|from| {
-            let block = (self.free[usize::from(from)].first()? as u64) << from;
+            let block = self.first_from(from, 0)?;
             fits(block).then_some((block, from))
         })?;
         self.take(block, from);
@@ -155,6 +155,12 @@ impl<'a> Buddy<'a> {
     /// Order of the largest free block.
     pub(in crate::mm) fn largest_free_order(&self) -> Option<u8> {
         (0..=MAX_ORDER).rev().find(|&order| self.free[usize::from(order)].len() > 0)
+    }
+
+    /// Offset of the first free block of `order` from `start` on.
+    fn first_from(&self, order: u8, start: u64) -> Option<u64> {
+        let first = self.free[usize::from(order)].first_from(start.div_ceil(1 << order) as usize)?;
+        Some((first as u64) << order)
     }
 
     fn holds(&self, offset: u64, order: u8) -> bool {
@@ -263,9 +269,9 @@ mod tests {
     }
 
     #[test]
-    fn high_memory_goes_first_and_low_memory_on_request() {
+    fn low_memory_is_kept_for_those_who_ask_for_it() {
         with_buddy(&[1..5000], &[], |buddy| {
-            assert_eq!(buddy.allocate(0), Some(4999));
+            assert_eq!(buddy.allocate(0), Some(4992));
             assert_eq!(buddy.allocate_below(0, 256), Some(1));
             assert_eq!(buddy.allocate_below(4, 16), None);
             assert_eq!(buddy.allocate_below(4, 32), Some(16));

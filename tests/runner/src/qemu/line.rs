@@ -11,6 +11,8 @@ use crate::host::process::shell_line;
 
 /// The I/O port of isa-debug-exit, where a guest writes 16 + its status.
 const EXIT_DEVICE: &str = "isa-debug-exit,iobase=0xf4,iosize=4";
+/// Everything the host offers, but for the register IA32_ARCH_CAPABILITIES: where KVM cannot keep it, QEMU dies of it.
+const KVM_CPU: &str = "host,-arch-capabilities";
 const OVMF_VARIABLES: &str = "/usr/share/OVMF/OVMF_VARS_4M.fd";
 
 /// How control reaches the kernel.
@@ -134,7 +136,7 @@ impl Line {
         let mut line = Self { words: vec![QEMU.what.into()] };
         let machine = options.machine.to_possible_value().map(|value| value.get_name().to_owned());
         let accel = if options.accel == Accel::Kvm { "kvm" } else { "tcg" };
-        let cpu = if options.accel == Accel::Kvm { "host" } else { "max" };
+        let cpu = if options.accel == Accel::Kvm { KVM_CPU } else { "max" };
         line.option("-machine", machine.unwrap_or_default());
         line.option("-accel", accel);
         line.option("-cpu", options.cpu.as_deref().unwrap_or(cpu));
@@ -252,7 +254,7 @@ mod tests {
         };
         let line = line(&options);
         for part in
-            ["-machine microvm", "-accel kvm -cpu host", "-smp 4", "-m 64M", "-S -gdb tcp:127.0.0.1:1234"]
+            ["-machine microvm", "-accel kvm -cpu host,", "-smp 4", "-m 64M", "-S -gdb tcp:127.0.0.1:1234"]
         {
             assert!(line.contains(part), "{part} in {line}");
         }

@@ -64,7 +64,7 @@ const DEATHS: [Death; 7] = [
             &["EXCEPTION #PF page fault, error 0x11"],
             &["kernel execution, not allowed by the page's protection"],
         ],
-        caller: "execute_data::",
+        caller: "kernel::app::run",
     },
 ];
 

@@ -16,6 +16,8 @@ use runner::{guest, image};
 pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
 /// Lines of the console that a failure shows.
 const SHOWN_LINES: usize = 60;
+/// Characters of the QEMU line that a failure shows.
+const SHOWN_CHARACTERS: usize = 1000;
 
 static TOOLCHAIN: OnceLock<Result<Toolchain, String>> = OnceLock::new();
 static GUESTS: Mutex<Option<HashMap<String, Guest>>> = Mutex::new(None);
@@ -113,18 +115,6 @@ impl Run {
         Ok(self)
     }
 
-    /// The guest ended with one of these statuses.
-    pub(crate) fn ended_with_one_of(&self, statuses: &[u8]) -> Result<&Self> {
-        let found = &self.finished.ending;
-        let wanted = statuses.iter().any(|status| *found == Ending::Status(*status));
-        ensure!(
-            wanted,
-            "{}",
-            self.failure(&format!("ended with {found}, expected a status of {statuses:?}"))
-        );
-        Ok(self)
-    }
-
     /// Some line of the console has all of `parts`.
     pub(crate) fn says(&self, parts: &[&str]) -> Result<&Self> {
         let found = self.console().lines().any(|line| parts.iter().all(|part| line.contains(part)));
@@ -156,6 +146,7 @@ impl Run {
     pub(crate) fn failure(&self, what: &str) -> String {
         let lines: Vec<&str> = self.console().lines().collect();
         let tail = lines[lines.len().saturating_sub(SHOWN_LINES)..].join("\n");
-        format!("{what}\n$ {}\n{tail}", self.line)
+        let line: String = self.line.chars().take(SHOWN_CHARACTERS).collect();
+        format!("{what}\n$ {line}\n{tail}")
     }
 }
