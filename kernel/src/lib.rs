@@ -31,3 +31,9 @@ pub mod devices;
 pub mod app;
 #[cfg(target_os = "none")]
 mod start;
+
+pub use boot;
+pub use pv_ops;
+
+pub use app::{args, cmdline};
+pub use task::{JoinHandle, block_on, sleep, spawn, timeout, yield_now};

@@ -4,12 +4,12 @@
 //! Neighbours: `backtrace` (frames and names), `test` (a panicking test is a failed test), `power`.
 #![forbid(unsafe_code)]
 
+use core::fmt;
 #[cfg(target_os = "none")]
 use core::{
     panic::PanicInfo,
     sync::atomic::{AtomicU8, Ordering::Relaxed},
 };
-use core::fmt;
 
 /// Writes past every lock, without allocating: for panics and fatal exceptions.
 #[derive(Debug, Default)]

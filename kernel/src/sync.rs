@@ -1,7 +1,7 @@
 //! Locks for data that interrupt handlers share.
 //!
-//! Lock order, outermost first: task queues, device tables, page tables, heap, frames, log. A lock further
-//! down never takes one further up. `OnceCell` is for what is set once at boot: its `try_get` never blocks.
+//! Lock order, outermost first: task queues, device tables, heap, device window, page tables, frames, log. A lock
+//! further down never takes one further up. `OnceCell` is for what is set once at boot: its `try_get` never blocks.
 #![forbid(unsafe_code)]
 
 use core::ops::{Deref, DerefMut};

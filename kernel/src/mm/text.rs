@@ -28,7 +28,8 @@ pub fn patch() -> pv_ops::Report {
 
 /// Bytes that nobody reads.
 fn scratch() -> *mut u8 {
-    static SCRATCH: [AtomicU8; pv_ops::table::MAX_SITE] = [const { AtomicU8::new(0) }; pv_ops::table::MAX_SITE];
+    static SCRATCH: [AtomicU8; pv_ops::table::MAX_SITE] =
+        [const { AtomicU8::new(0) }; pv_ops::table::MAX_SITE];
     (&raw const SCRATCH).cast_mut().cast()
 }
 

@@ -1,70 +1,72 @@
-//! Waiting for a time: `sleep`, `sleep_until`, and `timeout` around another future.
-//! Neighbours: `time::timer` (who wakes), `executor` (who halts meanwhile).
+//! Waiting for time to pass.
+//! Neighbours: `time::timer` (who wakes), `time::now` (the clock).
 #![forbid(unsafe_code)]
 
 use core::{
-    future::Future,
+    future::{Future, poll_fn},
     pin::{Pin, pin},
     task::{Context, Poll},
     time::Duration,
 };
 
-use crate::time::timer::{self, Timer};
+use crate::time::{self, Instant, timer};
 
-/// Waits for `duration` at least.
+/// Waits for `duration`, and a little more: never less.
 pub fn sleep(duration: Duration) -> Sleep {
-    let ns = u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
-    sleep_until(pv_ops::monotonic_ns().saturating_add(ns))
+    sleep_until(time::now() + duration)
 }
 
-/// Waits until the monotonic clock shows `deadline_ns` at least.
-pub fn sleep_until(deadline_ns: u64) -> Sleep {
-    Sleep { deadline_ns, timer: None }
+/// Waits until [`time::now`] has reached `deadline`.
+pub fn sleep_until(deadline: Instant) -> Sleep {
+    Sleep { deadline, timer: None }
 }
 
-/// Future of [`sleep`] and [`sleep_until`].
+/// Future of [`sleep`] and [`sleep_until`]. Dropping it cancels the timer.
 #[derive(Debug)]
 #[must_use = "futures do nothing unless awaited"]
 pub struct Sleep {
-    deadline_ns: u64,
-    timer: Option<Timer>,
+    deadline: Instant,
+    timer: Option<timer::Timer>,
 }
 
 impl Future for Sleep {
     type Output = ();
 
-    /// Without memory for a timer it stays ready and is polled until the time has come.
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        if pv_ops::monotonic_ns() >= self.deadline_ns {
+        if time::now() >= self.deadline {
             self.timer = None;
             return Poll::Ready(());
         }
-        if self.timer.as_ref().is_some_and(|timer| timer.set_waker(cx.waker())) {
-            return Poll::Pending;
+        let waits = self.timer.as_ref().is_some_and(|timer| timer.set_waker(cx.waker()));
+        if !waits {
+            self.timer = match time::has_timer() {
+                true => timer::register(self.deadline.as_ns(), cx.waker().clone()).ok(),
+                false => None,
+            };
         }
-        match timer::register(self.deadline_ns, cx.waker().clone()) {
-            Ok(timer) => self.timer = Some(timer),
-            Err(_) => cx.waker().wake_by_ref(),
+        if self.timer.is_none() {
+            // A machine without a timer, or no memory for one more: asked again in the next round.
+            cx.waker().wake_by_ref();
         }
         Poll::Pending
     }
 }
 
-/// The time was over before the future was.
+/// The time was over before the future was done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the time is over")]
+#[error("timed out")]
 pub struct Elapsed;
 
-/// Runs `future`, but not longer than `duration`.
+/// Gives `future` that much time, and drops it when the time is over.
 ///
 /// # Errors
-/// [`Elapsed`]: the future was dropped unfinished.
+/// [`Elapsed`] when it was not done in time.
 pub async fn timeout<F: Future>(duration: Duration, future: F) -> Result<F::Output, Elapsed> {
     let mut future = pin!(future);
     let mut sleep = pin!(sleep(duration));
-    core::future::poll_fn(|cx| {
-        if let Poll::Ready(output) = future.as_mut().poll(cx) {
-            return Poll::Ready(Ok(output));
+    poll_fn(|cx| {
+        if let Poll::Ready(result) = future.as_mut().poll(cx) {
+            return Poll::Ready(Ok(result));
         }
         sleep.as_mut().poll(cx).map(|()| Err(Elapsed))
     })

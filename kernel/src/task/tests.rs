@@ -186,12 +186,13 @@ fn a_wake_after_the_end_frees_the_task_in_the_executor() {
     let kept = Arc::new(Mutex::new(None));
     let slot = kept.clone();
     block_on(queue, async {
-        queue.spawn(poll_fn(move |cx| {
-            *slot.lock().unwrap() = Some(cx.waker().clone());
-            Poll::Ready(())
-        }))
-        .unwrap()
-        .await;
+        queue
+            .spawn(poll_fn(move |cx| {
+                *slot.lock().unwrap() = Some(cx.waker().clone());
+                Poll::Ready(())
+            }))
+            .unwrap()
+            .await;
     });
     assert_eq!(queue.tasks(), 1, "the waker keeps it");
     kept.lock().unwrap().take().unwrap().wake();

@@ -48,7 +48,10 @@ fn survives(options: &Options) -> anyhow::Result<Verdict> {
 
 /// No memory that can be believed in: the boot is refused, with a reason and a status.
 fn refuses(options: &Options) -> anyhow::Result<Verdict> {
-    lab::run("hello", options)?.ended(&Ending::Status(4))?.says(&["hvm_start_info", "0x78787878"])?.says(&["boot refused"])?;
+    lab::run("hello", options)?
+        .ended(&Ending::Status(4))?
+        .says(&["hvm_start_info", "0x78787878"])?
+        .says(&["boot refused"])?;
     Ok(Verdict::Kept)
 }
 

@@ -12,7 +12,7 @@ pub(crate) fn rows() -> Vec<Row> {
         Row::new("kvm::self_test_on_microvm", "self_test", || {
             if doctor::is_kvm_pvm() {
                 return Ok(Verdict::Skipped(
-                    "kvm-pvm host: a guest that does not register with it is emulated".into(),
+                    "kvm-pvm host: a guest that does not register with it is emulated, and would test for minutes".into(),
                 ));
             }
             with_kvm(self_test)

@@ -8,7 +8,7 @@ use anyhow::{Context, Result, anyhow, bail, ensure};
 use runner::guest::Guest;
 use runner::host::cache;
 use runner::qemu::process::Finished;
-use runner::qemu::{Ending, Line, Options, Running, Serial, Tee};
+use runner::qemu::{Ending, Line, Options, Platform, Running, Serial, Tee};
 use runner::toolchain::Toolchain;
 use runner::{guest, image};
 
@@ -34,6 +34,10 @@ pub(crate) fn prepare(names: &[&str], disk_images: bool) {
 }
 
 fn build(names: &[&str], disk_images: bool) -> Result<()> {
+    for platform in Platform::ALL {
+        // What is missing and cannot be installed fails the rows that need it, with the reason.
+        let _ = image::require(platform);
+    }
     let toolchain = toolchain()?;
     let built = guest::build_all(toolchain, names).unwrap_or_else(|_| one_by_one(toolchain, names));
     let known = built.into_iter().map(|guest| (guest.name.clone(), guest)).collect();

@@ -12,7 +12,9 @@ use crate::row::{Row, Verdict};
 const TABLE: [&str; 2] = ["__pv_table_start", "__pv_table_end"];
 
 pub(crate) fn rows() -> Vec<Row> {
-    let on = |platform, machine| Options { machine, append: "dump=text".into(), ..Options::on(platform) };
+    // To the serial line only: on a screen, thousands of lines scroll slowly.
+    let append = "dump=text console=serial test=hypervisor";
+    let on = |platform, machine| Options { machine, append: append.into(), ..Options::on(platform) };
     let pvh = on(Platform::Pvh, Machine::Microvm);
     // The loader puts the image elsewhere in physical memory there: patching goes by another road.
     let bios = on(Platform::Bios, Machine::Q35);
@@ -31,6 +33,8 @@ fn is_patched(options: &Options) -> anyhow::Result<Verdict> {
     let [start, end] = TABLE.map(|name| linked.address_of(name));
     let table = start.context("no table in the image")?..end.context("the table has no end")?;
     let functions: Vec<u64> = linked.items.iter().filter(|item| item.code).map(|item| item.address).collect();
-    dump.prove(table, &functions)?;
+    let proven = dump.prove(table, &functions)?;
+    let counted = format!(" {} inline, {} direct calls", proven.inline, proven.direct);
+    run.says(&["call sites patched:", &counted])?;
     Ok(Verdict::Kept)
 }
