@@ -57,6 +57,11 @@ impl Test {
         Self { module, function, body }
     }
 
+    /// What it does.
+    pub const fn body(&self) -> Body {
+        self.body
+    }
+
     /// Its name in the test line: the module without the crate `kernel`, and the function.
     pub fn name(&self) -> String {
         format!("{}::{}", self.module.strip_prefix("kernel::").unwrap_or(self.module), self.function)
@@ -172,7 +177,7 @@ mod run {
             log::debug!("{name} begins");
             let start_ns = pv_ops::monotonic_ns();
             RUNNING.store(index + 1, Relaxed);
-            let outcome = match test.body {
+            let outcome = match test.body() {
                 Body::Plain(body) => body(),
                 Body::Async(body) => body().await,
             };

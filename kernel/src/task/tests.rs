@@ -43,7 +43,9 @@ impl Device {
             state.0 += 1;
             state.1.take()
         };
-        waker.map(Waker::wake);
+        if let Some(waker) = waker {
+            waker.wake();
+        }
     }
 
     async fn event(&self) {
