@@ -7,11 +7,12 @@ use anyhow::{Context, Result};
 use clap::Args;
 
 use crate::guest::elf::Linked;
+use crate::guest::{self, Profile};
 use crate::host::packages::{self, GDB};
 use crate::host::process::display;
+use crate::image;
 use crate::qemu::{Line, Options, Platform, Serial, terminal};
 use crate::toolchain::Toolchain;
-use crate::{guest, image};
 
 /// Where gdb stops first.
 const FIRST_STOP: &str = "kernel::start::kernel_main";
@@ -40,7 +41,7 @@ pub struct Arguments {
 pub fn run(arguments: &Arguments) -> Result<u8> {
     image::require(arguments.on)?;
     let toolchain = Toolchain::find()?;
-    let guest = guest::build(&toolchain, &arguments.app)?;
+    let guest = guest::build(&toolchain, &arguments.app, Profile::Quick)?;
     let file = image::for_platform(&toolchain, &guest, arguments.on, &arguments.append)?;
     let options = Options { gdb: true, append: arguments.append.clone(), ..Options::on(arguments.on) };
     let line = Line::new(&options, &file, Serial::Plain)?;

@@ -6,10 +6,11 @@ use std::path::PathBuf;
 use anyhow::{Context, Result};
 use clap::{Args, ValueEnum};
 
+use crate::guest::{self, Profile};
 use crate::host::{cache, paths};
+use crate::image;
 use crate::qemu::Platform;
 use crate::toolchain::Toolchain;
-use crate::{guest, image};
 
 /// What to write and where.
 #[derive(Args, Clone, Debug)]
@@ -55,7 +56,7 @@ pub fn run(arguments: &Arguments) -> Result<u8> {
         image::require(platform)?;
     }
     let toolchain = Toolchain::find()?;
-    let guest = guest::build(&toolchain, &arguments.app)?;
+    let guest = guest::build(&toolchain, &arguments.app, Profile::Release)?;
     let made = image::for_platform(&toolchain, &guest, platform, &arguments.append)?;
     let default = || paths::output_directory().join(format!("{}.{extension}", arguments.app));
     let out = arguments.out.clone().unwrap_or_else(default);

@@ -6,9 +6,10 @@ use std::time::Duration;
 use anyhow::Result;
 use clap::Args;
 
+use crate::guest::{self, Profile};
+use crate::image;
 use crate::qemu::{Accel, Ending, Line, Machine, Options, Platform, Running, Serial, Tee, terminal};
 use crate::toolchain::Toolchain;
-use crate::{guest, image};
 
 /// What to run and on what.
 #[derive(Args, Clone, Debug)]
@@ -16,6 +17,9 @@ pub struct Arguments {
     /// The application, a directory under apps/ (or a kernel under tests/kernels/)
     #[arg(default_value = "shell")]
     pub app: String,
+    /// Compile it as it ships, smaller and faster, which takes longer
+    #[arg(long, short)]
+    pub release: bool,
     /// The way in
     #[arg(long, value_enum, default_value = "pvh")]
     pub on: Platform,
@@ -54,6 +58,7 @@ impl Default for Arguments {
         let app = "shell".into();
         Self {
             app,
+            release: false,
             on: platform,
             machine,
             accel,
@@ -76,7 +81,8 @@ pub fn run(arguments: &Arguments) -> Result<u8> {
     let options = options(arguments);
     image::require(options.platform)?;
     let toolchain = Toolchain::find()?;
-    let guest = guest::build(&toolchain, &arguments.app)?;
+    let profile = if arguments.release { Profile::Release } else { Profile::Quick };
+    let guest = guest::build(&toolchain, &arguments.app, profile)?;
     let file = image::for_platform(&toolchain, &guest, options.platform, &options.append)?;
     let by_hand = std::io::stdin().is_terminal();
     let line = Line::new(&options, &file, if by_hand { Serial::Terminal } else { Serial::Plain })?;

@@ -7,7 +7,7 @@ use anyhow::{Result, bail};
 use clap::Args;
 
 use crate::guest::elf::{Item, Linked};
-use crate::guest::{self, Guest};
+use crate::guest::{self, Guest, Profile};
 use crate::toolchain::Toolchain;
 
 /// What the `hello` guest may weigh: the ELF that boots, symbol table included, in bytes.
@@ -29,7 +29,7 @@ pub struct Arguments {
 /// The guest does not build, or is `hello` and exceeds its budget.
 pub fn run(arguments: &Arguments) -> Result<u8> {
     let toolchain = Toolchain::find()?;
-    let guest = guest::build(&toolchain, &arguments.app)?;
+    let guest = guest::build(&toolchain, &arguments.app, Profile::Release)?;
     let linked = Linked::parse(&fs::read(&guest.debug)?)?;
     let stripped = elf_bytes(&guest)?;
     println!("{:>9}  {} (the file that boots)", stripped, guest.elf.display());

@@ -30,16 +30,44 @@ pub struct Guest {
     pub sha256: String,
 }
 
+/// How a guest is compiled: a profile of the workspace's `Cargo.toml`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Profile {
+    /// As it ships and as it is tested.
+    #[default]
+    Release,
+    /// While it is being written: compiled again within seconds, somewhat larger.
+    Quick,
+}
+
+impl Profile {
+    /// Its name for cargo, which is also that of cargo's output directory.
+    fn name(self) -> &'static str {
+        match self {
+            Self::Release => "release",
+            Self::Quick => "quick",
+        }
+    }
+
+    /// Where finished guests go.
+    fn output_directory(self) -> PathBuf {
+        match self {
+            Self::Release => paths::output_directory(),
+            Self::Quick => paths::output_directory().join(self.name()),
+        }
+    }
+}
+
 /// Builds the binary `name` of the workspace for the guest target and finishes its ELF.
 ///
 /// # Errors
 /// It does not compile or link; the message is the compiler's.
-pub fn build(toolchain: &Toolchain, name: &str) -> Result<Guest> {
-    let mut guests = build_package(toolchain, &package_of(name)?, &[name])?;
+pub fn build(toolchain: &Toolchain, name: &str, profile: Profile) -> Result<Guest> {
+    let mut guests = build_package(toolchain, &package_of(name)?, &[name], profile)?;
     guests.pop().with_context(|| format!("{name} was not built"))
 }
 
-/// Builds several binaries, those of one package together. Packages go one by one: cargo would otherwise give all of
+/// Builds several binaries as they ship, those of one package together. Packages go one by one: cargo would otherwise give all of
 /// them the features that one of them asks for.
 ///
 /// # Errors
@@ -49,15 +77,22 @@ pub fn build_all(toolchain: &Toolchain, names: &[&str]) -> Result<Vec<Guest>> {
     for name in names {
         packages.entry(package_of(name)?).or_default().push(name);
     }
-    let built = packages.iter().map(|(package, names)| build_package(toolchain, package, names));
+    let built =
+        packages.iter().map(|(package, names)| build_package(toolchain, package, names, Profile::Release));
     Ok(built.collect::<Result<Vec<_>>>()?.into_iter().flatten().collect())
 }
 
-fn build_package(toolchain: &Toolchain, package: &str, names: &[&str]) -> Result<Vec<Guest>> {
+fn build_package(
+    toolchain: &Toolchain,
+    package: &str,
+    names: &[&str],
+    profile: Profile,
+) -> Result<Vec<Guest>> {
     {
         let step = Step::new(format!("building {}", names.join(" ")));
         let mut cargo = toolchain.cargo();
-        cargo.current_dir(paths::checkout()).args(["build", "--release", "--target", GUEST_TARGET]);
+        cargo.current_dir(paths::checkout()).args(["build", "--target", GUEST_TARGET]);
+        cargo.args(["--profile", profile.name()]);
         cargo.args(["--package", package]).args(names.iter().flat_map(|name| ["--bin", name]));
         let said = run_with_progress(&mut cargo, &step, crate::toolchain::compiling)?;
         if said.contains("warning:") {
@@ -65,8 +100,8 @@ fn build_package(toolchain: &Toolchain, package: &str, names: &[&str]) -> Result
             eprintln!("{}", said.trim_end());
         }
     }
-    let linked = paths::target_directory().join(GUEST_TARGET).join("release");
-    let out = paths::output_directory();
+    let linked = paths::target_directory().join(GUEST_TARGET).join(profile.name());
+    let out = profile.output_directory();
     fs::create_dir_all(&out).with_context(|| format!("cannot create {}", out.display()))?;
     names.iter().map(|name| finish(name, &linked.join(name), &out)).collect()
 }

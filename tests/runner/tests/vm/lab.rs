@@ -5,7 +5,7 @@ use std::sync::{Mutex, OnceLock};
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
-use runner::guest::Guest;
+use runner::guest::{Guest, Profile};
 use runner::host::cache;
 use runner::qemu::process::Finished;
 use runner::qemu::{Ending, Line, Options, Platform, Running, Serial, Tee};
@@ -50,7 +50,9 @@ fn build(names: &[&str], disk_images: bool) -> Result<()> {
 
 /// One guest that does not build must not take the others' rows with it.
 fn one_by_one(toolchain: &Toolchain, names: &[&str]) -> Vec<Guest> {
-    let build = |name: &&str| guest::build(toolchain, name).map_err(|error| eprintln!("{error:#}")).ok();
+    let build = |name: &&str| {
+        guest::build(toolchain, name, Profile::Release).map_err(|error| eprintln!("{error:#}")).ok()
+    };
     names.iter().filter_map(build).collect()
 }
 
