@@ -1,6 +1,6 @@
 //! The app: one `async fn main`, its arguments, its exit status.
 //!
-//! `kernel::app!(main)` makes a function the main of this image; [`run`] is the last stage of the start.
+//! `kernel::app!(main)` makes a function the main of this image; `run` is the last stage of the start.
 //! Neighbours: `task` (what runs main), `power` (what ends it), `cpu::sections` (where main is found).
 #![forbid(unsafe_code)]
 
@@ -81,7 +81,7 @@ static BOOT: OnceCell<boot::Info> = OnceCell::uninit();
 /// How this guest was booted: protocol, loader, memory map, command line.
 ///
 /// # Panics
-/// Before [`run`], which is what makes it known.
+/// Before the last stage of the start, which is what makes it known.
 pub fn boot_info() -> &'static boot::Info {
     BOOT.try_get().expect("asked for the boot information before the app was started")
 }

@@ -1,7 +1,7 @@
 //! Pliant's kernel: the guest itself, a library that an app links into one static ELF.
 //!
 //! The modules stand in the order in which the guest starts, and each uses only what is already up.
-//! [`start`] reads as the table of contents.
+//! `start` reads as the table of contents.
 #![cfg_attr(not(test), no_std)]
 
 extern crate alloc;

@@ -1,7 +1,7 @@
 //! Instructions that may fault and are allowed to: the fault becomes `None`.
 //!
-//! [`attempt`] notes the stack pointer in the CPU's data and calls the operation. When the operation faults,
-//! the exception handler asks [`recover`], which turns the frame so that `attempt` returns "faulted".
+//! `attempt` notes the stack pointer in the CPU's data and calls the operation. When the operation faults,
+//! the exception handler asks `recover`, which turns the frame so that `attempt` returns "faulted".
 //! Neighbours: `irq::exceptions` (asks), `backtrace` (reads stacks that may be broken).
 
 use super::{image, percpu};

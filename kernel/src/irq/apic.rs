@@ -79,7 +79,7 @@ pub enum Error {
 
 static LOCAL_APIC: OnceCell<LocalApic> = OnceCell::uninit();
 
-/// The local APIC, if [`init`] found one.
+/// The local APIC, if `init` found one.
 pub fn local() -> Option<&'static LocalApic> {
     LOCAL_APIC.try_get().ok()
 }

@@ -191,3 +191,30 @@ impl Wake for Root {
         self.ready.store(true, Ordering::Release);
     }
 }
+
+crate::kernel_test! {
+    async fn ten_thousand_tasks_run_and_leave_no_memory_behind() {
+        const TASKS: usize = 10_000;
+        let before = count();
+        let mut handles = alloc::vec::Vec::new();
+        for number in 0..TASKS {
+            handles.push(spawn(async move {
+                yield_now().await;
+                number
+            }));
+        }
+        assert_eq!(count(), before + TASKS);
+        let mut sum = 0;
+        for handle in handles {
+            sum += handle.await;
+        }
+        yield_now().await;
+        assert_eq!((sum, count()), (TASKS * (TASKS - 1) / 2, before));
+    }
+}
+
+crate::kernel_test! {
+    fn block_on_inside_a_task_gives_the_result() {
+        assert_eq!(block_on(async { spawn(async { 6 }).await * 7 }), 42);
+    }
+}

@@ -72,3 +72,61 @@ pub async fn timeout<F: Future>(duration: Duration, future: F) -> Result<F::Outp
     })
     .await
 }
+
+crate::kernel_test! {
+    async fn a_sleeper_wakes_after_its_time_and_not_before() {
+        if !time::has_timer() {
+            crate::skip!("this machine has no timer");
+        }
+        for us in [0, 1, 500, 5_000] {
+            let duration = Duration::from_micros(us);
+            let start = time::now();
+            sleep(duration).await;
+            assert!(start.elapsed() >= duration, "woken after {:?} of {duration:?}", start.elapsed());
+        }
+    }
+}
+
+crate::kernel_test! {
+    async fn sleepers_wake_in_the_order_of_their_deadlines() {
+        use alloc::{sync::Arc, vec::Vec};
+        let order = Arc::new(spin::Mutex::new(Vec::new()));
+        let sleepers: Vec<_> = [3, 1, 2]
+            .map(|ms| {
+                let order = order.clone();
+                super::spawn(async move {
+                    sleep(Duration::from_millis(4 * ms)).await;
+                    order.lock().push(ms);
+                })
+            })
+            .into();
+        for sleeper in sleepers {
+            sleeper.await;
+        }
+        assert_eq!(*order.lock(), [1, 2, 3]);
+    }
+}
+
+crate::kernel_test! {
+    async fn a_timeout_ends_what_does_not_end() {
+        let start = time::now();
+        assert_eq!(timeout(Duration::from_millis(2), core::future::pending::<()>()).await, Err(Elapsed));
+        assert!(start.elapsed() >= Duration::from_millis(2));
+        assert_eq!(timeout(Duration::from_secs(60), async { 7 }).await, Ok(7));
+    }
+}
+
+crate::kernel_test! {
+    /// One interrupt for the sleeper, and none while nothing is to do. A clock that is a little slower than the
+    /// timer has it armed again for the rest.
+    async fn an_idle_cpu_is_left_alone() {
+        if !time::has_timer() {
+            crate::skip!("this machine has no timer");
+        }
+        let timer_interrupts = || crate::cpu::current().interrupts(crate::irq::vectors::TIMER);
+        let before = timer_interrupts();
+        sleep(Duration::from_millis(30)).await;
+        let came = timer_interrupts() - before;
+        assert!((1..=3).contains(&came), "{came} timer interrupts in 30 ms of idleness");
+    }
+}
