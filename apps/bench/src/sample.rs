@@ -1,5 +1,6 @@
 //! Measuring: one operation many times in a row, the row many times.
 
+use alloc::format;
 use core::{fmt, hint::black_box};
 
 use kernel::pv_ops;
@@ -8,13 +9,14 @@ use kernel::pv_ops;
 const IN_A_ROW: u64 = 1024;
 /// Of them so many are written out, so that the loop costs nothing either.
 const UNROLLED: u64 = 16;
-/// Rows: an odd number has a median.
+/// Rows at most, and cycles after which it is enough of them: some hosts emulate each instruction.
 const ROWS: usize = 101;
+const ENOUGH_CYCLES: u64 = 100_000_000;
 
-/// Fractions of a cycle in which a [`Sample`] counts: tenths.
-pub(crate) const RESOLUTION: u64 = 1;
+/// Tenths of a cycle by which two measurements of nothing differ.
+pub(crate) const NOISE: u64 = 5;
 
-/// Tenths of a cycle for one operation, of each row, in ascending order.
+/// Tenths of a cycle for one operation.
 #[derive(Clone, Copy)]
 pub(crate) struct Sample {
     least: u64,
@@ -26,14 +28,18 @@ impl Sample {
     #[inline(never)]
     pub(crate) fn of(op: impl Fn(u64) -> u64) -> Self {
         let mut rows = [0; ROWS];
-        // The first run fetches code and translations.
-        row(&op);
-        for cycles in &mut rows {
-            *cycles = row(&op);
+        // The first one fetches code and translations.
+        let mut spent = row(&op);
+        let mut count = 0;
+        while count < ROWS && (count == 0 || spent < ENOUGH_CYCLES) {
+            rows[count] = row(&op);
+            spent += rows[count];
+            count += 1;
         }
+        let rows = &mut rows[..count];
         rows.sort_unstable();
         let each = |cycles: u64| (cycles * 10 + IN_A_ROW / 2) / IN_A_ROW;
-        Self { least: each(rows[0]), median: each(rows[ROWS / 2]) }
+        Self { least: each(rows[0]), median: each(rows[count / 2]) }
     }
 
     /// Tenths of a cycle at best.
@@ -61,6 +67,6 @@ fn row(op: &impl Fn(u64) -> u64) -> u64 {
 impl fmt::Display for Sample {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { least, median } = self;
-        write!(f, "{:>5}.{} ({}.{})", least / 10, least % 10, median / 10, median % 10)
+        f.pad(&format!("{}.{} ({}.{})", least / 10, least % 10, median / 10, median % 10))
     }
 }
