@@ -5,6 +5,8 @@
 
 #[path = "vm/apps.rs"]
 mod apps;
+#[path = "vm/bare.rs"]
+mod bare;
 #[path = "vm/faults.rs"]
 mod faults;
 #[path = "vm/hostile.rs"]
@@ -35,6 +37,7 @@ fn main() -> ExitCode {
     let rows = [
         platforms::rows(),
         apps::rows(),
+        bare::rows(),
         screen::rows(),
         faults::rows(),
         hostile::rows(),
