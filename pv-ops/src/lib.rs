@@ -36,6 +36,8 @@ mod word;
 pub mod backend;
 pub mod detect;
 pub mod encode;
+pub mod host_clock;
+mod kvm;
 pub mod native;
 pub mod ops;
 pub mod patch;

@@ -52,6 +52,12 @@ impl Scale {
         })
     }
 
+    /// The rate of a counter whose ticks this scale turns into nanoseconds, in Hz; none if it stands still.
+    pub fn ticks_per_second(self) -> Option<u64> {
+        let ticks = (NS_PER_SECOND << self.shift.min(64)).checked_div(u128::from(self.multiplier))?;
+        u64::try_from(ticks).ok()
+    }
+
     /// The scaled value; `u64::MAX` if it is beyond that (584 years in nanoseconds).
     #[inline]
     pub const fn apply(self, value: u64) -> u64 {

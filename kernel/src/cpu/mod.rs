@@ -3,6 +3,7 @@
 
 pub mod features;
 pub mod gdt;
+pub mod host_clock;
 pub mod image;
 pub mod percpu;
 pub mod physical;

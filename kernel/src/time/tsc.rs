@@ -1,13 +1,13 @@
 //! The rate of the time stamp counter: told by CPUID, else measured.
 //!
-//! The order: CPUID 0x15 with 0x16 (Intel SDM vol. 2A), the hypervisors' timing leaf 0x40000010, HPET, 8254, ACPI PM
-//! timer, CPUID 0x16 alone, the local APIC's timer at the rate that hypervisors give it. What a machine tells is
+//! The order: CPUID 0x15 with 0x16 (Intel SDM vol. 2A), the hypervisors' timing leaf 0x40000010, the hypervisor's clock
+//! page, HPET, 8254, ACPI PM timer, CPUID 0x16 alone, the local APIC's timer at the rate that hypervisors give it. What a machine tells is
 //! believed only between 1 MHz and 100 GHz.
 //! Neighbours: `reference` and `calibrate` (the measuring), `pv_ops::native::time` (who uses the rate).
 #![forbid(unsafe_code)]
 
 use super::{calibrate::Measurement, reference};
-use crate::{acpi::Tables, irq::apic::LocalApic};
+use crate::{acpi::Tables, cpu::host_clock, irq::apic::LocalApic};
 use core::{arch::x86_64::CpuidResult, fmt};
 
 /// Rates that a TSC may have.
@@ -20,6 +20,8 @@ pub enum Source {
     CpuidTsc,
     /// Hypervisor leaf 0x40000010.
     Hypervisor,
+    /// The hypervisor's clock page (pvclock).
+    ClockPage,
     /// Measured against the HPET.
     Hpet,
     /// Measured against the 8254.
@@ -60,6 +62,7 @@ pub(super) fn find(tables: &Tables, local_apic: Option<&LocalApic>) -> Rate {
         .map(|hz| told(hz, Source::CpuidTsc))
         .filter(plausible)
         .or_else(|| hypervisor_hz(pv_ops::cpuid).map(|hz| told(hz, Source::Hypervisor)).filter(plausible))
+        .or_else(|| host_clock::tsc_hz().map(|hz| told(hz, Source::ClockPage)).filter(plausible))
         .or_else(|| {
             let hpet = tables.hpet.as_ref()?;
             reference::by_hpet(hpet, tsc).map(|result| measured(result, Source::Hpet)).filter(plausible)
@@ -120,6 +123,7 @@ impl fmt::Display for Rate {
         match source {
             Source::CpuidTsc => write!(out, " by CPUID 0x15"),
             Source::Hypervisor => write!(out, " by the hypervisor"),
+            Source::ClockPage => write!(out, " by the hypervisor's clock page"),
             Source::Hpet => write!(out, " by HPET (+-{error_ppm} ppm)"),
             Source::Pit => write!(out, " by PIT (+-{error_ppm} ppm)"),
             Source::PmTimer => write!(out, " by PM timer (+-{error_ppm} ppm)"),

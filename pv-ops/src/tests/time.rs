@@ -163,3 +163,11 @@ proptest! {
         prop_assert!(ns.abs_diff(back) <= 16 + SECOND / hz.min(SECOND), "{ns} {back}");
     }
 }
+
+/// A KVM host that tells its rate in another way too: 2,299,998 kHz.
+#[test]
+fn the_rate_of_a_recorded_clock_page_is_the_hosts() {
+    let rate = Scale::of_guest_clock(0xde9b_e02a, -1).ticks_per_second().unwrap();
+    assert!(rate.abs_diff(2_299_998_000) < 1000, "{rate}");
+    assert_eq!(Scale::of_guest_clock(0, 0).ticks_per_second(), None);
+}
