@@ -118,6 +118,26 @@ impl Platform {
     }
 }
 
+/// The least memory of any machine: the image begins at 2 MiB, and QEMU hangs when that is beyond the end.
+const MIN_MEMORY_BYTES: u64 = 4 << 20;
+
+/// `-m` as QEMU reads it: a number of MiB, or a number with its unit. What is not of this form is left to QEMU.
+fn check_memory(memory: &str) -> Result<()> {
+    let digits = memory.trim_end_matches(|letter: char| letter.is_ascii_alphabetic());
+    let unit = match memory[digits.len()..].to_ascii_uppercase().as_str() {
+        "K" => 1 << 10,
+        "" | "M" => 1 << 20,
+        "G" => 1 << 30,
+        _ => return Ok(()),
+    };
+    match digits.parse::<u64>() {
+        Ok(number) if number.saturating_mul(unit) < MIN_MEMORY_BYTES => {
+            bail!("--memory {memory} is too little: a guest takes 4M at least")
+        }
+        _ => Ok(()),
+    }
+}
+
 /// A QEMU command line.
 #[derive(Clone, Debug)]
 pub struct Line {
@@ -133,6 +153,7 @@ impl Line {
         if options.machine == Machine::Microvm && options.platform != Platform::Pvh {
             bail!("microvm has no firmware that reads disks: it boots by `--on pvh` only");
         }
+        check_memory(&options.memory)?;
         let mut line = Self { words: vec![QEMU.what.into()] };
         let machine = options.machine.to_possible_value().map(|value| value.get_name().to_owned());
         let accel = if options.accel == Accel::Kvm { "kvm" } else { "tcg" };
@@ -271,6 +292,16 @@ mod tests {
         let options = Options { machine: Machine::Microvm, ..Options::on(Platform::Bios) };
         let error = Line::new(&options, Path::new("/k"), Serial::Plain).unwrap_err().to_string();
         assert!(error.contains("--on pvh"), "{error}");
+    }
+
+    #[test]
+    fn memory_without_room_for_the_image_is_refused() {
+        for memory in ["2M", "3", "4095K"] {
+            assert!(check_memory(memory).is_err(), "{memory}");
+        }
+        for memory in ["4M", "4", "1G", "256M", "4096k", "nonsense"] {
+            assert!(check_memory(memory).is_ok(), "{memory}");
+        }
     }
 
     #[test]
