@@ -97,4 +97,85 @@ pub enum Error {
         /// Rows.
         rows: u16,
     },
+    /// There is no memory in one piece for a device.
+    #[error("no {len_bytes} bytes of memory in one piece for a device")]
+    NoDmaMemory {
+        /// Bytes that were asked for.
+        len_bytes: usize,
+    },
+    /// A device says that its registers lie where no device memory is.
+    #[error("{len_bytes} bytes at {address:#x} are no device memory")]
+    NotDeviceMemory {
+        /// Where.
+        address: u64,
+        /// Bytes.
+        len_bytes: usize,
+    },
+    /// A PCI function has no usable register block of this kind.
+    #[error("no usable {what} among the PCI capabilities")]
+    NoCapability {
+        /// The structure that was looked for.
+        what: &'static str,
+    },
+    /// Nothing that speaks VirtIO over MMIO.
+    #[error("virtio-mmio magic value is {found:#010x}, expected 0x74726976")]
+    BadMagic {
+        /// What the register read.
+        found: u32,
+    },
+    /// A version of VirtIO that this driver does not speak.
+    #[error("device speaks VirtIO version {found}, expected 2 (legacy devices are not driven)")]
+    Legacy {
+        /// What it speaks.
+        found: u32,
+    },
+    /// The device does not offer VIRTIO_F_VERSION_1.
+    #[error("device offers features {offered:#x}: not VERSION_1, which every modern device must")]
+    NotModern {
+        /// What it offers.
+        offered: u64,
+    },
+    /// The device does not take the features that it offered.
+    #[error("device refuses the features {chosen:#x} of those it offered")]
+    FeaturesRefused {
+        /// What was chosen.
+        chosen: u64,
+    },
+    /// The device does not come out of a reset.
+    #[error("device does not finish its reset: status {status:#04x} after {reads} reads, expected 0")]
+    ResetStuck {
+        /// The last status.
+        status: u8,
+        /// Reads that were made.
+        reads: u32,
+    },
+    /// The device does not have a virtqueue that its kind must have.
+    #[error("virtqueue {index}: size {found}, expected {expected}")]
+    BadQueue {
+        /// Its number.
+        index: u16,
+        /// The largest size that the device says.
+        found: u32,
+        /// What would do.
+        expected: &'static str,
+    },
+    /// A value of the device's configuration that makes no sense.
+    #[error("configuration: {what} is {found}, expected {expected}")]
+    BadConfig {
+        /// The field.
+        what: &'static str,
+        /// What it holds.
+        found: u64,
+        /// What may stand there.
+        expected: &'static str,
+    },
+    /// The device did something that no device may do. It was reset and is not used any more.
+    #[error("device failed: {0}")]
+    Fault(#[from] crate::virtio::Fault),
+    /// The request asks for what this device cannot do.
+    #[error("request refused: {0}")]
+    Request(&'static str),
+    /// The device says that the request failed.
+    #[error("device reports {0}")]
+    Failed(&'static str),
 }

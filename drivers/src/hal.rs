@@ -1,5 +1,11 @@
-//! What a driver asks of its caller: access to I/O ports.
+//! What a driver asks of its caller: I/O ports, memory for DMA, device memory, and a lock.
 #![forbid(unsafe_code)]
+
+use crate::{
+    dma::{Dma, DmaBuffer},
+    error::Error,
+    mmio::Mmio,
+};
 
 /// Byte access to the I/O ports of one device.
 ///
@@ -23,4 +29,35 @@ impl<P: PortIo + ?Sized> PortIo for &P {
     fn write_u8(&self, port: u16, value: u8) {
         (**self).write_u8(port, value);
     }
+}
+
+/// Memory as a driver of a bus master needs it.
+pub trait Hal: Sync {
+    /// `len_bytes` zeroed bytes in one piece that devices can reach.
+    ///
+    /// # Errors
+    /// [`Error::NoDmaMemory`].
+    fn dma(&self, len_bytes: usize) -> Result<Dma, Error>;
+
+    /// The `len_bytes` bytes of device memory at the physical address `address`, not cached.
+    ///
+    /// # Errors
+    /// [`Error::NotDeviceMemory`] where that is RAM or no address.
+    fn device_memory(&self, address: u64, len_bytes: usize) -> Result<Mmio<u8>, Error>;
+}
+
+impl dyn Hal + '_ {
+    /// A buffer of `len_bytes` zeroed bytes for requests.
+    ///
+    /// # Errors
+    /// [`Error::NoDmaMemory`].
+    pub fn buffer(&self, len_bytes: usize) -> Result<DmaBuffer, Error> {
+        self.dma(len_bytes).map(DmaBuffer::new)
+    }
+}
+
+/// A lock that tasks and interrupt handlers share: its holder is not interrupted on its CPU.
+pub trait Lock<T>: Send + Sync {
+    /// Calls `act` with the lock held.
+    fn with<R>(&self, act: impl FnOnce(&mut T) -> R) -> R;
 }

@@ -55,6 +55,32 @@ impl Mmio<u8> {
         Self { len: self.len.min(len_bytes), ..self }
     }
 
+    /// The word at the byte `offset`, read in one access; `None` if it does not lie inside, aligned to its size.
+    pub fn read_at<T: Word>(&self, offset: usize) -> Option<T> {
+        self.word_at(offset).map(|word| word.read())
+    }
+
+    /// Writes the word at the byte `offset` in one access; `None`, and nothing is written, if it does not lie
+    /// inside, aligned to its size.
+    pub fn write_at<T: Word>(&mut self, offset: usize, value: T) -> Option<()> {
+        self.word_at(offset).map(|word| word.write(value))
+    }
+
+    fn word_at<T: Word>(&self, offset: usize) -> Option<VolatilePtr<'_, T>> {
+        let is_inside = self.len.checked_sub(size_of::<T>()).is_some_and(|last| offset <= last);
+        if !is_inside {
+            return None;
+        }
+        // SAFETY: inside the range, as just checked, which is one allocation for the compiler's purposes.
+        let word = unsafe { self.start.add(offset) }.cast::<T>();
+        word.is_aligned().then(|| {
+            // SAFETY:
+            // 1. The word is mapped while `self` lives (1 of `Mmio::new`) and aligned, as just checked.
+            // 2. No reference to it exists: nothing of the program lies there (2 of `Mmio::new`).
+            unsafe { VolatilePtr::new(word) }
+        })
+    }
+
     /// The same memory as wider words; `None` if it does not start at a multiple of the word's size. Bytes
     /// after the last whole word are left out.
     pub fn into_words<T: Word>(self) -> Option<Mmio<T>> {

@@ -1,10 +1,20 @@
 //! What drivers ask for, answered by this kernel: the only glue between `drivers` and `pv_ops`.
-//! Neighbours: `cpu::port` (which ports a device may reach), `mm::mmio` (device memory).
+//! Neighbours: `cpu::port` (which ports a device may reach), `mm::mmio` (device memory), `mm::dma` (shared memory).
 #![forbid(unsafe_code)]
 
-use drivers::hal::PortIo;
+use drivers::{
+    Error,
+    dma::Dma,
+    hal::{Hal, Lock, PortIo},
+    mmio::Mmio,
+    pci::ConfigPorts,
+};
 
-use crate::cpu::port::Ports;
+use crate::{
+    cpu::port::{PciPorts, Ports},
+    mm::{Caching, dma, mmio},
+    sync::IrqMutex,
+};
 
 impl PortIo for Ports {
     fn read_u8(&self, port: u16) -> u8 {
@@ -13,5 +23,32 @@ impl PortIo for Ports {
 
     fn write_u8(&self, port: u16, value: u8) {
         (*self).write_u8(port, value);
+    }
+}
+
+impl ConfigPorts for PciPorts {
+    fn exchange(&self, address: u32, value: Option<u32>) -> u32 {
+        self.exchange(address, value)
+    }
+}
+
+/// This machine, as drivers of bus masters see it.
+#[derive(Clone, Copy, Debug)]
+pub struct Platform;
+
+impl Hal for Platform {
+    fn dma(&self, len_bytes: usize) -> Result<Dma, Error> {
+        dma::alloc(len_bytes).map_err(|_| Error::NoDmaMemory { len_bytes })
+    }
+
+    fn device_memory(&self, address: u64, len_bytes: usize) -> Result<Mmio<u8>, Error> {
+        let memory = mmio::device(address, len_bytes, Caching::Uncached);
+        memory.map_err(|_| Error::NotDeviceMemory { address, len_bytes })
+    }
+}
+
+impl<T: Send> Lock<T> for IrqMutex<T> {
+    fn with<R>(&self, act: impl FnOnce(&mut T) -> R) -> R {
+        act(&mut self.lock())
     }
 }

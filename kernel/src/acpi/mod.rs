@@ -13,6 +13,7 @@ pub mod rsdp;
 pub mod sdt;
 #[cfg(test)]
 mod tests;
+pub mod virtio_mmio;
 
 use crate::sync::OnceCell;
 use alloc::vec::Vec;
@@ -79,6 +80,8 @@ pub struct Tables {
     pub fadt: Option<Fadt>,
     /// High precision event timer (IA-PC HPET Specification 1.0a §3.2.4).
     pub hpet: Option<Hpet>,
+    /// Virtio devices without a bus.
+    pub virtio_mmio: Vec<virtio_mmio::Place>,
     /// How to switch off and to reset.
     pub power: Power,
 }
@@ -117,6 +120,7 @@ impl Tables {
                 }
             }
             let sleep = aml.iter().find_map(|table| power::find_s5(table.body()));
+            tables.virtio_mmio = aml.iter().flat_map(|table| virtio_mmio::find(table.body())).collect();
             tables.power = Power::new(fadt, sleep);
         }
         tables
@@ -166,7 +170,14 @@ pub fn init(memory: &impl PhysicalReader, rsdp: Option<u64>) -> &'static Tables 
 
 /// The machine's tables; empty before [`init`].
 pub fn tables() -> &'static Tables {
-    static NONE: Tables = Tables { madt: None, mcfg: Vec::new(), fadt: None, hpet: None, power: Power::NONE };
+    static NONE: Tables = Tables {
+        madt: None,
+        mcfg: Vec::new(),
+        fadt: None,
+        hpet: None,
+        virtio_mmio: Vec::new(),
+        power: Power::NONE,
+    };
     TABLES.try_get().unwrap_or(&NONE)
 }
 

@@ -1,6 +1,7 @@
 //! I/O ports of the legacy devices that drivers reach: which ports, and that reaching them is safe.
 //! Neighbours: `crate::platform` (lends them to the drivers), `pv_ops` (the instructions).
 
+use crate::sync::IrqMutex;
 use core::ops::RangeInclusive;
 
 /// The ports of one device, which can harm nothing but that device.
@@ -51,5 +52,43 @@ impl Ports {
     fn check(self, port: u16) {
         let Self { first, last } = self;
         assert!((first..=last).contains(&port), "port {port:#x} is not one of {first:#x} to {last:#x}");
+    }
+}
+
+/// The ports of PCI configuration mechanism #1, 0xcf8 and 0xcfc, and nothing else.
+///
+/// Who writes a function's configuration decides which memory it answers in and whether it accesses memory; drivers
+/// are trusted with that, as they are with the addresses that they tell their devices.
+#[derive(Debug)]
+pub struct PciPorts(IrqMutex<()>);
+
+impl PciPorts {
+    /// The machine's only pair of them.
+    pub const fn new() -> Self {
+        Self(IrqMutex::new(()))
+    }
+
+    /// Selects a register by `address`, then reads it, or writes `value` to it.
+    pub fn exchange(&self, address: u32, value: Option<u32>) -> u32 {
+        const CONFIG_ADDRESS: u16 = 0xcf8;
+        const CONFIG_DATA: u16 = 0xcfc;
+        let _pair = self.0.lock();
+        // SAFETY: the address port only selects what the data port stands for.
+        unsafe { pv_ops::port_out32(CONFIG_ADDRESS, address) };
+        match value {
+            // SAFETY: reading the configuration has no effect.
+            None => unsafe { pv_ops::port_in32(CONFIG_DATA) },
+            Some(value) => {
+                // SAFETY: see the type: what a driver writes to its function is its own affair.
+                unsafe { pv_ops::port_out32(CONFIG_DATA, value) };
+                value
+            }
+        }
+    }
+}
+
+impl Default for PciPorts {
+    fn default() -> Self {
+        Self::new()
     }
 }

@@ -45,6 +45,9 @@ pub enum Error {
     /// All vectors are taken.
     #[error("all {} device vectors are taken", vectors::DEVICES.len())]
     OutOfVectors,
+    /// No local APIC that a message can be sent to.
+    #[error("no local APIC that takes messages")]
+    NoMessages,
     /// Another device on the line signals in another way.
     #[error("line {0} is in use with another trigger or polarity")]
     Signal(u32),
@@ -167,6 +170,28 @@ pub fn allocate(name: &'static str, handler: impl Fn() + Send + Sync + 'static) 
     let vector = dispatch::allocate()?;
     dispatch::handle(vector, name, handler);
     Ok(vector)
+}
+
+/// What a device writes, and where to, to raise an interrupt (Intel SDM vol. 3 §11.11).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Message {
+    /// Physical address.
+    pub address: u64,
+    /// The word.
+    pub data: u32,
+}
+
+/// Calls `handler` whenever a device writes the returned message.
+///
+/// # Errors
+/// No vector is left, or there is no local APIC that a message can name.
+pub fn message(name: &'static str, handler: impl Fn() + Send + Sync + 'static) -> Result<Message, Error> {
+    const ADDRESS: u64 = 0xfee0_0000;
+    // A message has eight bits for the destination.
+    let id =
+        apic::local().and_then(|_| u8::try_from(cpu::current().apic_id()).ok()).ok_or(Error::NoMessages)?;
+    let vector = allocate(name, handler)?;
+    Ok(Message { address: ADDRESS | u64::from(id) << 12, data: vector.into() })
 }
 
 /// Raises `vector` on `cpu`: one that [`allocate`] gave.

@@ -7,6 +7,8 @@
 mod apps;
 #[path = "vm/bare.rs"]
 mod bare;
+#[path = "vm/devices.rs"]
+mod devices;
 #[path = "vm/faults.rs"]
 mod faults;
 #[path = "vm/hostile.rs"]
@@ -43,6 +45,7 @@ fn main() -> ExitCode {
         hostile::rows(),
         patching::rows(),
         kvm::rows(),
+        devices::rows(),
     ];
     row::run(&arguments, rows.into_iter().flatten().collect())
 }

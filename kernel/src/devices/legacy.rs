@@ -1,11 +1,10 @@
-//! What this machine has: each legacy device is looked for, and put to use where it is.
+//! The emulated hardware of a PC: serial line, screen, keyboard, clock.
 //!
-//! Every device here is missing on some machine, so "absent" is an ordinary answer, told at level debug. What is
-//! found is told in one sentence. Neighbours: `drivers` (how each is driven), `console`, `cpu::port`, `mm::mmio`.
+//! Each is missing on some machine, so "absent" is an ordinary answer, told at level debug. What is found is told in
+//! one sentence. Neighbours: `drivers` (how each is driven), `console`, `cpu::port`, `mm::mmio`.
 #![forbid(unsafe_code)]
 
 use alloc::boxed::Box;
-use core::fmt::Display;
 
 use drivers::{
     class::Console,
@@ -15,6 +14,7 @@ use drivers::{
     text::{CrtController, Format, Framebuffer, Surface, TextConsole, VGA_MEMORY, VgaText},
 };
 
+use super::{Failure, failure};
 use crate::{
     acpi::{self, fadt::BootFlags},
     console::{self, Kind},
@@ -27,11 +27,8 @@ use crate::{
 const COM1_IRQ: u8 = 4;
 const KEYBOARD_IRQ: u8 = 1;
 
-/// Why a device that may be there is not used. Told to people only, so the text is all that is kept.
-type Failure = Box<dyn Display>;
-
 /// Finds the consoles that the command line wants, the keyboard and the clock.
-pub fn probe(info: &boot::Info) {
+pub(super) fn probe(info: &boot::Info) {
     let boot_flags = acpi::tables().fadt.map(|fadt| fadt.boot_flags).unwrap_or_default();
     if console::is_chosen(Kind::Serial)
         && let Err(error) = serial()
@@ -132,10 +129,6 @@ fn clock() -> Result<(), Failure> {
     pv_ops::native::time::set_wall(now.to_unix() * 1_000_000_000);
     log::info!("clock: CMOS says {now} UTC");
     Ok(())
-}
-
-fn failure(error: impl Display + 'static) -> Failure {
-    Box::new(error)
 }
 
 crate::kernel_test! {

@@ -1,0 +1,252 @@
+//! Memory that a device reads and writes by itself (DMA): shared words, and buffers that change hands.
+//!
+//! [`Dma`] is memory that both sides may access at any time, such as a ring: every access of ours is atomic.
+//! [`DmaBuffer`] is memory that has one owner at a time: the caller, who sees plain bytes, or a queue, which keeps
+//! it for as long as the device may access it. Neighbours: `hal` (who allocates), `virtio::queue` (who shares).
+//!
+//! A device without an IOMMU in front can write wherever it likes; no driver can keep it from that. What these types
+//! promise is that our side never tells it of memory that is somebody else's, and never believes what it wrote
+//! without a check.
+
+use alloc::boxed::Box;
+use core::{
+    ops::Range,
+    ptr::NonNull,
+    sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64},
+};
+
+/// Memory shared with a device. Dropping it gives it back to its allocator.
+pub struct Dma {
+    start: NonNull<u8>,
+    address: u64,
+    len: usize,
+    /// Frees the memory when it is dropped.
+    owner: Box<dyn Send + Sync>,
+}
+
+// SAFETY: The memory is the same on every CPU (1 of `Dma::new`) and is accessed by atomic operations only.
+unsafe impl Send for Dma {}
+// SAFETY: As above.
+unsafe impl Sync for Dma {}
+
+impl Dma {
+    /// Alignment of the first byte.
+    pub const ALIGN: usize = 4096;
+
+    /// The `len` bytes at `start`, which devices know as `address`. `owner` keeps them: its drop frees them.
+    ///
+    /// # Safety
+    /// 1. The bytes are initialised memory, readable and writable on every CPU, until `owner` is dropped.
+    /// 2. Nobody else accesses them until then, but devices that were told `address`.
+    ///
+    /// # Panics
+    /// If `start` or `address` is not a multiple of [`ALIGN`](Self::ALIGN), or the range of addresses wraps around.
+    pub unsafe fn new(start: NonNull<u8>, address: u64, len: usize, owner: Box<dyn Send + Sync>) -> Self {
+        assert!(start.addr().get().is_multiple_of(Self::ALIGN) && address.is_multiple_of(Self::ALIGN as u64));
+        assert!(address.checked_add(len as u64).is_some(), "{len} bytes at {address:#x}");
+        Self { start, address, len, owner }
+    }
+
+    /// Where the device finds the first byte.
+    pub fn address(&self) -> u64 {
+        self.address
+    }
+
+    /// Bytes.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether there is no byte at all.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Never frees the memory: a device that cannot be stopped may write to it at any time.
+    pub fn keep_for_ever(&mut self) {
+        core::mem::forget(core::mem::replace(&mut self.owner, Box::new(())));
+    }
+
+    /// The byte at `offset`.
+    ///
+    /// # Panics
+    /// This and the methods for wider words: if the word does not lie inside, or is not aligned to its size.
+    pub fn u8(&self, offset: usize) -> &AtomicU8 {
+        self.word(offset)
+    }
+
+    /// The 16-bit word at `offset`.
+    pub fn u16(&self, offset: usize) -> &AtomicU16 {
+        self.word(offset)
+    }
+
+    /// The 32-bit word at `offset`.
+    pub fn u32(&self, offset: usize) -> &AtomicU32 {
+        self.word(offset)
+    }
+
+    /// The 64-bit word at `offset`.
+    pub fn u64(&self, offset: usize) -> &AtomicU64 {
+        self.word(offset)
+    }
+
+    #[inline]
+    fn word<A: Atomic>(&self, offset: usize) -> &A {
+        let inside = self.len.checked_sub(size_of::<A>()).is_some_and(|last| offset <= last);
+        assert!(inside && offset.is_multiple_of(align_of::<A>()), "word at {offset} of {} bytes", self.len);
+        // SAFETY: inside the memory, as just checked, which is one allocation (1 of `new`).
+        let word = unsafe { self.start.add(offset) }.cast::<A>();
+        // SAFETY:
+        // 1. The word is initialised and stays mapped while `self` keeps the owner (1 of `new`); it is aligned, as
+        //    `start` is to `ALIGN` and `offset` was checked.
+        // 2. The program accesses it by atomic operations only: there is no other way here, and nobody else may (2).
+        unsafe { word.as_ref() }
+    }
+}
+
+impl core::fmt::Debug for Dma {
+    fn fmt(&self, out: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(out, "{} bytes of DMA memory at {:#x}", self.len, self.address)
+    }
+}
+
+trait Atomic: sealed::Sealed {}
+impl Atomic for AtomicU8 {}
+impl Atomic for AtomicU16 {}
+impl Atomic for AtomicU32 {}
+impl Atomic for AtomicU64 {}
+
+mod sealed {
+    use core::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64};
+    pub(super) trait Sealed {}
+    impl Sealed for AtomicU8 {}
+    impl Sealed for AtomicU16 {}
+    impl Sealed for AtomicU32 {}
+    impl Sealed for AtomicU64 {}
+}
+
+/// Memory for the data of a request. It is given to a driver with the request and comes back with the outcome; in
+/// between nobody has a reference to it.
+#[derive(Debug)]
+pub struct DmaBuffer {
+    memory: Dma,
+    len: usize,
+}
+
+impl DmaBuffer {
+    /// All of `memory`.
+    pub fn new(memory: Dma) -> Self {
+        let len = memory.len();
+        Self { memory, len }
+    }
+
+    /// Bytes in use.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether no byte is in use.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Bytes there is room for.
+    pub fn capacity(&self) -> usize {
+        self.memory.len()
+    }
+
+    /// Uses the first `len` bytes, or all if there are fewer.
+    pub fn set_len(&mut self, len: usize) {
+        self.len = len.min(self.memory.len());
+    }
+
+    /// The bytes in use.
+    pub fn bytes(&self) -> &[u8] {
+        // SAFETY:
+        // 1. `len` bytes from `start` are initialised memory that lives as long as `memory` (1 of `Dma::new`).
+        // 2. Who has a reference to the buffer owns it, so that no queue does, and no device was told of it that
+        //    has not given it back; the exclusive way in is `bytes_mut`.
+        unsafe { core::slice::from_raw_parts(self.memory.start.as_ptr(), self.len) }
+    }
+
+    /// The bytes in use, to be changed.
+    pub fn bytes_mut(&mut self) -> &mut [u8] {
+        // SAFETY: as in `bytes`; `self` is borrowed exclusively.
+        unsafe { core::slice::from_raw_parts_mut(self.memory.start.as_ptr(), self.len) }
+    }
+
+    /// What a device is told of the bytes `range` of it.
+    pub(crate) fn segment(&self, range: Range<usize>, direction: Direction) -> Segment {
+        assert!(range.end <= self.len);
+        Segment::new(&self.memory, range, direction)
+    }
+}
+
+/// Who writes to a segment while a device has it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Direction {
+    /// Nobody: the device reads it.
+    ToDevice,
+    /// The device.
+    FromDevice,
+}
+
+/// A part of DMA memory as a device is told of it. There is no way to make one of other memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Segment {
+    address: u64,
+    len: u32,
+    direction: Direction,
+}
+
+impl Segment {
+    /// The bytes `range` of `memory`.
+    ///
+    /// # Panics
+    /// If they do not lie inside, or are none, or more than 32 bits can count.
+    pub fn new(memory: &Dma, range: Range<usize>, direction: Direction) -> Self {
+        assert!(range.start < range.end && range.end <= memory.len, "{range:?} of {} bytes", memory.len);
+        let len = u32::try_from(range.end - range.start).expect("a segment is shorter than 4 GiB");
+        Self { address: memory.address + range.start as u64, len, direction }
+    }
+
+    /// Where the device finds it.
+    pub fn address(&self) -> u64 {
+        self.address
+    }
+
+    /// Bytes; not 0.
+    pub fn len_bytes(&self) -> u32 {
+        self.len
+    }
+
+    /// Who writes.
+    pub fn direction(&self) -> Direction {
+        self.direction
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod testing {
+    use super::*;
+    use std::{sync::Arc, vec::Vec};
+
+    /// A page-aligned piece of the test's heap.
+    #[repr(C, align(4096))]
+    pub(crate) struct Page([AtomicU64; 512]);
+
+    /// Zeroed memory as DMA memory at `address`, twice: as the driver has it, and as the device sees it.
+    pub(crate) fn shared(address: u64, len: usize, owner: Box<dyn Send + Sync>) -> (Dma, Dma) {
+        let pages: Vec<Page> =
+            (0..len.div_ceil(4096)).map(|_| Page([const { AtomicU64::new(0) }; 512])).collect();
+        let pages = Arc::new(pages);
+        let start = NonNull::from(pages.as_slice()).cast::<u8>();
+        // SAFETY:
+        // 1. The pages are initialised, and live until both owners are dropped.
+        // 2. Both sides go through `Dma`; a `DmaBuffer` is accessed by the device only while a queue owns it.
+        let driver = unsafe { Dma::new(start, address, len, Box::new((owner, pages.clone()))) };
+        // SAFETY: as above.
+        let device = unsafe { Dma::new(start, address, len, Box::new(pages)) };
+        (driver, device)
+    }
+}

@@ -1,0 +1,108 @@
+//! Virtio entropy device: a source of random bytes (VirtIO 1.3 §5.4).
+//! One queue, `requestq`. Neighbours: `requests` (what is in flight), `class::Entropy` (what callers see).
+#![forbid(unsafe_code)]
+
+use alloc::boxed::Box;
+use core::task::Waker;
+
+use super::{
+    Features, Init, Token,
+    requests::{Answer, NotSent, Requests},
+    transport::Transport,
+};
+use crate::{
+    class::{self, Outcome, Submitted},
+    dma::{Direction, DmaBuffer},
+    error::Error,
+    hal::{Hal, Lock},
+};
+
+const REQUESTQ: u16 = 0;
+
+/// An entropy source behind a virtio transport. One task or handler at a time: [`Shared`] puts a lock around.
+pub struct Entropy {
+    requests: Requests,
+    features: Features,
+}
+
+impl Entropy {
+    /// Brings the device up (§3.1.1). It has no features and no configuration of its own.
+    ///
+    /// # Errors
+    /// The device does not come up.
+    pub fn probe(transport: Box<dyn Transport>, hal: &dyn Hal) -> Result<Self, Error> {
+        let init = Init::begin(transport, Features::empty())?;
+        Ok(Self { features: init.features(), requests: Requests::new(init, hal, REQUESTQ)? })
+    }
+
+    /// What was negotiated.
+    pub fn features(&self) -> Features {
+        self.features
+    }
+
+    /// To be called when the device has interrupted.
+    pub fn interrupt(&mut self) {
+        self.requests.interrupt();
+    }
+
+    /// Asks for bytes; the names are those of [`class::Requests`].
+    pub fn submit(&mut self, buffer: DmaBuffer, waker: &Waker) -> Submitted<DmaBuffer, Outcome> {
+        if buffer.is_empty() {
+            let result = Err(Error::Request("the buffer has no room"));
+            return Submitted::Refused(Outcome { result, buffer: Some(buffer) });
+        }
+        let Some(token) = self.requests.reserve() else {
+            self.requests.wait_for_room(waker);
+            return Submitted::Full(buffer);
+        };
+        let segment = buffer.segment(0..buffer.len(), Direction::FromDevice);
+        let data_bytes = buffer.len();
+        match self.requests.send(token, &[segment], (Some(buffer), data_bytes), waker) {
+            Ok(token) => Submitted::Sent(token),
+            Err(NotSent::Full(Some(buffer))) => Submitted::Full(buffer),
+            Err(NotSent::Full(None)) => unreachable!("what was not sent keeps its buffer"),
+            Err(NotSent::Dead(error, buffer)) => Submitted::Refused(Outcome { result: Err(error), buffer }),
+        }
+    }
+
+    /// Takes the answer to a request, or gives the token back.
+    ///
+    /// # Errors
+    /// There is no answer yet.
+    pub fn poll(&mut self, token: Token, waker: &Waker) -> Result<Outcome, Token> {
+        let Answer { buffer, written, .. } = self.requests.poll(token, waker)?;
+        // Without a length there is no telling which bytes are random (§5.4.6.1).
+        let result = written.and_then(|written| match written {
+            Some(1..) => Ok(written.unwrap_or(0) as usize),
+            _ => Err(Error::Failed("that it wrote nothing")),
+        });
+        Ok(Outcome { result, buffer })
+    }
+
+    /// Nobody wants the answer.
+    pub fn forget(&mut self, token: Token) {
+        self.requests.forget(token);
+    }
+}
+
+/// An entropy source with a lock around, for tasks and the interrupt handler.
+pub struct Shared<L>(pub L);
+
+impl<L: Lock<Entropy>> class::Requests for Shared<L> {
+    type Request = DmaBuffer;
+    type Outcome = Outcome;
+
+    fn submit(&self, buffer: DmaBuffer, waker: &Waker) -> Submitted<DmaBuffer, Outcome> {
+        self.0.with(|entropy| entropy.submit(buffer, waker))
+    }
+
+    fn poll(&self, token: Token, waker: &Waker) -> Result<Outcome, Token> {
+        self.0.with(|entropy| entropy.poll(token, waker))
+    }
+
+    fn forget(&self, token: Token) {
+        self.0.with(|entropy| entropy.forget(token));
+    }
+}
+
+impl<L: Lock<Entropy>> class::Entropy for Shared<L> {}

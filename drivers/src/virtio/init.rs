@@ -1,0 +1,107 @@
+//! The handshake that brings a device up, step by step (VirtIO 1.3 §3.1.1).
+#![forbid(unsafe_code)]
+
+use alloc::boxed::Box;
+
+use super::{
+    Features, Status,
+    queue::{self, Queue},
+    transport::Transport,
+};
+use crate::{error::Error, hal::Hal};
+
+/// Reads of the status that a reset may take. A read over PCI takes about a microsecond.
+const RESET_READS: u32 = 100_000;
+
+/// A device whose features are agreed upon, and which does not run yet.
+pub struct Init {
+    transport: Box<dyn Transport>,
+    features: Features,
+}
+
+impl Init {
+    /// Resets the device and agrees with it on those of `wanted` that it offers, with VERSION_1 among them.
+    ///
+    /// # Errors
+    /// The device does not come out of reset, is a legacy one, or refuses what it has offered. It is marked failed.
+    pub fn begin(mut transport: Box<dyn Transport>, wanted: Features) -> Result<Self, Error> {
+        let agreed = agree(&mut *transport, wanted);
+        match agreed {
+            Ok(features) => Ok(Self { transport, features }),
+            Err(error) => {
+                transport.set_status(transport.status() | Status::FAILED);
+                Err(error)
+            }
+        }
+    }
+
+    /// What was agreed upon.
+    pub fn features(&self) -> Features {
+        self.features
+    }
+
+    /// The registers.
+    pub fn transport(&self) -> &dyn Transport {
+        &*self.transport
+    }
+
+    /// Descriptors that queue `index` gets.
+    ///
+    /// # Errors
+    /// The device has no such queue.
+    pub fn queue_size(&mut self, index: u16) -> Result<u16, Error> {
+        let offered = self.transport.queue_max_size(index);
+        let bad = Error::BadQueue { index, found: offered, expected: "at least 1" };
+        queue::size(offered, self.features).ok_or(bad)
+    }
+
+    /// Makes queue `index` and tells the device of it.
+    ///
+    /// # Errors
+    /// The device has no such queue, or there is no memory.
+    pub fn queue<T>(&mut self, index: u16, hal: &dyn Hal) -> Result<Queue<T>, Error> {
+        let queue = Queue::new(hal, self.queue_size(index)?, self.features)?;
+        self.transport.enable_queue(index, &queue.addresses())?;
+        Ok(queue)
+    }
+
+    /// Lets the device run.
+    pub fn finish(mut self) -> Box<dyn Transport> {
+        self.transport.set_status(self.transport.status() | Status::DRIVER_OK);
+        self.transport
+    }
+}
+
+fn agree(transport: &mut dyn Transport, wanted: Features) -> Result<Features, Error> {
+    reset(transport)?;
+    transport.set_status(Status::ACKNOWLEDGE);
+    transport.set_status(Status::ACKNOWLEDGE | Status::DRIVER);
+    let offered = transport.device_features();
+    if offered & Features::VERSION_1.bits() == 0 {
+        return Err(Error::NotModern { offered });
+    }
+    let features = Features::from_bits_retain(offered) & (wanted | Features::TRANSPORT);
+    transport.set_driver_features(features.bits());
+    transport.set_status(Status::ACKNOWLEDGE | Status::DRIVER | Status::FEATURES_OK);
+    if !transport.status().contains(Status::FEATURES_OK) {
+        return Err(Error::FeaturesRefused { chosen: features.bits() });
+    }
+    Ok(features)
+}
+
+/// Resets the device and waits, for a bounded time, until it says that it is done (§2.4). From then on it does not
+/// access memory that it was told of.
+///
+/// # Errors
+/// [`Error::ResetStuck`].
+pub(super) fn reset(transport: &mut dyn Transport) -> Result<(), Error> {
+    transport.set_status(Status::empty());
+    let mut status = Status::all();
+    for _ in 0..RESET_READS {
+        status = transport.status();
+        if status.is_empty() {
+            return Ok(());
+        }
+    }
+    Err(Error::ResetStuck { status: status.bits(), reads: RESET_READS })
+}

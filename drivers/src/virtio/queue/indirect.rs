@@ -1,0 +1,53 @@
+//! Indirect descriptors: a buffer of several parts takes one place in the ring (VirtIO 1.3 §2.7.5.3, §2.8.7).
+//! One table for each buffer that can be in flight, allocated with the queue.
+#![forbid(unsafe_code)]
+
+use core::sync::atomic::Ordering::Relaxed;
+
+use super::{
+    MAX_SEGMENTS,
+    layout::{DESCRIPTOR_BYTES, NEXT, direction_flag, write_place},
+};
+use crate::{
+    dma::{Dma, Segment},
+    error::Error,
+    hal::Hal,
+};
+
+const TABLE_BYTES: usize = MAX_SEGMENTS * DESCRIPTOR_BYTES;
+
+/// The tables of a queue.
+#[derive(Debug)]
+pub(super) struct Indirect {
+    tables: Dma,
+    /// Entries are chained by number, as in a split ring; in a packed one they follow each other.
+    chained: bool,
+}
+
+impl Indirect {
+    pub(super) fn new(hal: &dyn Hal, size: u16, chained: bool) -> Result<Self, Error> {
+        Ok(Self { tables: hal.dma(usize::from(size) * TABLE_BYTES)?, chained })
+    }
+
+    pub(super) fn keep_for_ever(&mut self) {
+        self.tables.keep_for_ever();
+    }
+
+    /// Fills the table of buffer `id`; gives its address and bytes.
+    pub(super) fn write(&self, id: u16, segments: &[Segment]) -> (u64, u32) {
+        let table = usize::from(id) * TABLE_BYTES;
+        for (index, segment) in segments.iter().enumerate() {
+            let offset = table + index * DESCRIPTOR_BYTES;
+            let is_last = index + 1 == segments.len();
+            let (flags, next) = match self.chained {
+                true if !is_last => (direction_flag(segment) | NEXT, index as u16 + 1),
+                _ => (direction_flag(segment), 0),
+            };
+            write_place(&self.tables, offset, segment.address(), segment.len_bytes());
+            let (flags_at, next_at) = if self.chained { (12, 14) } else { (14, 12) };
+            self.tables.u16(offset + flags_at).store(flags, Relaxed);
+            self.tables.u16(offset + next_at).store(next, Relaxed);
+        }
+        (self.tables.address() + table as u64, (segments.len() * DESCRIPTOR_BYTES) as u32)
+    }
+}

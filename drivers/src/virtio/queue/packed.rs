@@ -1,0 +1,294 @@
+//! Packed virtqueue: one ring of descriptors that both sides write (VirtIO 1.3 §2.8).
+//!
+//! A descriptor is available or used by two bits that are compared with a wrap counter, which flips at the end of
+//! the ring. Of what the device writes, id and length of a used descriptor are read, once, and checked against
+//! `shadow`. Neighbours: `split` (the other format), `mod` (which of them a queue has).
+#![forbid(unsafe_code)]
+
+use alloc::boxed::Box;
+use core::sync::atomic::{
+    Ordering::{Acquire, Relaxed, Release, SeqCst},
+    fence,
+};
+
+use super::{
+    Addresses, Full, Used,
+    event_idx::has_passed,
+    indirect::Indirect,
+    layout::{DESCRIPTOR_BYTES, INDIRECT, Layout, NEXT, direction_flag, writable_bytes, write_place},
+};
+use crate::{
+    dma::{Dma, Segment},
+    error::Error,
+    hal::Hal,
+    virtio::{Fault, Features},
+};
+
+/// Equal to the driver's wrap counter in an available descriptor (§2.8.1).
+#[doc(alias = "VIRTQ_DESC_F_AVAIL")]
+const AVAIL: u16 = 1 << 7;
+/// Equal to [`AVAIL`] in a used one.
+#[doc(alias = "VIRTQ_DESC_F_USED")]
+const USED: u16 = 1 << 15;
+
+/// Event suppression (§2.8.14): what the other side wants to be told of.
+#[doc(alias = "RING_EVENT_FLAGS_DISABLE")]
+const EVENT_DISABLE: u16 = 1;
+#[doc(alias = "RING_EVENT_FLAGS_DESC")]
+const EVENT_DESC: u16 = 2;
+/// The wrap counter in the offset word of an event suppression structure, and in a position.
+const WRAP: u16 = 1 << 15;
+
+/// A place in the ring: number of the descriptor and wrap counter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Position {
+    index: u16,
+    wrap: bool,
+}
+
+impl Position {
+    const START: Self = Self { index: 0, wrap: true };
+
+    /// `steps` further in a ring of `size`; `steps` is not more than that.
+    fn after(self, steps: u16, size: u16) -> Self {
+        match u32::from(self.index) + u32::from(steps) {
+            index if index < size.into() => Self { index: index as u16, ..self },
+            index => Self { index: (index - u32::from(size)) as u16, wrap: !self.wrap },
+        }
+    }
+
+    /// As the event suppression structure has it.
+    fn word(self) -> u16 {
+        self.index | if self.wrap { WRAP } else { 0 }
+    }
+
+    /// Flags of a descriptor that becomes available here.
+    fn available(self) -> u16 {
+        if self.wrap { AVAIL } else { USED }
+    }
+
+    /// Whether a descriptor here with these flags is used.
+    fn is_used(self, flags: u16) -> bool {
+        let (avail, used) = (flags & AVAIL != 0, flags & USED != 0);
+        avail == used && used == self.wrap
+    }
+}
+
+/// What the driver knows of a buffer id.
+#[derive(Clone, Copy, Debug, Default)]
+struct Shadow {
+    /// Next free id.
+    next: u16,
+    /// Descriptors of the buffer that the device has under this id, else 0.
+    count: u16,
+    /// Bytes of it which the device may write.
+    writable: u32,
+}
+
+/// A packed virtqueue.
+#[derive(Debug)]
+pub(super) struct Packed {
+    memory: Dma,
+    layout: Layout,
+    size: u16,
+    shadow: Box<[Shadow]>,
+    indirect: Option<Indirect>,
+    event_idx: bool,
+    /// Free ids, oldest first.
+    free_head: u16,
+    free_tail: u16,
+    /// Free descriptors; there are as many free ids at least.
+    free_count: u16,
+    in_flight: u16,
+    next_available: Position,
+    /// Descriptors made available since the device was last asked whether it wants to know.
+    added: u16,
+    next_used: Position,
+}
+
+impl Packed {
+    /// A queue of `size` descriptors, 32768 at most.
+    pub(super) fn new(hal: &dyn Hal, size: u16, features: Features) -> Result<Self, Error> {
+        let layout = Layout::packed(size);
+        let indirect = features.contains(Features::INDIRECT_DESC);
+        let shadow = (0..size).map(|index| Shadow { next: (index + 1) % size, ..Shadow::default() });
+        Ok(Self {
+            memory: hal.dma(layout.len_bytes)?,
+            layout,
+            size,
+            shadow: shadow.collect(),
+            indirect: indirect.then(|| Indirect::new(hal, size, false)).transpose()?,
+            event_idx: features.contains(Features::EVENT_IDX),
+            free_head: 0,
+            free_tail: size - 1,
+            free_count: size,
+            in_flight: 0,
+            next_available: Position::START,
+            added: 0,
+            next_used: Position::START,
+        })
+    }
+
+    pub(super) fn addresses(&self) -> Addresses {
+        Addresses::new(&self.memory, &self.layout, self.size)
+    }
+
+    pub(super) fn keep_for_ever(&mut self) {
+        self.memory.keep_for_ever();
+        self.indirect.iter_mut().for_each(Indirect::keep_for_ever);
+    }
+
+    pub(super) fn size(&self) -> u16 {
+        self.size
+    }
+
+    /// How far the ring has come, as a notification may tell it (§2.9).
+    pub(super) fn position(&self) -> u16 {
+        self.next_available.word()
+    }
+
+    /// Makes a buffer available; gives its id, which no other buffer in flight has.
+    pub(super) fn add(&mut self, segments: &[Segment]) -> Result<u16, Full> {
+        let id = self.free_head;
+        let table = match &self.indirect {
+            Some(indirect) if segments.len() > 1 => Some(indirect),
+            _ => None,
+        };
+        let count = if table.is_some() { 1 } else { segments.len() as u16 };
+        if count > self.free_count {
+            return Err(Full);
+        }
+        let first = self.next_available;
+        let first_flags = match table {
+            Some(indirect) => {
+                let (address, len_bytes) = indirect.write(id, segments);
+                self.write_descriptor(first, address, len_bytes, id);
+                INDIRECT
+            }
+            None => self.write_chain(id, segments),
+        };
+        let buffer = &mut self.shadow[usize::from(id)];
+        (buffer.count, buffer.writable) = (count, writable_bytes(segments));
+        self.free_head = buffer.next;
+        self.free_count -= count;
+        self.in_flight += 1;
+        self.added += count;
+        self.next_available = first.after(count, self.size);
+        // The first descriptor becomes available last (§2.8.21.1); release: whoever sees it sees all the others.
+        let flags = self.offset(first) + 14;
+        self.memory.u16(flags).store(first_flags | first.available(), Release);
+        Ok(id)
+    }
+
+    /// Writes the descriptors of a buffer, but for the flags of the first, which are returned.
+    fn write_chain(&self, id: u16, segments: &[Segment]) -> u16 {
+        let mut first_flags = 0;
+        for (number, segment) in segments.iter().enumerate() {
+            let place = self.next_available.after(number as u16, self.size);
+            let more = if number + 1 < segments.len() { NEXT } else { 0 };
+            let flags = direction_flag(segment) | more;
+            self.write_descriptor(place, segment.address(), segment.len_bytes(), id);
+            if number == 0 {
+                first_flags = flags;
+            } else {
+                self.memory.u16(self.offset(place) + 14).store(flags | place.available(), Relaxed);
+            }
+        }
+        first_flags
+    }
+
+    fn write_descriptor(&self, place: Position, address: u64, len_bytes: u32, id: u16) {
+        let offset = self.offset(place);
+        write_place(&self.memory, offset, address, len_bytes);
+        self.memory.u16(offset + 12).store(id, Relaxed);
+    }
+
+    /// Whether the device wants to know of what was made available since the last call (§2.8.10).
+    pub(super) fn take_should_notify(&mut self) -> bool {
+        let added = core::mem::take(&mut self.added);
+        if added == 0 {
+            return false;
+        }
+        // What was made available must be visible before the device's wish is read, or each may miss the other.
+        fence(SeqCst);
+        let event = self.memory.u32(self.layout.device).load(Relaxed);
+        let (offset, flags) = (event as u16, (event >> 16) as u16 & 3);
+        if flags != EVENT_DESC || !self.event_idx {
+            return flags != EVENT_DISABLE;
+        }
+        // Both indices on one line: an event with the other wrap counter lies one ring back.
+        let same_wrap = (offset & WRAP != 0) == self.next_available.wrap;
+        let event = (offset & !WRAP).wrapping_sub(if same_wrap { 0 } else { self.size });
+        let new = self.next_available.index;
+        has_passed(event, new.wrapping_sub(added), new)
+    }
+
+    /// The next used buffer, of which everything was checked.
+    pub(super) fn pop(&mut self) -> Result<Option<Used>, Fault> {
+        let Some((id, len_bytes)) = self.peek()? else { return Ok(None) };
+        let buffer = self.has(id).ok_or(Fault::UsedId { id })?;
+        let limit = self.shadow[usize::from(buffer)].writable;
+        if len_bytes > limit {
+            return Err(Fault::UsedLength { found: len_bytes, limit });
+        }
+        self.take_back(buffer);
+        Ok(Some(Used { id: buffer, len_bytes: Some(len_bytes) }))
+    }
+
+    /// The id and the length in the next used descriptor, as the device says; for devices that use in order, which
+    /// may tell the last one of several only (§2.8.9).
+    pub(super) fn peek(&self) -> Result<Option<(u32, u32)>, Fault> {
+        if self.in_flight == 0 {
+            return Ok(None);
+        }
+        let offset = self.offset(self.next_used);
+        // Acquire: id, length, and what the device wrote to the buffer, are read after the flags.
+        let flags = self.memory.u16(offset + 14).load(Acquire);
+        let word = || (self.memory.u16(offset + 12).load(Relaxed), self.memory.u32(offset + 8).load(Relaxed));
+        Ok(self.next_used.is_used(flags).then(word).map(|(id, len_bytes)| (id.into(), len_bytes)))
+    }
+
+    /// Takes back a buffer in the middle of those that the device used in order.
+    pub(super) fn skip(&mut self, id: u16) -> Option<u32> {
+        let id = self.has(id.into())?;
+        let writable = self.shadow[usize::from(id)].writable;
+        self.take_back(id);
+        Some(writable)
+    }
+
+    /// `id`, if the device has a buffer of this id.
+    fn has(&self, id: u32) -> Option<u16> {
+        let known = u16::try_from(id).ok();
+        known.filter(|&id| self.shadow.get(usize::from(id)).is_some_and(|buffer| buffer.count > 0))
+    }
+
+    /// Frees id and descriptors of the buffer `id`, which the device has.
+    fn take_back(&mut self, id: u16) {
+        let count = core::mem::take(&mut self.shadow[usize::from(id)].count);
+        // Without free descriptors there may still be free ids, if buffers have several descriptors each.
+        if self.in_flight == self.size {
+            self.free_head = id;
+        } else {
+            self.shadow[usize::from(self.free_tail)].next = id;
+        }
+        self.free_tail = id;
+        self.free_count += count;
+        self.in_flight -= 1;
+        self.next_used = self.next_used.after(count, self.size);
+    }
+
+    /// Asks to be interrupted at the next used buffer; true if there is one by now, which may raise none.
+    pub(super) fn ask_for_interrupt(&mut self) -> bool {
+        if self.event_idx {
+            let wish = u32::from(self.next_used.word()) | u32::from(EVENT_DESC) << 16;
+            self.memory.u32(self.layout.driver).store(wish, Relaxed);
+            // As in `take_should_notify`, from the other side.
+            fence(SeqCst);
+        }
+        matches!(self.peek(), Ok(Some(_)))
+    }
+
+    fn offset(&self, place: Position) -> usize {
+        self.layout.descriptors + usize::from(place.index) * DESCRIPTOR_BYTES
+    }
+}

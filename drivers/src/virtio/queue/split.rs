@@ -1,0 +1,258 @@
+//! Split virtqueue: a table of descriptors, a ring of what is available, a ring of what is used (VirtIO 1.3 §2.7).
+//!
+//! The table that the device sees is written and never read: who owns which descriptor stands in `shadow`.
+//! Neighbours: `packed` (the other format, the same operations), `mod` (which of them a queue has).
+#![forbid(unsafe_code)]
+
+use alloc::boxed::Box;
+use core::sync::atomic::{
+    Ordering::{Acquire, Relaxed, Release, SeqCst},
+    fence,
+};
+
+use super::{
+    Addresses, Full, Used,
+    event_idx::has_passed,
+    indirect::Indirect,
+    layout::{DESCRIPTOR_BYTES, INDIRECT, Layout, NEXT, direction_flag, writable_bytes, write_place},
+};
+use crate::{
+    dma::{Dma, Segment},
+    error::Error,
+    hal::Hal,
+    virtio::{Fault, Features},
+};
+
+/// The device does not want to be notified (§2.7.10).
+#[doc(alias = "VIRTQ_USED_F_NO_NOTIFY")]
+const NO_NOTIFY: u16 = 1;
+
+/// Fields of the rings: flags, index, entries (§2.7.6, §2.7.8).
+const RING_INDEX: usize = 2;
+const RING_ENTRIES: usize = 4;
+
+/// What the driver knows of a descriptor.
+#[derive(Clone, Copy, Debug, Default)]
+struct Shadow {
+    /// The next one of its buffer, or of the free ones.
+    next: u16,
+    /// If it is the head of a buffer that the device has: descriptors of the buffer, else 0.
+    count: u16,
+    /// Bytes of that buffer which the device may write.
+    writable: u32,
+}
+
+/// A split virtqueue.
+#[derive(Debug)]
+pub(super) struct Split {
+    memory: Dma,
+    layout: Layout,
+    size: u16,
+    shadow: Box<[Shadow]>,
+    indirect: Option<Indirect>,
+    event_idx: bool,
+    /// Free descriptors, taken at the head and given back at the tail: a device that uses buffers in order thus
+    /// gets descriptors in ring order, as §2.7.9 asks.
+    free_head: u16,
+    free_tail: u16,
+    free_count: u16,
+    /// Index of the available ring: all ever made available, modulo 65536.
+    available: u16,
+    /// Its value when the device was last asked whether it wants to know.
+    notified: u16,
+    /// Index of the used ring up to which it was read.
+    used: u16,
+    in_flight: u16,
+}
+
+impl Split {
+    /// A queue of `size` descriptors, a power of two.
+    pub(super) fn new(hal: &dyn Hal, size: u16, features: Features) -> Result<Self, Error> {
+        let layout = Layout::split(size);
+        let indirect = features.contains(Features::INDIRECT_DESC);
+        let shadow = (0..size).map(|index| Shadow { next: (index + 1) % size, ..Shadow::default() });
+        Ok(Self {
+            memory: hal.dma(layout.len_bytes)?,
+            layout,
+            size,
+            shadow: shadow.collect(),
+            indirect: indirect.then(|| Indirect::new(hal, size, true)).transpose()?,
+            event_idx: features.contains(Features::EVENT_IDX),
+            free_head: 0,
+            free_tail: size - 1,
+            free_count: size,
+            available: 0,
+            notified: 0,
+            used: 0,
+            in_flight: 0,
+        })
+    }
+
+    pub(super) fn addresses(&self) -> Addresses {
+        Addresses::new(&self.memory, &self.layout, self.size)
+    }
+
+    pub(super) fn keep_for_ever(&mut self) {
+        self.memory.keep_for_ever();
+        self.indirect.iter_mut().for_each(Indirect::keep_for_ever);
+    }
+
+    pub(super) fn size(&self) -> u16 {
+        self.size
+    }
+
+    /// How far the ring has come, as a notification may tell it (§2.9).
+    pub(super) fn position(&self) -> u16 {
+        self.available
+    }
+
+    /// Makes a buffer available; gives its id, which no other buffer in flight has.
+    pub(super) fn add(&mut self, segments: &[Segment]) -> Result<u16, Full> {
+        let head = self.free_head;
+        let table = match &self.indirect {
+            Some(indirect) if segments.len() > 1 => Some(indirect),
+            _ => None,
+        };
+        let count = if table.is_some() { 1 } else { segments.len() as u16 };
+        if count > self.free_count {
+            return Err(Full);
+        }
+        match table {
+            Some(indirect) => {
+                let (address, len_bytes) = indirect.write(head, segments);
+                self.write_descriptor(head, address, len_bytes, INDIRECT, 0);
+                self.free_head = self.shadow[usize::from(head)].next;
+            }
+            None => self.write_chain(segments),
+        }
+        let buffer = &mut self.shadow[usize::from(head)];
+        buffer.count = count;
+        buffer.writable = writable_bytes(segments);
+        self.free_count -= count;
+        self.in_flight += 1;
+        let entry = self.layout.driver + RING_ENTRIES + 2 * self.slot(self.available);
+        self.memory.u16(entry).store(head, Relaxed);
+        self.available = self.available.wrapping_add(1);
+        // Release: whoever sees the index sees the entry and the descriptors.
+        self.memory.u16(self.layout.driver + RING_INDEX).store(self.available, Release);
+        Ok(head)
+    }
+
+    fn write_chain(&mut self, segments: &[Segment]) {
+        let mut index = self.free_head;
+        for (number, segment) in segments.iter().enumerate() {
+            let next = self.shadow[usize::from(index)].next;
+            let more = if number + 1 < segments.len() { NEXT } else { 0 };
+            let flags = direction_flag(segment) | more;
+            self.write_descriptor(index, segment.address(), segment.len_bytes(), flags, next);
+            index = next;
+        }
+        self.free_head = index;
+    }
+
+    fn write_descriptor(&self, index: u16, address: u64, len_bytes: u32, flags: u16, next: u16) {
+        let offset = self.layout.descriptors + usize::from(index) * DESCRIPTOR_BYTES;
+        write_place(&self.memory, offset, address, len_bytes);
+        self.memory.u16(offset + 12).store(flags, Relaxed);
+        self.memory.u16(offset + 14).store(next, Relaxed);
+    }
+
+    /// Whether the device wants to know of what was made available since the last call (§2.7.10.1).
+    pub(super) fn take_should_notify(&mut self) -> bool {
+        let old = core::mem::replace(&mut self.notified, self.available);
+        if old == self.available {
+            return false;
+        }
+        // The index must be visible before the device's wish is read, or each may miss the other: a store and a
+        // later load, which only a full barrier orders.
+        fence(SeqCst);
+        if self.event_idx {
+            let event = self.layout.device + RING_ENTRIES + 8 * usize::from(self.size);
+            has_passed(self.memory.u16(event).load(Relaxed), old, self.available)
+        } else {
+            self.memory.u16(self.layout.device).load(Relaxed) & NO_NOTIFY == 0
+        }
+    }
+
+    /// The next used buffer, of which everything was checked.
+    pub(super) fn pop(&mut self) -> Result<Option<Used>, Fault> {
+        // Acquire: the entry, and what the device wrote to the buffer, are read after the index.
+        let index = self.memory.u16(self.layout.device + RING_INDEX).load(Acquire);
+        let pending = index.wrapping_sub(self.used);
+        if pending == 0 {
+            return Ok(None);
+        }
+        if pending > self.in_flight {
+            return Err(Fault::UsedTooMany { used: pending, in_flight: self.in_flight });
+        }
+        let entry = self.layout.device + RING_ENTRIES + 8 * self.slot(self.used);
+        let id = self.memory.u32(entry).load(Relaxed);
+        let len_bytes = self.memory.u32(entry + 4).load(Relaxed);
+        let head = u16::try_from(id).ok().filter(|&head| self.has(head)).ok_or(Fault::UsedId { id })?;
+        let limit = self.shadow[usize::from(head)].writable;
+        if len_bytes > limit {
+            return Err(Fault::UsedLength { found: len_bytes, limit });
+        }
+        self.used = self.used.wrapping_add(1);
+        self.take_back(head);
+        Ok(Some(Used { id: head, len_bytes: Some(len_bytes) }))
+    }
+
+    /// The id of the buffer that the next used entry names and how many entries the device has used, as it says;
+    /// for devices that use in order, which may tell the last one of several only (§2.7.9).
+    pub(super) fn peek(&self) -> Result<Option<(u32, u32)>, Fault> {
+        let index = self.memory.u16(self.layout.device + RING_INDEX).load(Acquire);
+        let pending = index.wrapping_sub(self.used);
+        if pending > self.in_flight {
+            return Err(Fault::UsedTooMany { used: pending, in_flight: self.in_flight });
+        }
+        let entry = self.layout.device + RING_ENTRIES + 8 * self.slot(self.used);
+        let word = |offset| self.memory.u32(offset).load(Relaxed);
+        Ok((pending > 0).then(|| (word(entry), word(entry + 4))))
+    }
+
+    /// Takes back a buffer in the middle of those that the device used in order.
+    pub(super) fn skip(&mut self, id: u16) -> Option<u32> {
+        if !self.has(id) {
+            return None;
+        }
+        self.used = self.used.wrapping_add(1);
+        let writable = self.shadow[usize::from(id)].writable;
+        self.take_back(id);
+        Some(writable)
+    }
+
+    /// Whether the device has the buffer `head`.
+    fn has(&self, head: u16) -> bool {
+        self.shadow.get(usize::from(head)).is_some_and(|buffer| buffer.count > 0)
+    }
+
+    /// Frees the descriptors of the buffer `head`, which the device has.
+    fn take_back(&mut self, head: u16) {
+        let count = core::mem::take(&mut self.shadow[usize::from(head)].count);
+        let last = (1..count).fold(head, |index, _| self.shadow[usize::from(index)].next);
+        if self.free_count == 0 {
+            self.free_head = head;
+        } else {
+            self.shadow[usize::from(self.free_tail)].next = head;
+        }
+        self.free_tail = last;
+        self.free_count += count;
+        self.in_flight -= 1;
+    }
+
+    /// Asks to be interrupted at the next used buffer; true if there is one by now, which may raise none.
+    pub(super) fn ask_for_interrupt(&mut self) -> bool {
+        if self.event_idx {
+            let event = self.layout.driver + RING_ENTRIES + 2 * usize::from(self.size);
+            self.memory.u16(event).store(self.used, Relaxed);
+            // As in `take_should_notify`, from the other side.
+            fence(SeqCst);
+        }
+        self.memory.u16(self.layout.device + RING_INDEX).load(Relaxed) != self.used
+    }
+
+    fn slot(&self, index: u16) -> usize {
+        usize::from(index & (self.size - 1))
+    }
+}

@@ -1,0 +1,395 @@
+//! The block device (VirtIO 1.3 §5.2), and with it what all devices with requests do.
+#![forbid(unsafe_code)]
+
+use std::{
+    boxed::Box,
+    future::Future,
+    pin::pin,
+    sync::{Arc, Mutex, atomic::Ordering::SeqCst},
+    task::{Context, Poll},
+    vec,
+    vec::Vec,
+};
+
+use proptest::{collection::vec, prelude::*};
+
+use super::{bell, ring_features};
+use crate::{
+    class::{BlockDevice, BlockRequest, Requests, SECTOR_BYTES, Submitted},
+    dma::DmaBuffer,
+    error::Error,
+    hal::{Hal, Lock},
+    virtio::{
+        DeviceId, Fault, Features, Status, Token,
+        block::{Block, Shared},
+        fake::{Chain, FakeDevice, FakeHal, Player},
+        transport::Interrupt,
+    },
+};
+
+const SECTORS: u64 = 64;
+
+struct StdLock<T>(Mutex<T>);
+
+impl<T: Send> Lock<T> for StdLock<T> {
+    fn with<R>(&self, act: impl FnOnce(&mut T) -> R) -> R {
+        act(&mut self.0.lock().unwrap())
+    }
+}
+
+type Disk = Shared<StdLock<Block>>;
+
+/// A disk, and who plays it.
+struct Rig {
+    hal: FakeHal,
+    device: FakeDevice,
+    player: Player,
+    content: Vec<u8>,
+    disk: Arc<Disk>,
+}
+
+fn config() -> Vec<u8> {
+    let mut config = vec![0; 64];
+    config[..8].copy_from_slice(&SECTORS.to_le_bytes());
+    config[20..24].copy_from_slice(&4096u32.to_le_bytes());
+    config[36..40].copy_from_slice(&8u32.to_le_bytes());
+    config[48..52].copy_from_slice(&8u32.to_le_bytes());
+    config
+}
+
+/// Everything but a size limit and read-only.
+const BLOCK_FEATURES: u64 = 1 << 6 | 1 << 9 | 1 << 13 | 1 << 14;
+
+fn rig(features: Features, queue_size: u32) -> Rig {
+    let hal = FakeHal::default();
+    let features = features | Features::from_bits_retain(BLOCK_FEATURES);
+    let device = FakeDevice::new(DeviceId::BLOCK, features, queue_size, config());
+    let block = Block::probe(device.transport(), &hal).unwrap();
+    let player = device.player(&hal);
+    let content = (0..SECTORS as usize * SECTOR_BYTES).map(|at| (at / SECTOR_BYTES) as u8).collect();
+    Rig { hal, device, player, content, disk: Arc::new(Shared(StdLock(Mutex::new(block)))) }
+}
+
+impl Rig {
+    fn buffer(&self, sectors: usize) -> DmaBuffer {
+        let hal: &dyn Hal = &self.hal;
+        hal.buffer(sectors * SECTOR_BYTES).unwrap()
+    }
+
+    fn submit(&self, request: BlockRequest) -> Token {
+        match self.disk.submit(request, &bell().1) {
+            Submitted::Sent(token) => token,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn interrupt(&self) {
+        self.disk.0.with(Block::interrupt);
+    }
+
+    /// Carries out what was asked, as the standard says.
+    fn serve(&mut self) -> usize {
+        let mut served = 0;
+        while let Some(chain) = self.player.take() {
+            let written = self.carry_out(&chain);
+            self.player.finish(&chain, written);
+            served += 1;
+        }
+        self.interrupt();
+        served
+    }
+
+    fn carry_out(&mut self, chain: &Chain) -> u32 {
+        let [header, data @ .., status] = &chain.parts[..] else { panic!("{chain:?}") };
+        assert_eq!((header.1, header.2, status.1, status.2), (16, false, 1, true));
+        let header = self.hal.read(header.0, 16);
+        let kind = u32::from_le_bytes(header[..4].try_into().unwrap());
+        let mut at = u64::from_le_bytes(header[8..].try_into().unwrap()) as usize * SECTOR_BYTES;
+        let mut written = 1;
+        for &(address, len, is_write) in data {
+            let len = len as usize;
+            match kind {
+                0 if is_write => self.hal.write(address, &self.content[at..at + len]),
+                1 if !is_write => self.content[at..at + len].copy_from_slice(&self.hal.read(address, len)),
+                8 if is_write => self.hal.write(address, b"a disk\0\0\0\0\0\0\0\0\0\0\0\0\0\0"),
+                11 | 13 if !is_write => {
+                    let range = self.hal.read(address, 16);
+                    at = u64::from_le_bytes(range[..8].try_into().unwrap()) as usize * SECTOR_BYTES;
+                    let count = u32::from_le_bytes(range[8..12].try_into().unwrap()) as usize * SECTOR_BYTES;
+                    self.content[at..at + count].fill(0);
+                }
+                _ => panic!("request {kind} with {data:?}"),
+            }
+            at += len;
+            written += if is_write { len as u32 } else { 0 };
+        }
+        self.hal.write(status.0, &[0]);
+        written
+    }
+}
+
+#[test]
+fn what_is_written_is_read_back() {
+    for features in
+        [Features::empty(), Features::RING_PACKED, Features::RING_PACKED | Features::INDIRECT_DESC]
+    {
+        let mut rig = rig(features, 8);
+        let mut buffer = rig.buffer(2);
+        buffer.bytes_mut().fill(0xa5);
+        let disk = rig.disk.clone();
+        let disk: &dyn BlockDevice = &*disk;
+        let (bell, waker) = bell();
+        let mut write = pin!(disk.write(3, buffer));
+        let mut cx = Context::from_waker(&waker);
+        assert!(write.as_mut().poll(&mut cx).is_pending());
+        rig.serve();
+        assert_eq!(bell.0.load(SeqCst), 1);
+        let Poll::Ready(outcome) = write.as_mut().poll(&mut cx) else { panic!("not ready") };
+        assert_eq!(outcome.result, Ok(0));
+        assert!(rig.content[3 * SECTOR_BYTES..5 * SECTOR_BYTES].iter().all(|&byte| byte == 0xa5));
+        let mut read = pin!(disk.read(4, outcome.buffer.unwrap()));
+        assert!(read.as_mut().poll(&mut cx).is_pending());
+        rig.serve();
+        let Poll::Ready(outcome) = read.as_mut().poll(&mut cx) else { panic!("not ready") };
+        assert_eq!(outcome.result, Ok(2 * SECTOR_BYTES));
+        let buffer = outcome.buffer.unwrap();
+        assert_eq!((buffer.bytes()[0], buffer.bytes()[SECTOR_BYTES]), (0xa5, 5));
+    }
+}
+
+#[test]
+fn flush_discard_zeroes_and_name_are_asked_as_the_standard_says() {
+    let mut rig = rig(Features::INDIRECT_DESC, 16);
+    let tokens = [
+        BlockRequest::Flush,
+        BlockRequest::Discard { sector: 1, count: 2 },
+        BlockRequest::WriteZeroes { sector: 5, count: 1, may_unmap: true },
+    ]
+    .map(|request| rig.submit(request));
+    let name = rig.submit(BlockRequest::GetId { buffer: rig.buffer(1) });
+    assert_eq!(rig.serve(), 4);
+    for token in tokens {
+        assert_eq!(rig.disk.poll(token, &bell().1).unwrap().result, Ok(0));
+    }
+    let outcome = rig.disk.poll(name, &bell().1).unwrap();
+    assert_eq!((outcome.result, &outcome.buffer.unwrap().bytes()[..7]), (Ok(20), &b"a disk\0"[..]));
+    let zero: Vec<_> = (0..8).filter(|sector| rig.content[sector * SECTOR_BYTES + 1] == 0).collect();
+    assert_eq!(zero, [0, 1, 2, 5]);
+}
+
+#[test]
+fn what_cannot_be_asked_is_refused_and_the_buffer_comes_back() {
+    let rig = rig(Features::empty(), 8);
+    let read = |sector, len: usize| {
+        let mut buffer = rig.buffer(2);
+        buffer.set_len(len);
+        BlockRequest::Read { sector, buffer }
+    };
+    for request in
+        [read(SECTORS, 512), read(SECTORS - 1, 1024), read(u64::MAX, 512), read(0, 0), read(0, 100)]
+    {
+        match rig.disk.submit(request, &bell().1) {
+            Submitted::Refused(outcome) => {
+                assert!(matches!(outcome.result, Err(Error::Request(_))) && outcome.buffer.is_some());
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    let too_much = BlockRequest::Discard { sector: 0, count: 9 };
+    assert!(matches!(rig.disk.submit(too_much, &bell().1), Submitted::Refused(_)));
+    assert_eq!(rig.device.registers().notifications, []);
+}
+
+#[test]
+fn a_full_queue_takes_the_next_request_when_one_is_answered() {
+    let mut rig = rig(Features::INDIRECT_DESC, 2);
+    let tokens: Vec<_> = (0..2).map(|_| rig.submit(BlockRequest::Flush)).collect();
+    let (bell, waker) = bell();
+    assert!(matches!(rig.disk.submit(BlockRequest::Flush, &waker), Submitted::Full(BlockRequest::Flush)));
+    rig.serve();
+    for token in tokens {
+        rig.disk.poll(token, &waker).unwrap().result.unwrap();
+    }
+    assert!(bell.0.load(SeqCst) > 0, "who waits for room is woken");
+    assert!(matches!(rig.disk.submit(BlockRequest::Flush, &waker), Submitted::Sent(_)));
+}
+
+#[test]
+fn a_forgotten_request_keeps_its_buffer_until_the_device_is_done() {
+    let mut rig = rig(Features::empty(), 8);
+    let before = rig.hal.pieces();
+    let token = rig.submit(BlockRequest::Read { sector: 0, buffer: rig.buffer(1) });
+    rig.disk.forget(token);
+    assert_eq!(rig.hal.pieces(), before + 1);
+    rig.serve();
+    assert_eq!(rig.hal.pieces(), before);
+}
+
+#[test]
+fn each_status_byte_has_its_meaning() {
+    for (status, is_ok) in [(0, true), (1, false), (2, false), (3, false), (0xff, false)] {
+        let mut rig = rig(Features::empty(), 8);
+        let token = rig.submit(BlockRequest::Flush);
+        let chain = rig.player.take().unwrap();
+        rig.hal.write(chain.parts[1].0, &[status]);
+        rig.player.finish(&chain, 1);
+        rig.interrupt();
+        assert_eq!(rig.disk.poll(token, &bell().1).unwrap().result.is_ok(), is_ok, "{status}");
+    }
+}
+
+#[test]
+fn success_with_too_few_bytes_is_no_success() {
+    let mut rig = rig(Features::empty(), 8);
+    let token = rig.submit(BlockRequest::Read { sector: 0, buffer: rig.buffer(1) });
+    let chain = rig.player.take().unwrap();
+    rig.carry_out(&chain);
+    rig.player.finish(&chain, 512);
+    rig.interrupt();
+    assert!(matches!(rig.disk.poll(token, &bell().1).unwrap().result, Err(Error::Failed(_))));
+}
+
+#[test]
+fn a_device_that_lies_is_reset_and_all_its_requests_fail() {
+    for features in [Features::empty(), Features::RING_PACKED] {
+        let mut rig = rig(features, 8);
+        let (bell, waker) = bell();
+        let sent = |request| match rig.disk.submit(request, &waker) {
+            Submitted::Sent(token) => token,
+            other => panic!("{other:?}"),
+        };
+        let tokens =
+            [sent(BlockRequest::Flush), sent(BlockRequest::Read { sector: 0, buffer: rig.buffer(1) })];
+        rig.player.put(7, 0, 1, 1);
+        rig.interrupt();
+        assert_eq!(bell.0.load(SeqCst), 2);
+        assert_eq!(rig.device.registers().status, Status::empty());
+        let fault = Error::Fault(Fault::UsedId { id: 7 });
+        for token in tokens {
+            assert_eq!(rig.disk.poll(token, &waker).unwrap().result, Err(fault));
+        }
+        match rig.disk.submit(BlockRequest::Flush, &waker) {
+            Submitted::Refused(outcome) => assert_eq!(outcome.result, Err(fault)),
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[test]
+fn the_buffers_of_a_device_that_cannot_be_reset_are_never_freed() {
+    let mut rig = rig(Features::empty(), 8);
+    let token = rig.submit(BlockRequest::Read { sector: 0, buffer: rig.buffer(1) });
+    rig.device.registers().is_stuck = true;
+    rig.player.put(7, 0, 1, 1);
+    rig.interrupt();
+    let outcome = rig.disk.poll(token, &bell().1).unwrap();
+    assert!(outcome.result.is_err() && outcome.buffer.is_none());
+    let Rig { hal, disk, .. } = rig;
+    drop(disk);
+    assert_eq!(hal.pieces(), 3, "ring, headers, buffer");
+}
+
+#[test]
+fn a_device_that_asks_for_a_reset_gets_it() {
+    let rig = rig(Features::empty(), 8);
+    let token = rig.submit(BlockRequest::Flush);
+    rig.device.registers().interrupt = Interrupt::CONFIG;
+    rig.device.registers().status |= Status::DEVICE_NEEDS_RESET;
+    rig.interrupt();
+    assert_eq!(rig.disk.poll(token, &bell().1).unwrap().result, Err(Error::Fault(Fault::NeedsReset)));
+}
+
+#[test]
+fn a_disk_may_grow() {
+    let rig = rig(Features::empty(), 8);
+    rig.device.registers().config[0] = 100;
+    rig.device.registers().interrupt = Interrupt::CONFIG;
+    rig.interrupt();
+    assert_eq!(rig.disk.info().sectors, 100);
+}
+
+#[test]
+fn no_memory_is_an_error_and_leaves_none_behind() {
+    for pieces in 0..3 {
+        let hal = FakeHal::default();
+        hal.fail_after(pieces);
+        let device = FakeDevice::new(DeviceId::BLOCK, Features::INDIRECT_DESC, 8, config());
+        let error = Block::probe(device.transport(), &hal).err();
+        assert!(matches!(error, Some(Error::NoDmaMemory { .. })), "{error:?}");
+        assert_eq!((hal.pieces(), device.registers().queue), (0, None));
+    }
+}
+
+proptest! {
+    /// Any configuration, of any length: refused or taken, never believed to be what no disk is.
+    #[test]
+    fn any_configuration_is_survived(config in vec(any::<u8>(), 0..70), features: u64) {
+        let hal = FakeHal::default();
+        let features = Features::from_bits_retain(features);
+        let device = FakeDevice::new(DeviceId::BLOCK, features, 8, config);
+        if let Ok(block) = Block::probe(device.transport(), &hal) {
+            let info = block.info();
+            prop_assert!(info.block_bytes.is_power_of_two() && info.max_bytes >= 512);
+        }
+        prop_assert_eq!(hal.pieces(), 0);
+    }
+
+    /// A device that scribbles over the ring, answers what it likes and interrupts when it likes: every request is
+    /// answered at most once, all are when the device was given up, and no memory is left in the end.
+    #[test]
+    fn a_hostile_device_costs_its_requests_and_nothing_else(
+        features in ring_features(),
+        steps in vec((0..6u8, any::<u16>(), any::<u32>()), 0..120),
+    ) {
+        let mut rig = rig(features, 8);
+        let (bell, waker) = bell();
+        let at = rig.player.at;
+        let ring_bytes = if features.contains(Features::RING_PACKED) { 8 * 16 + 8 } else { 8 * 16 + 22 + 70 };
+        let mut tokens = Vec::new();
+        for (step, which, value) in steps {
+            match step {
+                0 | 1 => {
+                    let buffer = rig.buffer(1);
+                    let request = BlockRequest::Read { sector: u64::from(value) % SECTORS, buffer };
+                    if let Submitted::Sent(token) = rig.disk.submit(request, &waker) {
+                        tokens.push(token);
+                    }
+                }
+                2 => rig.hal.set_u16(at.descriptors + u64::from(which) % (ring_bytes / 2) * 2, value as u16),
+                3 => rig.player.put(u32::from(which % 10), value % 700, 1, 1),
+                4 => rig.interrupt(),
+                _ if !tokens.is_empty() => {
+                    let token = tokens.remove(usize::from(which) % tokens.len());
+                    if value % 3 == 0 {
+                        rig.disk.forget(token);
+                    } else if let Err(token) = rig.disk.poll(token, &waker) {
+                        tokens.push(token);
+                    }
+                }
+                _ => {}
+            }
+        }
+        rig.interrupt();
+        if rig.disk.0.with(|block| block.fault()).is_some() {
+            for token in tokens.drain(..) {
+                prop_assert!(rig.disk.poll(token, &waker).is_ok(), "a request of a dead device is answered");
+            }
+        }
+        drop((tokens, bell));
+        let Rig { hal, disk, .. } = rig;
+        drop(disk);
+        prop_assert_eq!(hal.pieces(), 0);
+    }
+}
+
+/// A lock that a task holds is one that a handler may ask for: both sides need what is behind to be `Send`.
+#[test]
+fn a_disk_goes_to_any_task() {
+    fn check<T: Send + Sync + ?Sized>(_: &T) {}
+    let disk: Box<dyn BlockDevice> = Box::new(Shared(StdLock(Mutex::new({
+        let hal = FakeHal::default();
+        let device = FakeDevice::new(DeviceId::BLOCK, Features::empty(), 8, config());
+        Block::probe(device.transport(), &hal).unwrap()
+    }))));
+    check(&*disk);
+}

@@ -1,0 +1,126 @@
+//! Rewrites the first disk, block by block, many at a time; the host looks at the image afterwards. Then fills two
+//! buffers from the entropy source, if there is one. Status 0 if nothing failed.
+#![no_std]
+#![no_main]
+#![forbid(unsafe_code)]
+
+extern crate alloc;
+
+use alloc::{format, string::String, vec::Vec};
+
+use drivers::class::{BlockRequest, Outcome, SECTOR_BYTES};
+use drivers::dma::DmaBuffer;
+use kernel::devices::{self, block::Disk};
+
+kernel::app!(main);
+
+/// Bytes that are read, changed and written at a time.
+const BLOCK_BYTES: usize = 4096;
+const SECTORS: u64 = (BLOCK_BYTES / SECTOR_BYTES) as u64;
+/// Blocks that are worked on at the same time, if the command line does not say.
+const DEPTH: u64 = 32;
+
+async fn main() -> Result<(), String> {
+    let disk = devices::block::disks().into_iter().next().ok_or("no disk")?;
+    let info = disk.info();
+    kernel::println!("disk: {} sectors, name {:?}", info.sectors, name(&disk).await?);
+    refuses_what_cannot_be(&disk).await?;
+    if !info.read_only {
+        rewrite(&disk).await?;
+        if info.max_write_zeroes_sectors > 0 {
+            let sector = info.sectors - SECTORS;
+            let request = BlockRequest::WriteZeroes { sector, count: SECTORS as u32, may_unmap: true };
+            done(disk.request(request).await, "write zeroes")?;
+            kernel::println!("disk: zeroes written");
+        }
+        if info.needs_flush {
+            done(disk.flush().await, "flush")?;
+        }
+    }
+    let read = disk.read(0, buffer()?).await;
+    done(read, "read")?;
+    let counts = disk.counts();
+    kernel::println!(
+        "disk: {} requests, {} notifications, {} interrupts",
+        counts.requests,
+        counts.notifications,
+        counts.interrupts
+    );
+    random_bytes().await
+}
+
+/// Changes every byte of the disk; what block `n` is changed by depends on `n`.
+async fn rewrite(disk: &Disk) -> Result<(), String> {
+    let blocks = disk.info().sectors / SECTORS;
+    let depth =
+        kernel::app::args().find(|(key, _)| *key == "depth").and_then(|(_, value)| value.parse().ok());
+    let depth = depth.unwrap_or(DEPTH);
+    let workers = (0..depth).map(|first| {
+        let disk = disk.clone();
+        kernel::task::spawn(async move {
+            let mut buffer = buffer()?;
+            for block in (first..blocks).step_by(depth as usize) {
+                let sector = block * SECTORS;
+                buffer = done(disk.read(sector, buffer).await, "read")?;
+                let change = (block as u8).wrapping_mul(31).wrapping_add(17);
+                buffer.bytes_mut().iter_mut().for_each(|byte| *byte ^= change);
+                buffer = done(disk.write(sector, buffer).await, "write")?;
+            }
+            Ok::<(), String>(())
+        })
+    });
+    for worker in workers.collect::<Vec<_>>() {
+        worker.await?;
+    }
+    Ok(())
+}
+
+/// Requests that the driver must not pass on.
+async fn refuses_what_cannot_be(disk: &Disk) -> Result<(), String> {
+    let end = disk.info().sectors;
+    for sector in [end, end - 1, u64::MAX - 1] {
+        if disk.read(sector, buffer()?).await.result.is_ok() {
+            return Err(format!("sector {sector} of {end} was read"));
+        }
+    }
+    if disk.info().read_only && disk.write(0, buffer()?).await.result.is_ok() {
+        return Err("a read-only disk was written".into());
+    }
+    Ok(())
+}
+
+async fn name(disk: &Disk) -> Result<String, String> {
+    let buffer = done(disk.request(BlockRequest::GetId { buffer: buffer()? }).await, "get id")?;
+    let bytes = &buffer.bytes()[..20];
+    let end = bytes.iter().position(|&byte| byte == 0).unwrap_or(bytes.len());
+    Ok(String::from_utf8_lossy(&bytes[..end]).into_owned())
+}
+
+async fn random_bytes() -> Result<(), String> {
+    let Some(source) = devices::entropy::sources().into_iter().next() else { return Ok(()) };
+    let mut pieces = Vec::new();
+    for _ in 0..2 {
+        let outcome = source.read(buffer()?).await;
+        let len = *outcome.result.as_ref().map_err(|error| format!("entropy: {error}"))?;
+        pieces.push(done(outcome, "entropy")?.bytes()[..len.min(64)].to_vec());
+    }
+    let is_random = pieces[0] != pieces[1] && pieces.iter().all(|piece| piece.iter().any(|&byte| byte != 0));
+    if !is_random {
+        return Err("the entropy source repeats itself".into());
+    }
+    kernel::println!("entropy: two pieces of {} bytes differ", pieces[0].len());
+    Ok(())
+}
+
+fn buffer() -> Result<DmaBuffer, String> {
+    devices::buffer(BLOCK_BYTES).map_err(|error| format!("{error}"))
+}
+
+/// The buffer of a request that succeeded; an empty one if it had none.
+fn done(outcome: Outcome, what: &str) -> Result<DmaBuffer, String> {
+    outcome.result.map_err(|error| format!("{what}: {error}"))?;
+    match outcome.buffer {
+        Some(buffer) => Ok(buffer),
+        None => devices::buffer(1).map_err(|error| format!("{error}")),
+    }
+}
