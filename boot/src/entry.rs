@@ -3,8 +3,9 @@
 //! [`entry!`](crate::entry) names. Neighbours: `pvh`, `multiboot2`, `bootloader` read; `image` tells extents.
 
 use crate::image::{self, STACK_BYTES};
+use crate::memory_map::PAGE_SIZE;
 use crate::physical::PhysicalMemory;
-use crate::{DIRECT_MAP, Info, KERNEL_VMA, bootloader, multiboot2, pvh};
+use crate::{DIRECT_MAP, Info, KERNEL_VMA, bootloader, multiboot2, pvh, xen_pv};
 use bootloader_api::{BootInfo, BootloaderConfig};
 use core::arch::{asm, global_asm};
 use core::ops::Range;
@@ -33,6 +34,7 @@ global_asm!(
     enter_pvh = sym enter_pvh,
     enter_multiboot2 = sym enter_multiboot2,
     enter_bootloader = sym enter_bootloader,
+    enter_xen_pv = sym enter_xen_pv,
     options(att_syntax)
 );
 
@@ -64,6 +66,13 @@ extern "sysv64" fn enter_bootloader(boot_info: &'static mut BootInfo) -> ! {
     let end = boot_info.memory_regions.iter().map(|region| region.end).fold(MAPPED_BYTES, u64::max);
     let memory = DirectMap { end: end.min(DIRECT_MAP_BYTES), image: 0..0 };
     KERNEL_MAIN(bootloader::read(&memory, read_cr3(), boot_info))
+}
+
+extern "sysv64" fn enter_xen_pv(start_info: u64) -> ! {
+    let page: *const u8 = core::ptr::with_exposed_provenance(start_info as usize);
+    // SAFETY: Xen maps the structure at the address that it leaves in RSI, on a page of its own, and writes it no more.
+    let page = unsafe { core::slice::from_raw_parts(page, PAGE_SIZE as usize) };
+    KERNEL_MAIN(xen_pv::read(page, start_info, &image::physical()))
 }
 
 /// Physical memory as the entry code or the loader mapped it at [`DIRECT_MAP`].

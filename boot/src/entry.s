@@ -134,7 +134,7 @@ _start:
     mov %edx, {entry_tsc} + 4(%rip)
     lea {enter_bootloader}(%rip), %rax
 
-# All ways meet: RAX = Rust function, RDI and RSI = its arguments; the stack is still nobody's.
+# All other ways meet: RAX = Rust function, RDI and RSI = its arguments; the stack is still nobody's.
 enter:
     lea boot_stack_top(%rip), %rsp
     xor %ebp, %ebp                      # the end of every backtrace
@@ -166,6 +166,19 @@ enter:
     inc %ecx
     wrmsr
     call *%r8
+    ud2
+
+# Xen PV (Xen public/xen.h, "Domain start-up"): ring 3, Xen's page tables, RSI = start_info. Nothing privileged.
+    .globl xen_pv_start
+xen_pv_start:
+    cld
+    rdtsc
+    mov %eax, {entry_tsc}(%rip)
+    mov %edx, {entry_tsc} + 4(%rip)
+    lea boot_stack_top(%rip), %rsp
+    xor %ebp, %ebp                      # the end of every backtrace
+    mov %rsi, %rdi
+    call {enter_xen_pv}
     ud2
 
 # The selectors of the GDT that the kernel will load.

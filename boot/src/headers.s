@@ -1,7 +1,7 @@
 # What loaders and the host tool look for in the file.
 
-# ELF notes, by which QEMU and Xen find their entry (Xen public/elfnote.h). Only what is true today: no Xen PV
-# entry is claimed, so Xen refuses the image as a PV guest with a clear message.
+# ELF notes, by which QEMU and Xen find their entry (Xen public/elfnote.h). There is no HYPERCALL_PAGE: the guest
+# makes its hypercalls by the instruction itself.
 
     .macro xen_note type, descriptor:vararg
     .balign 4
@@ -14,6 +14,12 @@
     .section .note.Xen, "a", @note
     xen_note 18, .quad pvh_start32 - {vma}      # XEN_ELFNOTE_PHYS32_ENTRY: 8 bytes, QEMU reads a size_t
     xen_note 6, .asciz "Pliant"                 # XEN_ELFNOTE_GUEST_OS
+    xen_note 8, .asciz "generic"                # XEN_ELFNOTE_LOADER
+    xen_note 5, .asciz "xen-3.0"                # XEN_ELFNOTE_XEN_VERSION: the interface, since 2005
+    xen_note 3, .quad {vma}                     # XEN_ELFNOTE_VIRT_BASE: where physical address 0 is mapped
+    xen_note 4, .quad 0                         # XEN_ELFNOTE_PADDR_OFFSET: p_paddr is physical
+    xen_note 1, .quad xen_pv_start              # XEN_ELFNOTE_ENTRY, before e_entry
+    xen_note 17, .long 0x82f                    # XEN_ELFNOTE_SUPPORTED_FEATURES: with bit 11, dom0
 
 # Multiboot2 header (Multiboot2 Specification 2.0 section 3.1): in the first 32 KiB of the file, 8-aligned.
     .section .boot.header, "a", @progbits

@@ -17,6 +17,8 @@ pub enum Protocol {
     Multiboot2,
     /// PVH direct boot (Xen `docs/misc/pvh.pandoc`, `public/arch-x86/hvm/start_info.h`).
     Pvh,
+    /// A PV guest of Xen (Xen `public/xen.h`).
+    XenPv,
 }
 
 impl core::fmt::Display for Protocol {
@@ -25,6 +27,7 @@ impl core::fmt::Display for Protocol {
             Self::Bootloader => "the bootloader crate's protocol",
             Self::Multiboot2 => "Multiboot2",
             Self::Pvh => "PVH",
+            Self::XenPv => "Xen PV",
         })
     }
 }
@@ -55,6 +58,15 @@ pub struct Module {
     pub len_bytes: u64,
 }
 
+/// What Xen gives a PV guest, for who makes hypercalls.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct XenPv {
+    /// The address at which `struct start_info` is mapped.
+    pub start_info: u64,
+    /// Physical addresses set aside for the tables of a direct map of all memory; `Image` in the memory map.
+    pub spare: core::ops::Range<u64>,
+}
+
 /// Modules kept at most; later ones are dropped with a message.
 pub const MAX_MODULES: usize = 8;
 /// Problems kept at most.
@@ -78,6 +90,8 @@ pub struct Info {
     pub modules: heapless::Vec<Module, MAX_MODULES>,
     /// The framebuffer, if the loader set one up.
     pub framebuffer: Option<Framebuffer>,
+    /// What only a PV guest of Xen has.
+    pub xen_pv: Option<XenPv>,
     /// What was refused or repaired while reading the loader's data, to be logged once there is a log.
     pub problems: heapless::Vec<Problem, MAX_PROBLEMS>,
 }
@@ -93,6 +107,22 @@ impl Info {
         if self.memory.usable_bytes() == 0 { Err(Problem::NoUsableMemory) } else { Ok(()) }
     }
 
+    /// The physical address behind `virt`, an address of the image; `None` where the loader scattered the image.
+    pub fn image_physical(&self, virt: u64) -> Option<u64> {
+        let physical = virt.checked_sub(crate::KERNEL_VMA)?;
+        // All others load the image in one piece, and their readers reserve it at that place.
+        let in_one_piece = self.protocol != Protocol::Bootloader;
+        (in_one_piece && self.memory.kind_at(physical) == Some(RegionKind::Image)).then_some(physical)
+    }
+
+    /// Adds a region that the hypervisor tells of, where the loader gave no memory map; `kind` is a number of
+    /// `e820`. What is in use already stays so.
+    pub fn add_memory(&mut self, start: u64, len_bytes: u64, kind: u32) {
+        let result = self.memory.insert(start, len_bytes, crate::e820::kind(kind));
+        self.note(result);
+        self.problems.retain(|problem| *problem != Problem::NoMemoryMap);
+    }
+
     /// An empty one, to be filled.
     pub(crate) fn new(protocol: Protocol) -> Self {
         Self {
@@ -103,6 +133,7 @@ impl Info {
             memory: MemoryMap::new(),
             modules: heapless::Vec::new(),
             framebuffer: None,
+            xen_pv: None,
             problems: heapless::Vec::new(),
         }
     }

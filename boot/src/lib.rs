@@ -1,6 +1,6 @@
 //! How control arrives: every way into the image ends in one plain [`Info`], handed to the kernel.
 //!
-//! The bootloader crate (BIOS, UEFI), Multiboot2 (GRUB) and PVH (QEMU `-kernel`, Xen) enter one and the same
+//! The bootloader crate (BIOS, UEFI), Multiboot2 (GRUB), PVH (QEMU `-kernel`, Xen) and Xen PV enter one and the same
 //! ELF file, which `link.ld` lays out. The entry code brings the CPU into one state, whatever the way in; a reader
 //! per protocol then turns the loader's data, which is trusted in nothing, into owned values.
 //! `docs/boot.md` tells the whole story.
@@ -19,10 +19,11 @@ pub mod page_walk;
 pub mod physical;
 pub mod problem;
 pub mod pvh;
+pub mod xen_pv;
 
 pub use cmdline::CommandLine;
 pub use image::{entry_tsc, image, stack};
-pub use info::{Framebuffer, Info, Module, Protocol};
+pub use info::{Framebuffer, Info, Module, Protocol, XenPv};
 pub use memory_map::{MemoryMap, Region, RegionKind};
 pub use problem::Problem;
 

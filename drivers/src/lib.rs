@@ -12,6 +12,7 @@
 //! | [`rtc`] | CMOS real-time clock |
 //! | [`pci`] | the bus: enumeration, BARs, capabilities, MSI-X |
 //! | [`virtio`] | block devices and entropy sources of a hypervisor |
+//! | [`xen`] | what Xen's domains share: console, xenstore, and the bus of devices that other domains serve |
 //!
 //! Each is missing on some machine: `probe` says so in an [`Error`] after a bounded number of accesses, and never
 //! waits for an answer that does not come.
@@ -31,6 +32,7 @@ pub mod keyboard;
 pub mod rtc;
 pub mod serial;
 pub mod text;
+pub mod xen;
 
 mod error;
 #[cfg(test)]

@@ -2,34 +2,64 @@
 //! Neighbours: `pv_ops` (does all of it), `mm::text` (lets it write the code).
 #![forbid(unsafe_code)]
 
-use core::fmt;
+use core::{fmt, ptr::NonNull};
 
 use pv_ops::{
-    Report,
+    Environment, Report,
+    backend::Services,
     detect::{self, Detection, Hypervisors},
-    native,
 };
 
-use crate::{mm, sync::OnceCell};
+use crate::{
+    mm::{self, Caching, layout, map},
+    sync::OnceCell,
+};
 
 static DETECTION: OnceCell<Detection> = OnceCell::uninit();
 
 /// Finds out what runs this guest and installs a backend's operations. Nothing may come before: not even the
-/// console can be written to without them.
-pub fn install(cmdline: &boot::CommandLine) {
-    let detection = detect::detect(&native::cpu::cpuid, cmdline.get("pv"));
+/// console can be written to without them. A memory map that the loader did not give is asked of the hypervisor.
+pub fn install(info: &mut boot::Info) {
+    let xen_start_info = info.xen_pv.as_ref().map(|xen| xen.start_info);
+    let environment = Environment {
+        cpuid: detect::reader(xen_start_info),
+        image_physical: &|virt| info.image_physical(virt),
+        entry_map: layout::direct_map(0)..layout::direct_map(layout::ENTRY_MAP_LEN_BYTES),
+        xen_start_info,
+        spare: info.xen_pv.as_ref().map_or(0..0, |xen| xen.spare.clone()),
+        entry_tsc: boot::entry_tsc(),
+    };
+    let detection = detect::detect(&environment, info.cmdline.get("pv"));
     DETECTION.init_once(|| detection);
     // It fails only once call sites are patched, which comes after.
-    let _ = pv_ops::install(detection.backend);
-    native::time::start_at(boot::entry_tsc());
+    let _ = pv_ops::install(detection.backend, &environment);
+    if info.memory.usable_bytes() == 0 {
+        (services().memory_map)(&mut |region| info.add_memory(region.start, region.len_bytes, region.kind));
+    }
+}
+
+/// What the hypervisor can tell besides its operations.
+///
+/// # Panics
+/// Before [`install`].
+pub fn services() -> Services {
+    detection().backend.services
+}
+
+/// Maps anew what the backend shares with its host: the kernel's own page tables are in force now.
+pub fn map_pages() {
+    (services().map_pages)(&|physical| {
+        let pages = map::device(physical, layout::PAGE_SIZE, Caching::WriteBack);
+        pages.map(NonNull::as_ptr).map(<*mut _>::cast).ok()
+    });
 }
 
 /// Patches the call sites for the installed backend, and tells what was found and done.
 ///
 /// # Panics
 /// When a site cannot be patched: the image is not what the compiler made.
-pub fn patch() {
-    let report = mm::text::patch();
+pub fn patch(info: &boot::Info) {
+    let report = mm::text::patch(info);
     let detection = detection();
     if let Some(error) = detection.refused {
         log::warn!("{error}");

@@ -12,11 +12,11 @@ boot::entry!(kernel_main);
 const STACK_BYTES: u64 = 128 << 10;
 
 /// From the way in to the kernel's own memory, on the stack of the entry code.
-fn kernel_main(info: boot::Info) -> ! {
-    hypervisor::install(&info.cmdline);
+fn kernel_main(mut info: boot::Info) -> ! {
+    hypervisor::install(&mut info);
     log::init(&info.cmdline);
     console::init(&info.cmdline);
-    hypervisor::patch();
+    hypervisor::patch(&info);
     check(&info);
     cpu::init();
     irq::exceptions::init();
@@ -29,7 +29,7 @@ fn kernel_main(info: boot::Info) -> ! {
 
 /// From interrupts to the app, on the kernel's own stack.
 fn run(info: boot::Info) -> ! {
-    irq::init(info.rsdp);
+    irq::init(&info);
     time::init();
     devices::probe(&info);
     mm::reclaim_loader_memory();

@@ -13,6 +13,13 @@ pub(crate) struct PseudoDescriptor {
     pub base: u64,
 }
 
+impl PseudoDescriptor {
+    /// Base and limit.
+    pub(crate) fn parts(self) -> (u64, u16) {
+        (self.base, self.limit)
+    }
+}
+
 /// Loads GDTR. The segment registers keep their descriptors until they are loaded anew.
 ///
 /// # Safety

@@ -6,15 +6,16 @@
 //! §2.4). All of the range is read, since the best interface need not be the first.
 
 use crate::{
-    backend::Backend,
+    backend::{Backend, Environment},
     native,
     signature::{Signature, Vendor},
+    xen,
 };
 use core::arch::x86_64::CpuidResult;
 use raw_cpuid::{CpuId, CpuIdResult};
 
 /// Every backend of this build, best first; the last serves always.
-pub static BACKENDS: &[&Backend] = &[&native::BACKEND];
+pub static BACKENDS: &[&Backend] = &[&xen::pv::BACKEND, &xen::hvm::BACKEND, &native::BACKEND];
 
 /// Reads CPUID: leaf, subleaf.
 pub type Reader<'a> = &'a dyn Fn(u32, u32) -> CpuidResult;
@@ -110,6 +111,14 @@ fn announcement(read: Reader<'_>, base: u32) -> Option<Found> {
     (found.vendor().is_some() || plausible).then_some(found)
 }
 
+/// Who reads CPUID: the instruction, or, where Xen's PV loader entered, Xen in its place.
+pub fn reader(xen_start_info: Option<u64>) -> Reader<'static> {
+    match xen_start_info {
+        Some(_) => &xen::pv::cpu::cpuid,
+        None => &native::cpu::cpuid,
+    }
+}
+
 /// What was found and chosen.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Detection {
@@ -125,8 +134,11 @@ pub struct Detection {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum OverrideError {
     /// A backend that this project knows of, but this build has not.
-    #[error("pv={0}: no such backend in this build, it has: native")]
+    #[error("pv={0}: no such backend in this build, it has: native, xen")]
     NotInThisBuild(&'static str),
+    /// A backend that cannot serve here: its hypervisor is not there, or another one leaves no choice.
+    #[error("pv={0}: cannot serve here")]
+    NotHere(&'static str),
     /// A name that means nothing.
     #[error("pv=: unknown name, expected native, kvm or xen")]
     Unknown,
@@ -137,25 +149,28 @@ const NAMES: [&str; 3] = ["native", "kvm", "xen"];
 
 /// Finds out what runs this guest and chooses the backend: the one named by `pv` (the command line's `pv=`), else
 /// the first whose hypervisor is there. Never fails: native serves always.
-pub fn detect(read: Reader<'_>, pv: Option<&str>) -> Detection {
-    let hypervisors = Hypervisors::scan(read);
-    let (forced, refused) = match pv.map(forced) {
+pub fn detect(environment: &Environment<'_>, pv: Option<&str>) -> Detection {
+    let hypervisors = Hypervisors::scan(environment.cpuid);
+    let serves = |backend: &&&'static Backend| (backend.detect)(&hypervisors, environment);
+    let (forced, refused) = match pv.map(|name| forced(name, &serves)) {
         Some(Ok(backend)) => (Some(backend), None),
         Some(Err(error)) => (None, Some(error)),
         None => (None, None),
     };
-    let backend = forced
-        .or_else(|| BACKENDS.iter().copied().find(|backend| (backend.detect)(&hypervisors, read)))
-        .unwrap_or(&native::BACKEND);
+    let backend = forced.or_else(|| BACKENDS.iter().find(serves).copied()).unwrap_or(&native::BACKEND);
     Detection { hypervisors, backend, refused }
 }
 
-fn forced(name: &str) -> Result<&'static Backend, OverrideError> {
-    if let Some(backend) = BACKENDS.iter().find(|backend| backend.name == name) {
-        return Ok(backend);
+/// The backend of this name, or the first that serves of the family `xen`: `xen-pvh` and others.
+fn forced(
+    name: &str,
+    serves: &dyn Fn(&&&'static Backend) -> bool,
+) -> Result<&'static Backend, OverrideError> {
+    let known = NAMES.iter().find(|known| **known == name).ok_or(OverrideError::Unknown)?;
+    let mut family =
+        BACKENDS.iter().filter(|backend| backend.name.split('-').next() == Some(known)).peekable();
+    if family.peek().is_none() {
+        return Err(OverrideError::NotInThisBuild(known));
     }
-    match NAMES.iter().find(|known| **known == name) {
-        Some(known) => Err(OverrideError::NotInThisBuild(known)),
-        None => Err(OverrideError::Unknown),
-    }
+    family.find(serves).copied().ok_or(OverrideError::NotHere(known))
 }

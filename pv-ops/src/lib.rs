@@ -12,12 +12,12 @@
 //!    call of the backend's code.
 //!
 //! ```text
-//! before   ff 15 xx xx xx xx    call [rip + pv_ops_table + 8]
-//! after    fa 0f 1f 44 00 00    cli; nop
+//! before   ff 15 xx xx xx xx 90 90    call [rip + pv_ops_table + 8]; nop; nop
+//! after    fa 0f 1f 80 00 00 00 00    cli; nop
 //! ```
 //!
 //! Interrupt handlers, page tables and devices of the kernel call `pv_ops::irq_disable()` and the like and know no
-//! hypervisor. This build has one backend, [`native`].
+//! hypervisor. The backends of this build: [`native`] and [`xen`].
 #![no_std]
 
 #[cfg(test)]
@@ -46,8 +46,9 @@ pub mod scale;
 pub mod signature;
 pub mod sites;
 pub mod table;
+pub mod xen;
 
-pub use backend::Backend;
+pub use backend::{Backend, Environment};
 pub use console::console_write;
 pub use descriptor::{load_gdt, load_idt};
 pub use ops::*;

@@ -4,7 +4,7 @@
 //! `clobbers`); `pure` moreover depend on their argument alone; `call` sites are ordinary function calls; a `jump` does
 //! not come back. Every class changes the arithmetic flags.
 //!
-//! Each op says what it does, then how: natively, and under KVM and Xen, whose backends are not part of this build
+//! Each op says what it does, then how: natively, under Xen, and under KVM, whose backend is not part of this build
 //! yet. "SDM" is Intel's Software Developer's Manual; `*.h` are Xen's public headers (`xen/include/public`), `*.rst`
 //! Linux's `Documentation/virt/kvm/x86`.
 //! Neighbours: `table` (what the macro makes of this), `native` (the bodies), `docs/pv-ops.md` (the same as a table).
@@ -127,6 +127,14 @@ pv_ops! {
         /// Native: `lgdt [rdi]` (SDM vol. 2A, LGDT). KVM: native. Xen PV: `HYPERVISOR_set_gdt` with the table's
         /// frames (xen.h).
         keep pub(crate) unsafe fn load_gdt(descriptor: *const PseudoDescriptor => "rdi");
+
+        /// Lets CS and SS, DS, ES take these selectors of the table that [`load_gdt`](crate::load_gdt) loaded.
+        /// Native: moves and a far return (SDM vol. 3A §3.4.3). KVM: native. Xen PV: nothing, Xen's own flat segments
+        /// serve.
+        ///
+        /// # Safety
+        /// They are flat segments of 64-bit code and of data, for this privilege level.
+        call pub unsafe fn load_segments(code: u16 => "rdi", data: u16 => "rsi");
 
         /// Loads IDTR from a pseudo-descriptor; [`load_idt`](crate::load_idt) makes one.
         /// Native: `lidt [rdi]` (SDM vol. 2A, LIDT). KVM: native. Xen PV: `HYPERVISOR_set_trap_table` with what the

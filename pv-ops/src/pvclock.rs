@@ -77,6 +77,20 @@ pub struct Restless;
 pub const ATTEMPTS: u32 = 1_000_000;
 
 impl TimeInfo {
+    /// All zeroes: a clock that the host has not written yet.
+    pub const fn new() -> Self {
+        Self {
+            version: AtomicU32::new(0),
+            _pad0: AtomicU32::new(0),
+            tsc_timestamp: AtomicU64::new(0),
+            system_time: AtomicU64::new(0),
+            tsc_to_system_mul: AtomicU32::new(0),
+            tsc_shift: AtomicU8::new(0),
+            flags: AtomicU8::new(0),
+            _pad: [const { AtomicU8::new(0) }; 2],
+        }
+    }
+
     /// A consistent copy, with what `inside` gave while it was valid: the TSC is to be read there, so that a host
     /// that moves the guest to another counter in between is noticed.
     pub fn read<T>(&self, inside: impl Fn() -> T) -> Result<(Snapshot, T), Restless> {
@@ -101,6 +115,11 @@ impl TimeInfo {
 }
 
 impl WallClock {
+    /// All zeroes: the host has not written it yet.
+    pub const fn new() -> Self {
+        Self { version: AtomicU32::new(0), sec: AtomicU32::new(0), nsec: AtomicU32::new(0) }
+    }
+
     /// Unix time at the guest's boot in nanoseconds.
     pub fn read_boot_unix_ns(&self) -> Result<u64, Restless> {
         consistent(&self.version, || {
@@ -112,8 +131,20 @@ impl WallClock {
 
 impl Snapshot {
     /// Nanoseconds since boot when the TSC is `tsc`; a TSC before the snapshot counts as the snapshot.
+    ///
+    /// Before and after are by the difference as a signed number: a host that sets a guest's TSC to 0 gives it
+    /// snapshots from before then, with a TSC below 0.
     pub fn at(&self, tsc: u64) -> u64 {
-        self.system_time_ns.saturating_add(self.scale.apply(tsc.saturating_sub(self.tsc_timestamp)))
+        let elapsed = tsc.wrapping_sub(self.tsc_timestamp);
+        let elapsed = if elapsed > i64::MAX as u64 { 0 } else { elapsed };
+        self.system_time_ns.saturating_add(self.scale.apply(elapsed))
+    }
+
+    /// Nanoseconds since boot when the TSC was `tsc`, which may lie before the snapshot.
+    pub fn at_or_before(&self, tsc: u64) -> u64 {
+        let before = self.tsc_timestamp.wrapping_sub(tsc);
+        let before = if before > i64::MAX as u64 { 0 } else { before };
+        self.at(tsc).saturating_sub(self.scale.apply(before))
     }
 
     /// The TSC's frequency in hertz; none if the host gave no scale.

@@ -6,7 +6,10 @@
 //! are one value, so that a backend which overrides an op cannot inherit another's bytes for it by oversight.
 //! `TABLE` is what runs: the code addresses of the installed backend, alone in the section `.data.pv_table`.
 
-use crate::{backend::Backend, detect::BACKENDS};
+use crate::{
+    backend::{Backend, Environment},
+    detect::BACKENDS,
+};
 use core::{
     cell::UnsafeCell,
     marker::PhantomData,
@@ -247,11 +250,11 @@ pub fn page() -> (usize, usize) {
 
 /// Fills the table with the backend's ops, after its own set-up. From here on every op works.
 /// For the boot CPU, before the others start; another backend may follow until the sites are patched.
-pub fn install(backend: &'static Backend) -> Result<(), InstallError> {
+pub fn install(backend: &'static Backend, environment: &Environment<'_>) -> Result<(), InstallError> {
     if let (Stage::Patched, Some(installed)) = (stage(), installed()) {
         return Err(InstallError::AlreadyPatched(installed.name));
     }
-    let bodies = (backend.setup)().bodies();
+    let bodies = (backend.setup)(environment).bodies();
     // SAFETY: one CPU runs (see above) and no reference to the slots outlives its function: `installed` and
     // `body` copy what they read.
     let slots = unsafe { &mut *TABLE.slots.get() };

@@ -85,33 +85,10 @@ pub(super) fn load(cpu: &'static PerCpu) {
     // 1. The table is in a static `PerCpu` and stays valid; only the CPU writes to it from now on.
     // 2. It holds the kernel's flat segments at the selectors that are loaded below.
     unsafe { pv_ops::load_gdt(place.cast::<u64>(), (size_of::<[u64; ENTRIES]>() - 1) as u16) };
-    reload_segments();
+    // SAFETY: flat segments of the table just loaded, for ring 0.
+    unsafe { pv_ops::load_segments(KERNEL_CODE, KERNEL_DATA) };
     // SAFETY: the descriptor at this selector is the available 64-bit TSS written above.
     unsafe { pv_ops::load_tr(TASK_STATE) };
-}
-
-/// Lets the segment registers take what the new table says.
-fn reload_segments() {
-    // SAFETY:
-    // 1. The selectors are those of flat segments in the table just loaded: no address changes its meaning.
-    // 2. The far return goes to the next instruction; the stack is as before. FS and GS are not touched, so
-    //    that GS keeps its base.
-    unsafe {
-        asm!(
-            "mov ds, {data:x}",
-            "mov es, {data:x}",
-            "mov ss, {data:x}",
-            "push {code}",
-            "lea {scratch}, [rip + 2f]",
-            "push {scratch}",
-            "retfq",
-            "2:",
-            data = in(reg) u64::from(KERNEL_DATA),
-            code = in(reg) u64::from(KERNEL_CODE),
-            scratch = out(reg) _,
-            options(preserves_flags)
-        );
-    }
 }
 
 /// The code segment that the CPU runs with.

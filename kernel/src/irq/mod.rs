@@ -2,12 +2,14 @@
 //! of interrupt.
 //!
 //! [`register`] is what a driver calls; [`init`] sets all of it up. Who sends, who ends and who masks are
-//! pv-ops or stand behind [`controller::Controller`], so that another hypervisor's events take the same road.
+//! pv-ops or stand behind [`controller::Controller`]. A hypervisor's events come by one vector of the same road
+//! ([`event_channel`]).
 
 pub mod apic;
 pub mod controller;
 pub mod dispatch;
 pub mod entry;
+pub mod event_channel;
 pub mod exceptions;
 mod idt;
 pub mod ioapic;
@@ -90,12 +92,13 @@ struct Routes {
 
 static ROUTES: IrqMutex<Routes> = IrqMutex::new(Routes { controllers: Vec::new(), lines: Vec::new() });
 
-/// Brings interrupts up, all lines masked, and enables them on this CPU. `rsdp` is what the loader told of ACPI.
-pub fn init(rsdp: Option<u64>) {
+/// Brings interrupts up, all lines masked, and enables them on this CPU.
+pub fn init(info: &boot::Info) {
     exceptions::init_stacks();
-    let tables = acpi::init(&PhysicalMemory, rsdp);
+    let tables = acpi::init(&PhysicalMemory, info.rsdp);
     let madt = tables.madt.as_ref();
     pic::disable();
+    event_channel::init(info.cmdline.get("xen.events"));
     match apic::init(madt) {
         Ok(apic) => {
             dispatch::handle(vectors::APIC_ERROR, "APIC error", || {
@@ -107,6 +110,7 @@ pub fn init(rsdp: Option<u64>) {
             let count = routes.controllers.len();
             log::info!("{} {}, {lines} lines on {count} I/O APIC{}", apic.mode(), apic.id(), plural(count));
         }
+        Err(error) if event_channel::is_up() => log::debug!("local APIC: {error}"),
         Err(error) => log::error!("local APIC: {error}: no device interrupts and no timer; apps must poll"),
     }
     pv_ops::irq_enable();

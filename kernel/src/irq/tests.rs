@@ -114,6 +114,9 @@ kernel_test! {
 
 kernel_test! {
     fn the_cpu_runs_on_the_kernels_segments() {
+        if gdt::code_selector() & 3 != 0 {
+            crate::skip!("the kernel runs in ring 3, on its hypervisor's segments");
+        }
         assert_eq!(gdt::code_selector() & !3, gdt::KERNEL_CODE);
     }
 }

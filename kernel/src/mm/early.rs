@@ -18,10 +18,12 @@ use super::{
     registers,
     tables::{self, Live},
 };
-use crate::sync::IrqMutex;
+use crate::{hypervisor, sync::IrqMutex};
 
 /// Bits of CR3 that are the root table's address.
 const CR3_ADDRESS: u64 = 0x000f_ffff_ffff_f000;
+/// The part of the address space in which the entry maps the image.
+const IMAGE_WINDOW_BYTES: u64 = 1 << 30;
 /// Ranges of loader memory that are remembered; the rest is never reclaimed.
 const MAX_LOADER_RANGES: usize = 32;
 
@@ -80,13 +82,17 @@ pub(super) fn take_over(info: &Info) -> Result<Report, Refused> {
     }
 
     let free_before = frame::statistics().free;
-    let tables = build(memory, &plan, &pieces).map_err(|_| Refused::NotEnough { usable_kib })?;
+    let adopted = hypervisor::services().keeps_entry_tables;
+    let make = if adopted { adopt(&pieces) } else { build(memory, &plan, &pieces) };
+    let tables = make.map_err(|_| Refused::NotEnough { usable_kib })?;
     let table_bytes = (free_before - frame::statistics().free) * PAGE_SIZE;
     let largest = tables.format().largest;
-    // SAFETY:
-    // 1. The tree maps the image, the boot stack in it included, at the same addresses and to the same frames.
-    // 2. It maps all RAM at the addresses of the direct map that were used so far.
-    unsafe { pv_ops::write_cr3(tables.root()) };
+    if !adopted {
+        // SAFETY:
+        // 1. The tree maps the image, the boot stack in it included, at the same addresses and to the same frames.
+        // 2. It maps all RAM at the addresses of the direct map that were used so far.
+        unsafe { pv_ops::write_cr3(tables.root()) };
+    }
     tables::install(tables);
 
     for range in usable() {
@@ -147,6 +153,36 @@ fn build(memory: &boot::MemoryMap, plan: &Plan, pieces: &[Piece]) -> Result<Page
             protect_alias(&mut tables, phys)?;
         }
     }
+    Ok(tables)
+}
+
+/// Makes the entry's own tables, which map all RAM in the direct map already, the kernel's: the image gets its
+/// protection under all its addresses, and what else is mapped in its window may only be read.
+fn adopt(pieces: &[Piece]) -> Result<PageTable<Live>, MapError> {
+    let mut tables =
+        PageTable::existing(pv_ops::read_cr3() & CR3_ADDRESS, registers::format(), Live::default());
+    let mut next = layout::IMAGE;
+    for Piece { virt, phys, protection } in pieces {
+        let len_bytes = phys.end - phys.start;
+        if next < *virt {
+            tables.protect(next, virt - next, Protection::ReadOnly)?;
+        }
+        tables.protect(*virt, len_bytes, *protection)?;
+        if *protection != Protection::ReadWrite {
+            protect_alias(&mut tables, phys)?;
+        }
+        next = virt + len_bytes;
+    }
+    let mut end = next;
+    tables.visit(next, IMAGE_WINDOW_BYTES - (next - layout::IMAGE), &mut |leaf| {
+        let follows = leaf.virt == end;
+        end = if follows { leaf.virt + leaf.level.span() } else { end };
+        follows
+    });
+    if end > next {
+        tables.protect(next, end - next, Protection::ReadOnly)?;
+    }
+    tables.store().settle();
     Ok(tables)
 }
 

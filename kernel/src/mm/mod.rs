@@ -18,6 +18,7 @@ pub mod mmio;
 pub mod page_table;
 mod plan;
 mod registers;
+pub mod shared;
 pub mod stack;
 mod tables;
 pub mod text;
@@ -34,7 +35,11 @@ pub use self::{
 /// does not suffice the boot is refused with a message and exit status 4.
 pub fn init(info: &boot::Info) {
     match early::take_over(info) {
-        Ok(report) => log::info!("{report}"),
+        Ok(report) => {
+            // Before the next line: the console may be among it.
+            crate::hypervisor::map_pages();
+            log::info!("{report}");
+        }
         Err(refused) => {
             log::error!("boot refused: {refused}");
             crate::power::exit(crate::power::BOOT_REFUSED)

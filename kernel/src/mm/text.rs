@@ -10,10 +10,13 @@ use super::layout::{self, PAGE_SIZE};
 /// Patches the call sites of this image under the page tables of the entry.
 ///
 /// Not every loader maps the code writable, but each maps all of RAM so at the direct map: the code is written
-/// there. Nothing on the way is a pv-op, since those are being rewritten.
-pub fn patch() -> pv_ops::Report {
+/// there. Nothing on the way is a pv-op, since those are being rewritten; where the entry's tables can only be read
+/// by one (Xen PV), the loader has placed the image in one piece, and no table need be read.
+pub fn patch(info: &boot::Info) -> pv_ops::Report {
     let cr3 = pv_ops::read_cr3();
-    let alias = |code: *const u8| match page_walk::translate(&EntryTables, cr3, code.addr() as u64) {
+    let walk = |virt| page_walk::translate(&EntryTables, cr3, virt);
+    let translate = |virt| info.image_physical(virt).or_else(|| walk(virt));
+    let alias = |code: *const u8| match translate(code.addr() as u64) {
         Some(phys) => core::ptr::with_exposed_provenance_mut(layout::direct_map(phys) as usize),
         // The patcher finds that nothing was written where it should have been.
         None => scratch(),

@@ -6,7 +6,7 @@ use super::{calibrate, reference, timer, tsc};
 use crate::{
     acpi,
     cpu::{Feature, features},
-    irq::{apic, apic::LocalApic, dispatch, vectors},
+    irq::{apic, apic::LocalApic, dispatch, event_channel, vectors},
     sync::OnceCell,
 };
 use core::{
@@ -107,6 +107,10 @@ pub fn init() {
     let _ = RATE.try_init_once(|| rate);
     pv_ops::native::time::set_tsc_hz(rate.hz);
     let timer = match apic::local() {
+        _ if event_channel::bind_timer(timer::expire) => {
+            let _ = HAS_TIMER.try_init_once(|| ());
+            "the hypervisor's one-shot event"
+        }
         Some(apic) => init_timer(apic, rate.hz),
         None => "none, for there is no local APIC: sleepers must poll",
     };

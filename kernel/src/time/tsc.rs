@@ -1,13 +1,14 @@
 //! The rate of the time stamp counter: told by CPUID, else measured.
 //!
-//! The order: CPUID 0x15 with 0x16 (Intel SDM vol. 2A), the hypervisors' timing leaf 0x40000010, the hypervisor's clock
-//! page, HPET, 8254, ACPI PM timer, CPUID 0x16 alone, the local APIC's timer at the rate that hypervisors give it. What a machine tells is
+//! The order: what the hypervisor's own interface tells (Xen's clock), CPUID 0x15 with 0x16 (Intel SDM vol. 2A), the
+//! hypervisors' timing leaf 0x40000010, the hypervisor's clock page (kvmclock), HPET, 8254, ACPI PM timer, CPUID 0x16
+//! alone, the local APIC's timer at the rate that hypervisors give it. What a machine tells is
 //! believed only between 1 MHz and 100 GHz.
 //! Neighbours: `reference` and `calibrate` (the measuring), `pv_ops::native::time` (who uses the rate).
 #![forbid(unsafe_code)]
 
 use super::{calibrate::Measurement, reference};
-use crate::{acpi::Tables, cpu::host_clock, irq::apic::LocalApic};
+use crate::{acpi::Tables, cpu::host_clock, hypervisor, irq::apic::LocalApic};
 use core::{arch::x86_64::CpuidResult, fmt};
 
 /// Rates that a TSC may have.
@@ -18,7 +19,7 @@ const PLAUSIBLE_HZ: core::ops::RangeInclusive<u64> = 1_000_000..=100_000_000_000
 pub enum Source {
     /// CPUID leaf 0x15, with 0x16 where the crystal's rate is not told.
     CpuidTsc,
-    /// Hypervisor leaf 0x40000010.
+    /// The hypervisor's own interface, or its timing leaf 0x40000010.
     Hypervisor,
     /// The hypervisor's clock page (pvclock).
     ClockPage,
@@ -58,9 +59,10 @@ pub(super) fn find(tables: &Tables, local_apic: Option<&LocalApic>) -> Rate {
     let measured = |Measurement { hz, error_ppm }, source| Rate { hz, error_ppm, source };
     let plausible = |rate: &Rate| PLAUSIBLE_HZ.contains(&rate.hz);
     let tsc = pv_ops::rdtsc;
-    cpuid_hz(pv_ops::cpuid)
-        .map(|hz| told(hz, Source::CpuidTsc))
+    (hypervisor::services().tsc_hz)()
+        .map(|hz| told(hz, Source::Hypervisor))
         .filter(plausible)
+        .or_else(|| cpuid_hz(pv_ops::cpuid).map(|hz| told(hz, Source::CpuidTsc)).filter(plausible))
         .or_else(|| hypervisor_hz(pv_ops::cpuid).map(|hz| told(hz, Source::Hypervisor)).filter(plausible))
         .or_else(|| host_clock::tsc_hz().map(|hz| told(hz, Source::ClockPage)).filter(plausible))
         .or_else(|| {

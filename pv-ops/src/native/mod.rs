@@ -9,12 +9,20 @@ pub mod mmu;
 pub mod sched;
 pub mod time;
 
-use crate::{backend::Backend, ops::PvOps};
+use crate::{
+    backend::{Backend, Environment, Services},
+    ops::PvOps,
+};
 pub use irq::LOCAL_APIC;
 
 /// The backend that always serves.
-pub static BACKEND: Backend =
-    Backend { name: "native", detect: |_, _| true, tables: &[&OPS, &OPS_X2APIC], setup };
+pub static BACKEND: Backend = Backend {
+    name: "native",
+    detect: |_, environment| environment.xen_start_info.is_none(),
+    tables: &[&OPS, &OPS_X2APIC],
+    setup,
+    services: Services::NONE,
+};
 
 /// The ops on a machine whose local APIC is in xAPIC mode: registers in the page at [`LOCAL_APIC`].
 pub const OPS: PvOps = PvOps {
@@ -41,6 +49,7 @@ pub const OPS: PvOps = PvOps {
     wrmsr: instruction!(wrmsr: "wrmsr" => [0x0f, 0x30]),
     rdtsc: instruction!(rdtsc: "rdtsc" => [0x0f, 0x31]),
     load_gdt: instruction!(load_gdt: "lgdt [rdi]" => [0x0f, 0x01, 0x17]),
+    load_segments: function!(load_segments => cpu::load_segments),
     load_idt: instruction!(load_idt: "lidt [rdi]" => [0x0f, 0x01, 0x1f]),
     load_tr: instruction!(load_tr: "ltr di" => [0x0f, 0x00, 0xdf]),
     write_gs_base: function!(write_gs_base => cpu::write_gs_base),
@@ -85,8 +94,11 @@ pub const OPS_X2APIC: PvOps = PvOps {
     ..OPS
 };
 
-fn setup() -> &'static PvOps {
-    time::start();
+fn setup(environment: &Environment<'_>) -> &'static PvOps {
+    match environment.entry_tsc {
+        0 => time::start(),
+        entry_tsc => time::start_at(entry_tsc),
+    }
     match irq::choose_apic_mode() {
         irq::ApicMode::XApic => &OPS,
         irq::ApicMode::X2Apic => &OPS_X2APIC,

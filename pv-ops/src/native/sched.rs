@@ -16,13 +16,18 @@ const KEYBOARD_COMMAND: u16 = 0x64;
 pub(super) extern "sysv64" fn shutdown(how: u64) {
     match Shutdown::from_word(how) {
         Shutdown::PowerOff => {}
-        Shutdown::Exit(status) => write32(DEBUG_EXIT, DEBUG_EXIT_BASE + u32::from(status)),
+        Shutdown::Exit(status) => debug_exit(status),
         Shutdown::Reboot => {
             write8(RESET_CONTROL, 0x02);
             write8(RESET_CONTROL, 0x06);
             write8(KEYBOARD_COMMAND, 0xfe);
         }
     }
+}
+
+/// Ends QEMU with this status, where it has the device.
+pub(crate) fn debug_exit(status: u8) {
+    write32(DEBUG_EXIT, DEBUG_EXIT_BASE + u32::from(status));
 }
 
 /// First serial port, 16550 (its registers are offsets from here).

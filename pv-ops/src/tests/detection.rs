@@ -1,6 +1,7 @@
 //! Detection against recorded and documented CPUID answers (`cpuid/*.txt`: leaf, EAX, EBX, ECX, EDX).
 
 use crate::{
+    Environment,
     detect::{Detection, Hypervisors, OverrideError, detect},
     signature::{HYPER_V, KNOWN, KVM, Signature, XEN},
 };
@@ -35,7 +36,8 @@ impl Dump {
     }
 
     fn detect(&self, pv: Option<&str>) -> Detection {
-        detect(&|leaf, _| self.leaves.get(&leaf).copied().unwrap_or(self.otherwise), pv)
+        let cpuid = |leaf, _| self.leaves.get(&leaf).copied().unwrap_or(self.otherwise);
+        detect(&Environment { cpuid: &cpuid, ..Environment::NATIVE }, pv)
     }
 }
 
@@ -51,19 +53,19 @@ fn found(detection: &Detection) -> Vec<(u32, Option<&'static str>)> {
 
 #[test]
 fn one_hypervisor_is_found_by_its_signature() {
-    for (dump, name) in [
-        (dump!("kvm"), "KVM"),
-        (dump!("kvm-old"), "KVM"),
-        (dump!("l4re"), "KVM"),
-        (dump!("tcg"), "QEMU TCG"),
-        (dump!("xen"), "Xen"),
-        (dump!("hyperv"), "Microsoft Hyper-V"),
-        (dump!("vmware"), "VMware"),
+    for (dump, name, backend) in [
+        (dump!("kvm"), "KVM", "native"),
+        (dump!("kvm-old"), "KVM", "native"),
+        (dump!("l4re"), "KVM", "native"),
+        (dump!("tcg"), "QEMU TCG", "native"),
+        (dump!("xen"), "Xen", "xen-pvh"),
+        (dump!("hyperv"), "Microsoft Hyper-V", "native"),
+        (dump!("vmware"), "VMware", "native"),
     ] {
         let detection = dump.detect(None);
         assert!(detection.hypervisors.present_bit, "{name}");
         assert_eq!(found(&detection), [(0x4000_0000, Some(name))]);
-        assert_eq!(detection.backend.name, "native", "no other backend in this build");
+        assert_eq!(detection.backend.name, backend);
         assert_eq!(detection.refused, None);
     }
 }
@@ -74,6 +76,7 @@ fn a_hypervisor_behind_another_s_leaves_is_found() {
     assert_eq!(xen.find(HYPER_V).unwrap().base, 0x4000_0000);
     assert_eq!(xen.find(XEN).unwrap().base, 0x4000_0100);
     assert_eq!(xen.find(XEN).unwrap().max_leaf, 0x4000_0105);
+    assert_eq!(dump!("xen-viridian").detect(None).backend.name, "xen-pvh");
     let kvm = dump!("kvm-hyperv").detect(None).hypervisors;
     assert_eq!(kvm.find(KVM).unwrap().base, 0x4000_0100);
 }
@@ -117,7 +120,7 @@ fn pv_native_is_followed_and_what_this_build_lacks_is_refused_by_name() {
     assert_eq!(kvm.detect(Some("native")).refused, None);
     for (wish, refusal) in [
         ("kvm", OverrideError::NotInThisBuild("kvm")),
-        ("xen", OverrideError::NotInThisBuild("xen")),
+        ("xen", OverrideError::NotHere("xen")),
         ("vmware", OverrideError::Unknown),
         ("", OverrideError::Unknown),
     ] {
@@ -126,9 +129,12 @@ fn pv_native_is_followed_and_what_this_build_lacks_is_refused_by_name() {
         assert_eq!(detection.backend.name, "native", "chosen as if nothing had been asked");
     }
     assert_eq!(
-        OverrideError::NotInThisBuild("xen").to_string(),
-        "pv=xen: no such backend in this build, it has: native"
+        OverrideError::NotInThisBuild("kvm").to_string(),
+        "pv=kvm: no such backend in this build, it has: native, xen"
     );
+    let xen = dump!("xen");
+    assert_eq!((xen.detect(Some("xen")).backend.name, xen.detect(Some("xen")).refused), ("xen-pvh", None));
+    assert_eq!(xen.detect(Some("native")).backend.name, "native", "against better knowledge");
 }
 
 #[test]
@@ -142,6 +148,20 @@ fn every_known_signature_is_its_own_vendor_s() {
     }
 }
 
+/// Whatever CPUID says: where Xen's PV loader entered, nothing else can serve.
+#[test]
+fn a_pv_guest_of_xen_has_no_choice() {
+    for cpuid in [dump!("xen"), dump!("kvm"), dump!("amd-bare")] {
+        let read = |leaf, _| cpuid.leaves.get(&leaf).copied().unwrap_or(cpuid.otherwise);
+        let environment =
+            Environment { cpuid: &read, xen_start_info: Some(0xffff_ffff_8040_0000), ..Environment::NATIVE };
+        for wish in [None, Some("native"), Some("xen")] {
+            assert_eq!(detect(&environment, wish).backend.name, "xen-pv");
+        }
+        assert_eq!(detect(&environment, Some("native")).refused, Some(OverrideError::NotHere("native")));
+    }
+}
+
 proptest! {
     /// Any CPU whatever: detection ends, keeps its limits, and gives a backend.
     #[test]
@@ -151,8 +171,8 @@ proptest! {
             let word = |n| (mix(n) >> 32) as u32 & mask;
             CpuidResult { eax: word(1), ebx: word(2), ecx: word(3), edx: word(4) }
         };
-        let detection = detect(&read, pv.as_deref());
-        prop_assert_eq!(detection.backend.name, "native");
+        let detection = detect(&Environment { cpuid: &read, ..Environment::NATIVE }, pv.as_deref());
+        prop_assert!(detection.backend.name == "native" || detection.hypervisors.find(XEN).is_some());
         prop_assert!(detection.hypervisors.iter().all(|found| (0x4000_0000..=0x4001_0000).contains(&found.base)));
     }
 }

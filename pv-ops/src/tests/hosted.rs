@@ -1,7 +1,9 @@
 //! A backend that runs in an unprivileged process, and this test program patched for it, once.
 
 use crate::{
-    Backend, InstallError, Report, Stage, install, native,
+    Backend, Environment, InstallError, Report, Stage,
+    backend::Services,
+    install, native,
     ops::PvOps,
     patch::{Refusal, patch, patch_site, text},
     sites::{Site, sites},
@@ -90,9 +92,10 @@ pub(super) const OPS: PvOps = PvOps {
     ..native::OPS
 };
 
-pub(super) static BACKEND: Backend = Backend { name: "hosted", detect: |_, _| false, tables: &[&OPS], setup };
+pub(super) static BACKEND: Backend =
+    Backend { name: "hosted", detect: |_, _| false, tables: &[&OPS], setup, services: Services::NONE };
 
-fn setup() -> &'static PvOps {
+fn setup(_: &Environment<'_>) -> &'static PvOps {
     native::time::start();
     &OPS
 }
@@ -130,7 +133,7 @@ pub(super) fn patched() -> &'static History {
     HISTORY.get_or_init(|| {
         assert_eq!(stage(), Stage::Empty);
         let early_signal = signal_of_an_early_op();
-        install(&BACKEND).unwrap();
+        install(&BACKEND, &Environment::NATIVE).unwrap();
         make_text_writable();
         let before = sites().map(|site| (site, bytes(site))).collect();
         let unpatched = super::registers::measure_all();
@@ -139,7 +142,7 @@ pub(super) fn patched() -> &'static History {
         let report = unsafe { patch(|address| address.cast_mut()) };
         // SAFETY: as before.
         let second = unsafe { patch(|address| address.cast_mut()) };
-        let reinstalled = install(&native::BACKEND);
+        let reinstalled = install(&native::BACKEND, &Environment::NATIVE);
         History { early_signal, lying_alias, before, unpatched, report, second, reinstalled }
     })
 }

@@ -130,6 +130,17 @@ fn native_time_begins_with_the_frequency_and_does_not_go_back() {
     assert!(last > 0);
 }
 
+/// Xen sets the TSC of a guest to 0 at its start, where its own clock's last stamp lies before.
+#[test]
+fn a_stamp_from_below_zero_is_as_old_as_it_says() {
+    let clock = page(2, 1000_u64.wrapping_neg(), 5000, 1 << 31, 1, 0);
+    assert_eq!(clock.now_ns(|| 0), Ok(6000));
+    assert_eq!(clock.now_ns(|| 1000), Ok(7000));
+    let (snapshot, ()) = clock.read(|| ()).unwrap();
+    assert_eq!(snapshot.at_or_before(2000_u64.wrapping_neg()), 4000);
+    assert_eq!(snapshot.at_or_before(0), 6000);
+}
+
 proptest! {
     #[test]
     fn a_scale_is_monotone(multiplier: u64, shift in 0..128_u32, a: u64, b: u64) {

@@ -25,6 +25,8 @@ mod platforms;
 mod row;
 #[path = "vm/screen.rs"]
 mod screen;
+#[path = "vm/xen.rs"]
+mod xen;
 
 use std::process::ExitCode;
 
@@ -38,6 +40,7 @@ fn main() -> ExitCode {
     arguments.test_threads.get_or_insert(AT_ONCE);
     let rows = [
         platforms::rows(),
+        xen::rows(),
         apps::rows(),
         bare::rows(),
         screen::rows(),

@@ -60,6 +60,14 @@ pub enum MapError {
         /// Bytes.
         len_bytes: u64,
     },
+    /// The hypervisor does not let this guest have the device there.
+    #[error("the hypervisor refuses {len_bytes:#x} bytes at physical {phys:#x}")]
+    Refused {
+        /// First physical address.
+        phys: u64,
+        /// Bytes.
+        len_bytes: u64,
+    },
     /// No memory for the tables.
     #[error(transparent)]
     OutOfMemory(#[from] OutOfMemory),

@@ -10,6 +10,7 @@ use crate::host::{paths, progress};
 use crate::image;
 use crate::qemu::Platform;
 use crate::toolchain::{Kind, Toolchain};
+use crate::xen::{Dom0, Rig};
 
 /// Prints one line per thing; the exit code tells whether every platform can run.
 ///
@@ -77,10 +78,23 @@ pub fn run() -> Result<u8> {
         if built { "ok      " } else { "optional" },
         if built { "built" } else { "built on first use, about 5 minutes" }
     );
+    println!("{}", xen());
     if !complete && !packages::is_root() {
         println!("         `cargo run` says what to install");
     }
     Ok(u8::from(!complete))
+}
+
+/// What there is of the Xen rig.
+fn xen() -> String {
+    let Some(rig) = Rig::look() else {
+        return "optional Xen rig: assembled on first use, from 100 MB of Debian's packages".into();
+    };
+    match rig.describe() {
+        Err(error) => format!("missing  Xen rig: {error:#}"),
+        Ok(versions) if Dom0::is_saved(&rig) => format!("ok       Xen rig: {versions}; dom0 is saved"),
+        Ok(versions) => format!("ok       Xen rig: {versions}; dom0 is booted once on first use"),
+    }
 }
 
 /// Whether guests can use the host's KVM: what it is, or why not.

@@ -11,7 +11,7 @@ use crate::guest::{self, Profile};
 use crate::host::packages::{self, GDB};
 use crate::host::process::display;
 use crate::image;
-use crate::qemu::{Line, Options, Platform, Serial, terminal};
+use crate::qemu::{Options, Platform, Serial, terminal};
 use crate::toolchain::Toolchain;
 
 /// Where gdb stops first.
@@ -42,9 +42,8 @@ pub fn run(arguments: &Arguments) -> Result<u8> {
     image::require(arguments.on)?;
     let toolchain = Toolchain::find()?;
     let guest = guest::build(&toolchain, &arguments.app, Profile::Quick)?;
-    let file = image::for_platform(&toolchain, &guest, arguments.on, &arguments.append)?;
     let options = Options { gdb: true, append: arguments.append.clone(), ..Options::on(arguments.on) };
-    let line = Line::new(&options, &file, Serial::Plain)?;
+    let line = image::line(&toolchain, &guest, &options, Serial::Plain)?;
 
     let linked = Linked::parse(&std::fs::read(&guest.debug)?)?;
     let mut gdb = Command::new(GDB.what);
@@ -57,7 +56,7 @@ pub fn run(arguments: &Arguments) -> Result<u8> {
         println!("{line}\n{}", display(&gdb));
         return Ok(0);
     }
-    let log = file.with_file_name(format!("{}.console", arguments.app));
+    let log = guest.elf.with_file_name(format!("{}.console", arguments.app));
     eprintln!("pliant: {line}\npliant: the guest's console goes to {}", log.display());
     let console = std::fs::File::create(&log).with_context(|| format!("cannot write {}", log.display()))?;
     let (program, words) = line.words().split_first().context("empty QEMU line")?;

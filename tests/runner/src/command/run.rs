@@ -3,13 +3,14 @@
 use std::io::IsTerminal;
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use clap::Args;
 
-use crate::guest::{self, Profile};
+use crate::guest::{self, Guest, Profile};
 use crate::image;
-use crate::qemu::{Accel, Ending, Line, Machine, Options, Platform, Running, Serial, Tee, terminal};
+use crate::qemu::{Accel, Ending, Finished, Machine, Options, Platform, Running, Serial, Tee, terminal};
 use crate::toolchain::Toolchain;
+use crate::xen::{Config, Dom0, Escape, Rig};
 
 /// What to run and on what.
 #[derive(Args, Clone, Debug)]
@@ -83,9 +84,13 @@ pub fn run(arguments: &Arguments) -> Result<u8> {
     let toolchain = Toolchain::find()?;
     let profile = if arguments.release { Profile::Release } else { Profile::Quick };
     let guest = guest::build(&toolchain, &arguments.app, profile)?;
-    let file = image::for_platform(&toolchain, &guest, options.platform, &options.append)?;
     let by_hand = std::io::stdin().is_terminal();
-    let line = Line::new(&options, &file, if by_hand { Serial::Terminal } else { Serial::Plain })?;
+    if options.platform.is_xen_domu() {
+        let finished = beside_dom0(arguments, &guest, &options, by_hand)?;
+        return Ok(report(arguments, &finished));
+    }
+    let line =
+        image::line(&toolchain, &guest, &options, if by_hand { Serial::Terminal } else { Serial::Plain })?;
     if arguments.dry_run {
         println!("{line}");
         return Ok(0);
@@ -104,11 +109,48 @@ pub fn run(arguments: &Arguments) -> Result<u8> {
     }
     let finished = running.wait(arguments.timeout.map(Duration::from_secs))?;
     drop(raw);
+    Ok(report(arguments, &finished))
+}
+
+/// Has Xen's tools run the guest, its console on this terminal.
+fn beside_dom0(arguments: &Arguments, guest: &Guest, options: &Options, by_hand: bool) -> Result<Finished> {
+    ensure!(
+        !options.gdb && !arguments.dry_run,
+        "`--gdb` and `--dry-run` go with guests that QEMU boots itself"
+    );
+    let config = Config::new(guest, options)?;
+    if by_hand {
+        eprintln!("pliant: Ctrl-A X leaves");
+    }
+    let mut dom0 = Dom0::start(&Rig::get()?, config.megabytes, Tee::Show)?;
+    let domain = dom0.create(&config)?;
+    let raw = terminal::Raw::enter();
+    let leave = || {
+        terminal::restore();
+        std::process::exit(0);
+    };
+    if by_hand {
+        terminal::feed(Escape::new(domain.input(), leave), domain.listener());
+    } else {
+        terminal::feed(domain.input(), domain.listener());
+    }
+    let finished = domain.wait(arguments.timeout.map(Duration::from_secs))?;
+    drop(raw);
+    if !matches!(finished.ending, Ending::Status(_) | Ending::PowerOff | Ending::Reset) {
+        eprintln!("pliant: {}", dom0.last_words());
+    }
+    Ok(finished)
+}
+
+/// Tells how it ended; returns the tool's exit code.
+fn report(arguments: &Arguments, finished: &Finished) -> u8 {
     if !finished.console.is_empty() && !finished.console.ends_with('\n') {
         println!();
     }
     let note = match finished.ending {
-        Ending::Reset if options.accel == Accel::Kvm => " (or a triple fault: KVM does not tell them apart)",
+        Ending::Reset if arguments.accel == Accel::Kvm => {
+            " (or a triple fault: KVM does not tell them apart)"
+        }
         _ => "",
     };
     eprintln!(
@@ -117,7 +159,7 @@ pub fn run(arguments: &Arguments) -> Result<u8> {
         finished.elapsed.as_secs_f32(),
         finished.ending
     );
-    Ok(finished.ending.exit_code())
+    finished.ending.exit_code()
 }
 
 fn options(arguments: &Arguments) -> Options {

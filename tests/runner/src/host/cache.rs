@@ -12,7 +12,7 @@ use sha2::{Digest, Sha256};
 use super::paths;
 
 /// How many disk images and ISOs stay in the cache; the oldest go first.
-const IMAGES_KEPT: usize = 24;
+pub const IMAGES_KEPT: usize = 24;
 
 /// Returns `<cache>/<kind>/<key>`; when it is not there, `make` is called once with a path beside it to create.
 ///
@@ -62,8 +62,8 @@ pub fn remove(path: &Path) -> Result<()> {
     result.with_context(|| format!("cannot remove {}", path.display()))
 }
 
-/// Deletes all but the newest files of `<cache>/<kind>`.
-pub fn prune(kind: &str) {
+/// Deletes all but the newest `kept` files of `<cache>/<kind>`.
+pub fn prune(kind: &str, kept: usize) {
     let Ok(entries) = fs::read_dir(paths::cache_directory().join(kind)) else { return };
     let mut files: Vec<_> = entries
         .flatten()
@@ -72,7 +72,7 @@ pub fn prune(kind: &str) {
         .collect();
     files.sort();
     // Each entry has a lock file beside it.
-    let surplus = files.len().saturating_sub(2 * IMAGES_KEPT);
+    let surplus = files.len().saturating_sub(2 * kept);
     for (_, path) in files.into_iter().take(surplus) {
         // Another invocation may have removed it first; what counts is that it is gone.
         let _ = fs::remove_file(path);

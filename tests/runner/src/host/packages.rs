@@ -32,6 +32,12 @@ pub const GRUB: [Need; 5] = [
     Need { what: "xorriso", package: "xorriso" },
     Need { what: "mformat", package: "mtools" },
 ];
+/// What fetches and unpacks Debian's packages, of which the Xen rig is made.
+pub const DEBIAN: [Need; 3] = [
+    Need { what: "apt-get", package: "apt" },
+    Need { what: "dpkg-deb", package: "dpkg" },
+    Need { what: "gzip", package: "gzip" },
+];
 /// The debugger.
 pub const GDB: Need = Need { what: "gdb", package: "gdb" };
 /// The distribution's compiler with its library source, and a linker: used when the active toolchain cannot build guests.

@@ -37,7 +37,7 @@ pub(super) fn make(
         cache::remove(&ramdisk_file)?;
         made.map(|_| ())
     })?;
-    cache::prune(KIND);
+    cache::prune(KIND, cache::IMAGES_KEPT);
     holds_the_same_elf(&image, guest)?;
     Ok(image)
 }

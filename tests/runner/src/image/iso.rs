@@ -31,7 +31,7 @@ pub(super) fn make(guest: &Guest, command_line: &str) -> Result<PathBuf> {
         cache::remove(&tree)?;
         made.map(|_| ())
     })?;
-    cache::prune(KIND);
+    cache::prune(KIND, cache::IMAGES_KEPT);
     holds_the_same_elf(&iso, guest)?;
     Ok(iso)
 }

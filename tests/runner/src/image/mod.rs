@@ -12,9 +12,10 @@ use std::path::PathBuf;
 use anyhow::Result;
 
 use crate::guest::Guest;
-use crate::host::packages::{self, GRUB, Need, OVMF, QEMU};
-use crate::qemu::Platform;
+use crate::host::packages::{self, DEBIAN, GRUB, Need, OVMF, QEMU};
+use crate::qemu::{Line, Options, Platform, Serial};
 use crate::toolchain::Toolchain;
+use crate::xen::{self, Rig};
 
 /// The directory in the cache that images lie in.
 const KIND: &str = "images";
@@ -34,7 +35,23 @@ pub fn for_platform(
         Platform::Bios => disk::make(toolchain, guest, "bios", command_line),
         Platform::Uefi => disk::make(toolchain, guest, "uefi", command_line),
         Platform::Multiboot2 | Platform::Multiboot2Uefi => iso::make(guest, command_line),
+        // Xen loads ELF files itself.
+        Platform::XenPv | Platform::XenPvh | Platform::XenPvDom0 | Platform::XenPvhDom0 => {
+            Ok(guest.elf.clone())
+        }
     }
+}
+
+/// The QEMU line that boots `guest`, and with it what it boots from.
+///
+/// # Errors
+/// As [`for_platform`]; or the guest is one beside a Linux dom0, where QEMU boots that ([`crate::xen::Dom0`]).
+pub fn line(toolchain: &Toolchain, guest: &Guest, options: &Options, serial: Serial) -> Result<Line> {
+    let file = for_platform(toolchain, guest, options.platform, &options.append)?;
+    if options.platform.is_xen() && !options.platform.is_xen_domu() {
+        return xen::alone(&Rig::get()?, &file, options, serial);
+    }
+    Line::new(options, &file, serial)
 }
 
 /// Makes sure that what running on `platform` takes is on this machine.
@@ -53,6 +70,9 @@ pub fn needs(platform: Platform) -> Vec<Need> {
     }
     if matches!(platform, Platform::Multiboot2 | Platform::Multiboot2Uefi) {
         needs.extend(GRUB);
+    }
+    if platform.is_xen() {
+        needs.extend(DEBIAN);
     }
     needs
 }

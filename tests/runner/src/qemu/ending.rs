@@ -19,6 +19,8 @@ pub enum Ending {
     Reset,
     /// An exception while the machine delivered a double fault: it reset itself.
     TripleFault,
+    /// The hypervisor ended the guest: it asked for that, or did what no guest may.
+    Crashed,
     /// QEMU stopped the machine and says why, for example `internal-error`.
     Stopped(String),
     /// It ran for longer than it was given and was killed.
@@ -40,6 +42,8 @@ pub struct Traces {
     pub stopped: Option<String>,
     /// Whether the CPU reset log speaks of a triple fault.
     pub triple_fault: bool,
+    /// The ending that the console told of, if that is how it ended.
+    pub told: Option<Ending>,
     /// How long the guest ran before we killed it, if we did.
     pub timeout: Option<Duration>,
     /// What QEMU wrote to its standard error.
@@ -51,6 +55,9 @@ impl Traces {
     pub fn ending(&self) -> Ending {
         if let Some(after) = self.timeout {
             return Ending::Timeout(after);
+        }
+        if let Some(ending) = &self.told {
+            return ending.clone();
         }
         if let Some(state) = &self.stopped {
             return Ending::Stopped(state.clone());
@@ -87,6 +94,7 @@ impl Ending {
             Self::Reset => FIRST_OWN,
             Self::TripleFault => FIRST_OWN + 1,
             Self::Stopped(_) => FIRST_OWN + 2,
+            Self::Crashed => FIRST_OWN + 3,
             Self::Timeout(_) => 124,
             Self::Qemu(_) => 125,
         }
@@ -105,6 +113,7 @@ impl fmt::Display for Ending {
             Self::PowerOff => f.write_str("power off"),
             Self::Reset => f.write_str("reset"),
             Self::TripleFault => f.write_str("triple fault"),
+            Self::Crashed => f.write_str("crash, by the hypervisor's word"),
             Self::Stopped(state) => write!(f, "QEMU stopped the machine: {state}"),
             Self::Timeout(after) => write!(f, "timeout after {:.0} s", after.as_secs_f32()),
             Self::Left => f.write_str("left by the user"),

@@ -6,6 +6,7 @@ use std::path::Path;
 use anyhow::{Result, bail};
 use clap::ValueEnum;
 
+use super::Ending;
 use crate::host::packages::{OVMF, QEMU};
 use crate::host::process::shell_line;
 
@@ -29,6 +30,14 @@ pub enum Platform {
     /// The same ISO, started by UEFI firmware
     #[value(name = "multiboot2-uefi")]
     Multiboot2Uefi,
+    /// Xen, as a PV guest beside a Linux dom0
+    XenPv,
+    /// Xen, as a PVH guest beside a Linux dom0
+    XenPvh,
+    /// Xen, as its first PV guest: dom0, alone
+    XenPvDom0,
+    /// Xen, as its first PVH guest: dom0, alone
+    XenPvhDom0,
 }
 
 /// The machine that QEMU plays.
@@ -105,11 +114,31 @@ impl Options {
 
 impl Platform {
     /// All of them.
-    pub const ALL: [Self; 5] = [Self::Pvh, Self::Bios, Self::Uefi, Self::Multiboot2, Self::Multiboot2Uefi];
+    pub const ALL: [Self; 9] = [
+        Self::Pvh,
+        Self::Bios,
+        Self::Uefi,
+        Self::Multiboot2,
+        Self::Multiboot2Uefi,
+        Self::XenPv,
+        Self::XenPvh,
+        Self::XenPvDom0,
+        Self::XenPvhDom0,
+    ];
 
     /// Whether the firmware is UEFI.
     pub fn is_uefi(self) -> bool {
         matches!(self, Self::Uefi | Self::Multiboot2Uefi)
+    }
+
+    /// Whether Xen stands between QEMU and the guest.
+    pub fn is_xen(self) -> bool {
+        self.is_xen_domu() || matches!(self, Self::XenPvDom0 | Self::XenPvhDom0)
+    }
+
+    /// Whether the guest runs beside a Linux dom0.
+    pub fn is_xen_domu(self) -> bool {
+        matches!(self, Self::XenPv | Self::XenPvh)
     }
 
     /// The name on the command line.
@@ -142,37 +171,53 @@ fn check_memory(memory: &str) -> Result<()> {
 #[derive(Clone, Debug)]
 pub struct Line {
     words: Vec<OsString>,
+    /// What on the console is the guest's end although QEMU would go on, and which end.
+    pub(crate) last_words: &'static [(&'static str, Ending)],
 }
 
 impl Line {
     /// The line that boots `file`: an ELF for PVH, a disk image for BIOS and UEFI, an ISO for multiboot2.
     ///
     /// # Errors
-    /// QEMU has no such machine.
+    /// QEMU has no such machine, or Xen is to run the guest: see [`crate::xen`].
     pub fn new(options: &Options, file: &Path, serial: Serial) -> Result<Self> {
+        if options.platform.is_xen() {
+            bail!("no QEMU line boots the guest by `--on {}` directly: Xen does", options.platform.name());
+        }
         if options.machine == Machine::Microvm && options.platform != Platform::Pvh {
             bail!("microvm has no firmware that reads disks: it boots by `--on pvh` only");
         }
         check_memory(&options.memory)?;
-        let mut line = Self { words: vec![QEMU.what.into()] };
         let machine = options.machine.to_possible_value().map(|value| value.get_name().to_owned());
         let accel = if options.accel == Accel::Kvm { "kvm" } else { "tcg" };
         let cpu = if options.accel == Accel::Kvm { KVM_CPU } else { "max" };
-        line.option("-machine", machine.unwrap_or_default());
-        line.option("-accel", accel);
-        line.option("-cpu", options.cpu.as_deref().unwrap_or(cpu));
-        line.option("-smp", options.smp.to_string());
-        line.option("-m", &options.memory);
-        line.words.extend(["-nodefaults", "-no-user-config", "-no-reboot"].map(OsString::from));
-        line.option("-display", "none");
-        line.option("-serial", if serial == Serial::Terminal { "mon:stdio" } else { "stdio" });
-        line.option("-device", EXIT_DEVICE);
+        let mut line = Self::bare(&machine.unwrap_or_default(), accel, options.cpu.as_deref().unwrap_or(cpu));
+        line.equip(options.smp, &options.memory, serial);
         line.way_in(options, file);
         if options.gdb {
             line.words.extend(["-S", "-gdb"].map(OsString::from));
             line.words.push("tcp:127.0.0.1:1234".into());
         }
         Ok(line)
+    }
+
+    /// A machine's kind and processor.
+    pub(crate) fn bare(machine: &str, accel: &str, cpu: &str) -> Self {
+        let mut line = Self { words: vec![QEMU.what.into()], last_words: &[] };
+        line.option("-machine", machine);
+        line.option("-accel", accel);
+        line.option("-cpu", cpu);
+        line
+    }
+
+    /// What every machine of ours has: processors, memory, a serial line, the port where statuses go.
+    pub(crate) fn equip(&mut self, smp: u32, memory: &str, serial: Serial) {
+        self.option("-smp", smp.to_string());
+        self.option("-m", memory);
+        self.words.extend(["-nodefaults", "-no-user-config", "-no-reboot"].map(OsString::from));
+        self.option("-display", "none");
+        self.option("-serial", if serial == Serial::Terminal { "mon:stdio" } else { "stdio" });
+        self.option("-device", EXIT_DEVICE);
     }
 
     fn way_in(&mut self, options: &Options, file: &Path) {
@@ -196,6 +241,8 @@ impl Line {
                 self.option("-vga", "std");
                 self.option("-cdrom", file);
             }
+            // Refused before.
+            Platform::XenPv | Platform::XenPvh | Platform::XenPvDom0 | Platform::XenPvhDom0 => {}
         }
     }
 

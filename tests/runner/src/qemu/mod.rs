@@ -11,4 +11,5 @@ pub mod terminal;
 
 pub use ending::Ending;
 pub use line::{Accel, Line, Machine, Options, Platform, Serial};
-pub use process::{Running, Tee};
+pub(crate) use process::{Console, Scratch};
+pub use process::{Finished, Running, Tee};

@@ -17,7 +17,7 @@ use super::Ending;
 use super::ending::Traces;
 use super::line::Line;
 use super::qmp::Monitor;
-use crate::host::process::{clean, die_with_parent};
+use crate::host::process::{clean, die_with_parent, quote};
 
 /// How often a waiting tool looks whether QEMU stopped the machine by itself.
 const LOOK: Duration = Duration::from_millis(100);
@@ -41,6 +41,7 @@ pub struct Running {
     monitor: Monitor,
     scratch: Scratch,
     started: Instant,
+    last_words: &'static [(&'static str, Ending)],
 }
 
 /// A run that is over.
@@ -54,9 +55,9 @@ pub struct Finished {
     pub elapsed: Duration,
 }
 
-/// What the guest has written so far.
+/// What a guest has written so far, and whether that is all.
 #[derive(Default)]
-struct Console {
+pub(crate) struct Console {
     state: Mutex<(Vec<u8>, bool)>,
     changed: Condvar,
 }
@@ -102,7 +103,8 @@ impl Running {
             }));
         }
         let input = child.stdin.take();
-        Ok(Self { child, input, console, readers, errors, monitor, scratch, started: Instant::now() })
+        let (started, last_words) = (Instant::now(), line.last_words);
+        Ok(Self { child, input, console, readers, errors, monitor, scratch, started, last_words })
     }
 
     /// Takes the guest's input away, for a thread that feeds it.
@@ -148,49 +150,43 @@ impl Running {
     /// # Errors
     /// The guest ended or the time is over before that.
     pub fn wait_for(&self, text: &str, from: usize, timeout: Duration) -> Result<usize> {
+        self.console.wait_for(text, from, timeout)
+    }
+
+    /// Writes the state of the machine to `file` for `-incoming`, and ends QEMU.
+    ///
+    /// # Errors
+    /// QEMU cannot, or not within `timeout`.
+    pub fn save(self, file: &Path, timeout: Duration) -> Result<()> {
+        // Not stopped first: a machine that was saved as stopped would start as stopped.
+        let target = format!("exec:cat >{}", quote(&file.display().to_string()));
+        self.monitor.execute("migrate", &json!({ "uri": target }))?;
         let deadline = Instant::now() + timeout;
-        let mut state = self.console.lock();
         loop {
-            let seen = state.0.get(from..).unwrap_or_default();
-            if let Some(at) = find(seen, text.as_bytes()) {
-                return Ok(from + at + text.len());
+            match self.monitor.ask("query-migrate", &json!({}))?["status"].as_str() {
+                Some("completed") => return Ok(()),
+                Some(status @ ("failed" | "cancelled")) => bail!("saving the machine's state: {status}"),
+                _ if Instant::now() >= deadline => bail!("saving the machine's state takes too long"),
+                _ => thread::sleep(LOOK),
             }
-            let left = deadline.saturating_duration_since(Instant::now());
-            if state.1 || left.is_zero() {
-                let why = if state.1 { "the guest ended" } else { "time is over" };
-                bail!(
-                    "{why} and the console has no {text:?}; it has:\n{}",
-                    String::from_utf8_lossy(&state.0)
-                );
-            }
-            state = match self.console.changed.wait_timeout(state, left) {
-                Ok((state, _)) => state,
-                Err(poisoned) => poisoned.into_inner().0,
-            };
         }
+    }
+
+    /// The ending that the console tells of, if QEMU does not.
+    fn told(&self) -> Option<Ending> {
+        let console = self.console.lock();
+        let said = |(words, _): &&(&str, Ending)| find(&console.0, words.as_bytes()).is_some();
+        self.last_words.iter().find(said).map(|(_, ending)| ending.clone())
+    }
+
+    /// What the serial line has brought so far.
+    pub fn console(&self) -> String {
+        String::from_utf8_lossy(&self.console.lock().0).into_owned()
     }
 
     /// Waits for a moment to type: a line with `text`, or a console that has spoken and then fallen silent.
     pub fn listener(&self) -> impl Fn(&str, Duration) + Send + use<> {
-        let console = Arc::clone(&self.console);
-        move |text, silence| {
-            let mut seen = 0;
-            let mut state = console.lock();
-            while !state.1
-                && find(&state.0, text.as_bytes()).is_none()
-                && (seen == 0 || seen != state.0.len())
-            {
-                seen = state.0.len();
-                state = match console.changed.wait_timeout_while(state, silence, |state| {
-                    !state.1
-                        && (seen == 0 || seen == state.0.len())
-                        && find(&state.0, text.as_bytes()).is_none()
-                }) {
-                    Ok((state, _)) => state,
-                    Err(poisoned) => poisoned.into_inner().0,
-                };
-            }
-        }
+        self.console.listener()
     }
 
     /// Waits for the end, no longer than `timeout`, and cleans up.
@@ -206,11 +202,12 @@ impl Running {
                 break;
             }
             let stopped = self.monitor.said().stopped;
+            let told = self.told();
             let over = deadline.is_some_and(|deadline| Instant::now() >= deadline);
-            if stopped.is_some() || over {
+            if stopped.is_some() || told.is_some() || over {
                 self.kill();
-                traces.stopped = stopped;
-                traces.timeout = timeout.filter(|_| traces.stopped.is_none());
+                traces.timeout = timeout.filter(|_| stopped.is_none() && told.is_none());
+                (traces.stopped, traces.told) = (stopped, told);
                 break;
             }
         }
@@ -249,7 +246,60 @@ impl Console {
         self.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
-    fn fill(&self, mut from: impl Read, tee: Tee) {
+    /// As [`Running::wait_for`].
+    pub(crate) fn wait_for(&self, text: &str, from: usize, timeout: Duration) -> Result<usize> {
+        let deadline = Instant::now() + timeout;
+        let mut state = self.lock();
+        loop {
+            let seen = state.0.get(from..).unwrap_or_default();
+            if let Some(at) = find(seen, text.as_bytes()) {
+                return Ok(from + at + text.len());
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            if state.1 || left.is_zero() {
+                let why = if state.1 { "the guest ended" } else { "time is over" };
+                bail!(
+                    "{why} and the console has no {text:?}; it has:\n{}",
+                    String::from_utf8_lossy(&state.0)
+                );
+            }
+            state = match self.changed.wait_timeout(state, left) {
+                Ok((state, _)) => state,
+                Err(poisoned) => poisoned.into_inner().0,
+            };
+        }
+    }
+
+    /// As [`Running::listener`].
+    pub(crate) fn listener(self: &Arc<Self>) -> impl Fn(&str, Duration) + Send + use<> {
+        let console = Arc::clone(self);
+        move |text, silence| {
+            let mut seen = 0;
+            let mut state = console.lock();
+            while !state.1
+                && find(&state.0, text.as_bytes()).is_none()
+                && (seen == 0 || seen != state.0.len())
+            {
+                seen = state.0.len();
+                state = match console.changed.wait_timeout_while(state, silence, |state| {
+                    !state.1
+                        && (seen == 0 || seen == state.0.len())
+                        && find(&state.0, text.as_bytes()).is_none()
+                }) {
+                    Ok((state, _)) => state,
+                    Err(poisoned) => poisoned.into_inner().0,
+                };
+            }
+        }
+    }
+
+    /// Everything so far.
+    pub(crate) fn bytes(&self) -> Vec<u8> {
+        self.lock().0.clone()
+    }
+
+    /// Keeps what comes from `from` until its end.
+    pub(crate) fn fill(&self, mut from: impl Read, tee: Tee) {
         let mut buffer = [0; 4096];
         while let Ok(count @ 1..) = from.read(&mut buffer) {
             if tee == Tee::Show {
@@ -269,11 +319,11 @@ fn find(haystack: &[u8], needle: &[u8]) -> Option<usize> {
     haystack.windows(needle.len().max(1)).position(|window| window == needle)
 }
 
-/// A directory for the monitor's socket and the reset log; removed with its owner.
-struct Scratch(PathBuf);
+/// A directory for sockets and the reset log; removed with its owner.
+pub(crate) struct Scratch(pub(crate) PathBuf);
 
 impl Scratch {
-    fn new() -> Result<Self> {
+    pub(crate) fn new() -> Result<Self> {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
         let path = std::env::temp_dir().join(format!("pliant-{}-{number}", std::process::id()));

@@ -67,15 +67,23 @@ impl Monitor {
     /// # Errors
     /// QEMU refuses it, or does not answer.
     pub(super) fn execute(&self, command: &str, arguments: &Value) -> Result<()> {
+        self.ask(command, arguments).map(|_| ())
+    }
+
+    /// Has QEMU execute a command that answers.
+    ///
+    /// # Errors
+    /// QEMU refuses it, or does not answer.
+    pub(super) fn ask(&self, command: &str, arguments: &Value) -> Result<Value> {
         let answers = self.answers.lock().map_err(|_| anyhow!("another command panicked"))?;
         let line = json!({ "execute": command, "arguments": arguments, "id": ASKED });
         match self.to.lock().ok().as_deref_mut() {
             Some(Some(to)) => writeln!(to, "{line}").context("QEMU is gone")?,
             _ => bail!("QEMU is not connected"),
         }
-        let answer = answers.recv_timeout(PATIENCE).with_context(|| format!("no answer to {command}"))?;
+        let mut answer = answers.recv_timeout(PATIENCE).with_context(|| format!("no answer to {command}"))?;
         match answer["error"]["desc"].as_str() {
-            None => Ok(()),
+            None => Ok(answer["return"].take()),
             Some(error) => bail!("{command}: {error}"),
         }
     }

@@ -2,7 +2,6 @@
 
 use std::io::{IsTerminal, Read, Write};
 use std::mem::MaybeUninit;
-use std::process::ChildStdin;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -68,7 +67,7 @@ fn apply(settings: &libc::termios) {
 
 /// Feeds standard input to the guest from a thread of its own. Its end is not the guest's end: the pipe stays open.
 /// Input that is not typed by hand waits until the guest is `ready` for it: firmware and loaders would eat it.
-pub fn feed(mut guest: ChildStdin, ready: impl Fn(&str, Duration) + Send + 'static) {
+pub fn feed(mut guest: impl Write + Send + 'static, ready: impl Fn(&str, Duration) + Send + 'static) {
     thread::spawn(move || {
         let mut stdin = std::io::stdin().lock();
         if !stdin.is_terminal() {

@@ -10,6 +10,7 @@ use runner::host::cache;
 use runner::qemu::process::Finished;
 use runner::qemu::{Ending, Line, Options, Platform, Running, Serial, Tee};
 use runner::toolchain::Toolchain;
+use runner::xen::{Config, Dom0, Domain, Rig};
 use runner::{guest, image};
 
 /// Nothing here takes longer, even on a machine with other things to do; what does has hung.
@@ -83,29 +84,58 @@ pub(crate) fn start_with(
 ) -> Result<(Running, Line)> {
     let guest = guest(name)?;
     image::require(options.platform)?;
-    let file = image::for_platform(toolchain()?, &guest, options.platform, &options.append)?;
-    let found = cache::file_sha256(&guest.elf)?;
-    ensure!(found == guest.sha256, "{} has sha256 {found}, not {}", guest.elf.display(), guest.sha256);
-    let mut line = Line::new(options, &file, Serial::Plain)?;
+    is_what_was_built(&guest)?;
+    let mut line = image::line(toolchain()?, &guest, options, Serial::Plain)?;
     more(&mut line);
     Ok((Running::start(&line, false, Tee::Keep)?, line))
+}
+
+fn is_what_was_built(guest: &Guest) -> Result<()> {
+    let found = cache::file_sha256(&guest.elf)?;
+    ensure!(found == guest.sha256, "{} has sha256 {found}, not {}", guest.elf.display(), guest.sha256);
+    Ok(())
 }
 
 /// A run with what a failure has to tell.
 pub(crate) struct Run {
     finished: Finished,
     line: String,
+    /// What others than the guest said.
+    notes: String,
 }
 
 /// Runs a guest to its end.
 pub(crate) fn run(name: &str, options: &Options) -> Result<Run> {
+    if options.platform.is_xen_domu() {
+        return run_beside_dom0(name, options, |_| Ok(()));
+    }
     let (running, line) = start(name, options)?;
     finish(running, &line)
 }
 
 /// Waits for the end of a guest that was started.
 pub(crate) fn finish(running: Running, line: &Line) -> Result<Run> {
-    Ok(Run { finished: running.wait(Some(PATIENCE))?, line: line.to_string() })
+    let finished = running.wait(Some(PATIENCE))?;
+    Ok(Run { finished, line: line.to_string(), notes: String::new() })
+}
+
+/// Runs a guest beside a dom0 of its own to its end; `meanwhile` deals with it from outside.
+pub(crate) fn run_beside_dom0(
+    name: &str,
+    options: &Options,
+    meanwhile: impl FnOnce(&mut Domain<'_>) -> Result<()>,
+) -> Result<Run> {
+    let guest = guest(name)?;
+    is_what_was_built(&guest)?;
+    let config = Config::new(&guest, options)?;
+    let mut dom0 = Dom0::start(&Rig::get()?, config.megabytes, Tee::Keep)?;
+    let mut domain = dom0.create(&config)?;
+    let met = meanwhile(&mut domain);
+    let patience = if met.is_ok() { PATIENCE } else { Duration::ZERO };
+    let finished = domain.wait(Some(patience))?;
+    let run = Run { finished, line: dom0.line().into(), notes: dom0.last_words() };
+    met.map_err(|error| anyhow!(run.failure(&format!("{error:#}"))))?;
+    Ok(run)
 }
 
 impl Run {
@@ -153,6 +183,6 @@ impl Run {
         let lines: Vec<&str> = self.console().lines().collect();
         let tail = lines[lines.len().saturating_sub(SHOWN_LINES)..].join("\n");
         let line: String = self.line.chars().take(SHOWN_CHARACTERS).collect();
-        format!("{what}\n$ {line}\n{tail}")
+        format!("{what}\n$ {line}\n{tail}\n{}", self.notes)
     }
 }

@@ -1,0 +1,333 @@
+//! Xenstore: the tree of names and values through which toolstack, backends and frontends find each other
+//! (docs/misc/xenstore.txt).
+//!
+//! Any number of tasks ask at the same time: each request bears a number, and each task sleeps until its answer is
+//! there. Somebody calls [`Xenstore::process`] whenever the server rings: a task that the event channel wakes.
+//! Files: `wire` (messages as bytes), `connection` (who waits for what), this one (what tasks call).
+#![forbid(unsafe_code)]
+
+mod connection;
+#[cfg(test)]
+mod tests;
+pub mod wire;
+
+pub use connection::{MAX_CHANGES, MAX_PENDING, MAX_WATCHES};
+#[cfg(test)]
+pub(in crate::xen) use connection::{REQUESTS, RESPONSES, SERVER_FEATURES};
+pub use wire::Refusal;
+
+use super::{SharedPage, stream::BadIndices};
+use alloc::{boxed::Box, string::String, sync::Arc, vec::Vec};
+use connection::Connection;
+use core::{
+    future::Future,
+    pin::Pin,
+    task::{Context, Poll},
+};
+use thiserror::Error;
+use wire::{Kind, TooLong, strings};
+
+/// Why the store gave no answer.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum Error {
+    /// The server refused.
+    #[error("xenstore refused: {0:?}")]
+    Refused(Refusal),
+    /// The answer is not what this request is answered with.
+    #[error("xenstore answered a request of kind {asked} with kind {answered}")]
+    WrongKind {
+        /// The kind of the request.
+        asked: u32,
+        /// The kind of the answer.
+        answered: u32,
+    },
+    /// The answer's payload is not text, or not a number where one must be.
+    #[error("xenstore's answer makes no sense")]
+    Nonsense,
+    /// The request is longer than a message may be.
+    #[error("a request of {0} bytes, expected at most 4096")]
+    TooLong(usize),
+    /// A path or token with a zero byte, or none at all.
+    #[error("{0:?} is no xenstore path")]
+    BadPath(String),
+    /// Too many requests or watches at the same time.
+    #[error("too many requests or watches at the same time")]
+    TooMany,
+    /// Others changed the same nodes again and again.
+    #[error("a transaction met with others' changes {0} times")]
+    Conflict(u32),
+    /// The connection was made anew meanwhile; the request may have had its effect.
+    #[error("the connection to xenstore was made anew meanwhile")]
+    Interrupted,
+    /// The server announced a payload that no message has: the connection is over.
+    #[error("xenstore announced a payload of {0} bytes, expected at most 4096: connection closed")]
+    Overlong(u32),
+    /// The ring's indices are nonsense: the connection is over.
+    #[error("xenstore's {0}: connection closed")]
+    Ring(#[from] BadIndices),
+}
+
+impl From<TooLong> for Error {
+    fn from(TooLong(len_bytes): TooLong) -> Self {
+        Self::Overlong(len_bytes)
+    }
+}
+
+/// A change below a watched path.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Changed {
+    /// This node was made, changed or removed; or nothing was, as when the watch is set.
+    Path(String),
+    /// More has changed than could be kept: look at everything.
+    Missed,
+}
+
+/// The number of a transaction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Transaction(u32);
+
+impl Transaction {
+    /// Outside any: each request stands for itself.
+    #[doc(alias = "XBT_NIL")]
+    pub const NONE: Self = Self(0);
+}
+
+/// Times that a transaction is tried.
+const MAX_TRIES: u32 = 32;
+
+/// The store, as its client sees it.
+pub struct Xenstore {
+    /// Locked for moments only, never across an await, and never by an interrupt handler.
+    connection: spin::Mutex<Connection>,
+    notify: Box<dyn Fn() + Send + Sync>,
+}
+
+impl Xenstore {
+    /// A client by the ring in `page`; `notify` rings at the server.
+    pub fn new(page: &'static SharedPage, notify: Box<dyn Fn() + Send + Sync>) -> Arc<Self> {
+        Arc::new(Self { connection: spin::Mutex::new(Connection::new(page)), notify })
+    }
+
+    /// Moves what can be moved, and wakes whose answer has come. To be called, by a task, when the server has rung.
+    pub fn process(&self) {
+        let (ring, wake) = self.connection.lock().process();
+        if ring {
+            (self.notify)();
+        }
+        wake.into_iter().for_each(|waker| waker.wake());
+    }
+
+    /// Goes on with the ring in `page`, after the guest was saved and restored: requests under way fail with
+    /// [`Error::Interrupted`], watches are set again.
+    pub fn restart(&self, page: &'static SharedPage) {
+        let wake = self.connection.lock().restart(page);
+        wake.into_iter().for_each(|waker| waker.wake());
+        self.process();
+    }
+
+    /// Messages so far that answered nothing that was asked.
+    pub fn strays(&self) -> u64 {
+        self.connection.lock().strays()
+    }
+
+    fn ask(&self, kind: Kind, transaction: Transaction, parts: &[&[u8]]) -> Answer<'_> {
+        let request = self.connection.lock().submit(kind, transaction.0, parts);
+        self.process();
+        Answer { store: self, request: Some(request) }
+    }
+
+    /// Sends a request whose answer nobody waits for.
+    fn tell(&self, kind: Kind, transaction: Transaction, parts: &[&[u8]]) {
+        drop(self.ask(kind, transaction, parts));
+    }
+
+    /// The value of the node at `path`.
+    ///
+    /// # Errors
+    /// [`Refusal::ENOENT`] when there is none; see [`Error`] for all others.
+    #[doc(alias = "XS_READ")]
+    pub async fn read(&self, transaction: Transaction, path: &str) -> Result<String, Error> {
+        let value = self.ask(Kind::Read, transaction, &[checked(path)?, b"\0"]).await?;
+        String::from_utf8(value).map_err(|_| Error::Nonsense)
+    }
+
+    /// As [`read`](Self::read); `None` when there is no such node.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn find(&self, transaction: Transaction, path: &str) -> Result<Option<String>, Error> {
+        match self.read(transaction, path).await {
+            Ok(value) => Ok(Some(value)),
+            Err(Error::Refused(Refusal::ENOENT)) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The names of the nodes below `path`.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    #[doc(alias = "XS_DIRECTORY")]
+    pub async fn directory(&self, transaction: Transaction, path: &str) -> Result<Vec<String>, Error> {
+        strings(&self.ask(Kind::Directory, transaction, &[checked(path)?, b"\0"]).await?)
+    }
+
+    /// Sets the value of the node at `path`; makes it and what is above it, if need be.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    #[doc(alias = "XS_WRITE")]
+    pub async fn write(&self, transaction: Transaction, path: &str, value: &str) -> Result<(), Error> {
+        self.ask(Kind::Write, transaction, &[checked(path)?, b"\0", value.as_bytes()]).await?;
+        Ok(())
+    }
+
+    /// Makes an empty node at `path`, unless there is one.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    #[doc(alias = "XS_MKDIR")]
+    pub async fn make_directory(&self, transaction: Transaction, path: &str) -> Result<(), Error> {
+        self.ask(Kind::MakeDirectory, transaction, &[checked(path)?, b"\0"]).await?;
+        Ok(())
+    }
+
+    /// Removes the node at `path` and all below it.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    #[doc(alias = "XS_RM")]
+    pub async fn remove(&self, transaction: Transaction, path: &str) -> Result<(), Error> {
+        self.ask(Kind::Remove, transaction, &[checked(path)?, b"\0"]).await?;
+        Ok(())
+    }
+
+    /// Tells of every change at `path` and below, from now on; the first that comes is no change but says that the
+    /// watch is set.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    #[doc(alias = "XS_WATCH")]
+    pub async fn watch(self: &Arc<Self>, path: &str) -> Result<Watch, Error> {
+        let checked = checked(path)?;
+        let token = self.connection.lock().add_watch(path)?;
+        // From here on it is forgotten again by its drop.
+        let watch = Watch { store: self.clone(), token };
+        let token = alloc::format!("{token}");
+        self.ask(Kind::Watch, Transaction::NONE, &[checked, b"\0", token.as_bytes(), b"\0"]).await?;
+        Ok(watch)
+    }
+
+    /// Runs `body` so that others see all of its changes or none, again and again until nobody has interfered.
+    ///
+    /// # Errors
+    /// What `body` returns, with nothing changed then; [`Error::Conflict`] after 32 tries; see [`Error`].
+    #[doc(alias = "XS_TRANSACTION_START")]
+    #[doc(alias = "XS_TRANSACTION_END")]
+    pub async fn transaction<T, F>(&self, mut body: impl FnMut(Transaction) -> F) -> Result<T, Error>
+    where
+        F: Future<Output = Result<T, Error>>,
+    {
+        for _ in 0..MAX_TRIES {
+            let begun = self.ask(Kind::TransactionStart, Transaction::NONE, &[b"\0"]).await?;
+            let number = strings(&begun)?.first().and_then(|number| number.parse().ok());
+            let open = Open { store: self, transaction: Transaction(number.ok_or(Error::Nonsense)?) };
+            let result = body(open.transaction).await?;
+            match open.commit().await {
+                Ok(()) => return Ok(result),
+                Err(Error::Refused(Refusal::EAGAIN)) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Err(Error::Conflict(MAX_TRIES))
+    }
+}
+
+/// Paths are strings without a zero byte, and not empty.
+fn checked(path: &str) -> Result<&[u8], Error> {
+    if path.is_empty() || path.contains('\0') {
+        return Err(Error::BadPath(path.into()));
+    }
+    Ok(path.as_bytes())
+}
+
+/// A transaction that is under way; given up when dropped.
+struct Open<'a> {
+    store: &'a Xenstore,
+    transaction: Transaction,
+}
+
+impl Open<'_> {
+    async fn commit(self) -> Result<(), Error> {
+        let answer = self.store.ask(Kind::TransactionEnd, self.transaction, &[b"T\0"]);
+        core::mem::forget(self);
+        answer.await.map(|_| ())
+    }
+}
+
+impl Drop for Open<'_> {
+    fn drop(&mut self) {
+        self.store.tell(Kind::TransactionEnd, self.transaction, &[b"F\0"]);
+    }
+}
+
+/// The answer to a request. Dropped early, the answer is thrown away when it comes.
+struct Answer<'a> {
+    store: &'a Xenstore,
+    /// The number of the request, until the answer is taken.
+    request: Option<Result<u32, Error>>,
+}
+
+impl Future for Answer<'_> {
+    type Output = Result<Vec<u8>, Error>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let polled = match &self.request {
+            Some(Ok(request)) => self.store.connection.lock().poll_answer(*request, cx.waker()),
+            Some(Err(error)) => Poll::Ready(Err(error.clone())),
+            None => Poll::Ready(Err(Error::Interrupted)),
+        };
+        if polled.is_ready() {
+            self.request = None;
+        }
+        polled
+    }
+}
+
+impl Drop for Answer<'_> {
+    fn drop(&mut self) {
+        if let Some(Ok(request)) = self.request.take() {
+            self.store.connection.lock().abandon(request);
+        }
+    }
+}
+
+/// A watch, set as long as this lives.
+pub struct Watch {
+    store: Arc<Xenstore>,
+    token: u32,
+}
+
+impl Watch {
+    /// Waits for the next change. One that came while nobody waited is kept.
+    ///
+    /// # Errors
+    /// When the connection is over.
+    pub async fn next(&mut self) -> Result<Changed, Error> {
+        core::future::poll_fn(|cx| self.store.connection.lock().poll_change(self.token, cx.waker())).await
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        let path = self.store.connection.lock().remove_watch(self.token);
+        if let Some(path) = path {
+            let token = alloc::format!("{}", self.token);
+            self.store.tell(
+                Kind::Unwatch,
+                Transaction::NONE,
+                &[path.as_bytes(), b"\0", token.as_bytes(), b"\0"],
+            );
+        }
+    }
+}

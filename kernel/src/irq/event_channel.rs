@@ -1,0 +1,164 @@
+//! Event channels as interrupts: one vector for all of them, and behind it a handler a channel.
+//!
+//! Where there are none, [`init`] finds that out and nothing here does anything: lines and APICs are all there is.
+//! Neighbours: `pv_ops::xen::event_channel` (which came), `dispatch` (the vector), `xen` (who binds most of them).
+
+use alloc::{collections::BTreeMap, sync::Arc};
+
+use pv_ops::xen::{
+    event_channel::{self, Abi, Port, Status},
+    hypercall::Errno,
+};
+
+use super::{Error, allocate};
+use crate::{
+    cpu,
+    mm::shared,
+    sync::{IrqMutex, OnceCell},
+};
+
+/// What is called when an event comes, with interrupts disabled.
+type Handler = Arc<dyn Fn() + Send + Sync>;
+
+static HANDLERS: IrqMutex<BTreeMap<u32, (&'static str, Handler)>> = IrqMutex::new(BTreeMap::new());
+static UP: OnceCell<Abi> = OnceCell::uninit();
+
+/// Why there are no event channels.
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+enum Failure {
+    #[error("{0}")]
+    Vector(#[from] Error),
+    #[error("{0}")]
+    Refused(#[from] Errno),
+}
+
+/// Finds out whether this guest has event channels and lets them in. `abi` is what the command line wants: `2-level`, or
+/// the best there is.
+pub(super) fn init(abi: Option<&str>) {
+    if !event_channel::is_there() {
+        return;
+    }
+    match start(abi != Some("2-level")) {
+        Ok((abi, vector)) => {
+            let _ = UP.try_init_once(|| abi);
+            let abi = if abi == Abi::Fifo { "FIFO" } else { "2-level" };
+            log::info!("event channels: {abi} ABI, vector {vector:#x}");
+        }
+        Err(error) => log::error!("event channels: {error}: no paravirtual device works"),
+    }
+}
+
+fn start(wants_fifo: bool) -> Result<(Abi, u8), Failure> {
+    let abi = event_channel::start(|| wants_fifo.then(shared::event_page).flatten());
+    let vector = allocate("event channels", upcall)?;
+    // SAFETY: the vector's handler is `upcall`.
+    unsafe { event_channel::deliver_as(vector) }?;
+    Ok((abi, vector))
+}
+
+/// Whether this guest has event channels.
+pub fn is_up() -> bool {
+    UP.is_initialized()
+}
+
+/// Lets events on `port` call `handler` on this CPU, with interrupts disabled. One that came before calls it at once.
+///
+/// # Errors
+/// What the hypervisor says, "no memory" included.
+pub fn bind(port: Port, name: &'static str, handler: impl Fn() + Send + Sync + 'static) -> Result<(), Errno> {
+    event_channel::prepare(port, cpu::current().id(), shared::event_page)?;
+    let before = HANDLERS.lock().insert(port.0, (name, Arc::new(handler)));
+    drop(before);
+    event_channel::unmask(port)
+}
+
+/// Closes the channel; its handler is called no more.
+pub fn close(port: Port) {
+    if let Err(error) = event_channel::close(port) {
+        log::warn!("event channel {}: {error}", port.0);
+    }
+    let before = HANDLERS.lock().remove(&port.0);
+    drop(before);
+}
+
+/// Lets the hypervisor's one-shot timer call `handler`; `false` where it has none.
+pub fn bind_timer(handler: impl Fn() + Send + Sync + 'static) -> bool {
+    is_up()
+        && event_channel::bind_timer(cpu::current().id())
+            .and_then(|port| bind(port, "timer", handler))
+            .inspect_err(|error| log::warn!("timer event: {error}"))
+            .is_ok()
+}
+
+/// The channels that have a handler: port, name, and what the hypervisor says of it.
+pub fn channels() -> alloc::vec::Vec<(Port, &'static str, Result<Status, Errno>)> {
+    let known: alloc::vec::Vec<_> =
+        HANDLERS.lock().iter().map(|(&port, &(name, _))| (Port(port), name)).collect();
+    known.into_iter().map(|(port, name)| (port, name, event_channel::status(port))).collect()
+}
+
+/// The vector's handler.
+fn upcall() {
+    event_channel::pending(cpu::current().id(), |port| {
+        let handler = HANDLERS.lock().get(&port.0).map(|(_, handler)| handler.clone());
+        match handler {
+            Some(handler) => handler(),
+            // It was closed just now, or never ours.
+            None => event_channel::mask(port),
+        }
+    });
+}
+
+crate::kernel_test! {
+    /// Both ends of a channel in this domain: what is sent on one arrives at the other, once, and not after the close.
+    fn an_event_arrives_at_the_other_end() {
+        use core::sync::atomic::{AtomicU32, Ordering};
+        static CAME: AtomicU32 = AtomicU32::new(0);
+        if !is_up() {
+            crate::skip!("no event channels here");
+        }
+        let own = pv_ops::xen::abi::DOMID_SELF;
+        let theirs = event_channel::alloc_unbound(own).unwrap();
+        let ours = event_channel::bind_interdomain(own, theirs).unwrap();
+        assert_eq!(event_channel::status(theirs), event_channel::status(theirs));
+        assert!(matches!(event_channel::status(ours), Ok(Status::Interdomain(_, port)) if port == theirs));
+        bind(theirs, "test", || _ = CAME.fetch_add(1, Ordering::Relaxed)).unwrap();
+        // What the binding itself raised has come by now.
+        let before = CAME.load(Ordering::Relaxed);
+        event_channel::prepare(ours, 0, shared::event_page).unwrap();
+        event_channel::send(ours).unwrap();
+        while CAME.load(Ordering::Relaxed) == before {
+            core::hint::spin_loop();
+        }
+        assert_eq!(CAME.load(Ordering::Relaxed), before + 1);
+        assert!(channels().iter().any(|(port, name, _)| *port == theirs && *name == "test"));
+        close(theirs);
+        close(ours);
+        assert_eq!(event_channel::status(theirs), Ok(Status::Closed));
+    }
+}
+
+crate::kernel_test! {
+    /// Held back while interrupts are disabled, delivered when they are enabled: the wake-up is not lost.
+    fn an_event_to_oneself_waits_for_interrupts() {
+        use core::sync::atomic::{AtomicU32, Ordering};
+        static CAME: AtomicU32 = AtomicU32::new(0);
+        if !is_up() {
+            crate::skip!("no event channels here");
+        }
+        let port = event_channel::bind_ipi(cpu::current().id()).unwrap();
+        bind(port, "test", || _ = CAME.fetch_add(1, Ordering::Relaxed)).unwrap();
+        for round in 0..100 {
+            let disabled = crate::sync::IrqState::disable();
+            event_channel::send(port).unwrap();
+            assert_eq!(CAME.load(Ordering::Relaxed), round);
+            drop(disabled);
+            let start = crate::time::now();
+            while CAME.load(Ordering::Relaxed) == round {
+                assert!(start.elapsed().as_secs() < 5, "the event of round {round} is lost");
+            }
+            assert_eq!(CAME.load(Ordering::Relaxed), round + 1);
+        }
+        close(port);
+    }
+}

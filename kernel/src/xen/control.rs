@@ -1,0 +1,69 @@
+//! What the toolstack wants of the guest: power off, reboot, and the like, as values of nodes below `control/`
+//! (docs/misc/xenstore-paths.pandoc).
+#![forbid(unsafe_code)]
+
+use alloc::{format, string::String, sync::Arc};
+
+use drivers::xen::xenstore::{Error, Refusal, Transaction, Xenstore};
+
+use crate::{power, task};
+
+const SHUTDOWN: &str = "control/shutdown";
+const SYSRQ: &str = "control/sysrq";
+
+/// What the guest can do, told to the toolstack.
+const FEATURES: [&str; 2] = ["feature-poweroff", "feature-reboot"];
+
+/// Follows the toolstack's wishes.
+pub(super) async fn serve(store: Arc<Xenstore>) {
+    for feature in FEATURES {
+        // A toolstack that does not let it be written does not ask either.
+        let _ = store.write(Transaction::NONE, &format!("control/{feature}"), "1").await;
+    }
+    drop(task::spawn(follow(store.clone(), SYSRQ, |command| {
+        log::info!("{SYSRQ}: {command:?}: there are no such keys here");
+    })));
+    follow(store, SHUTDOWN, |command| match command {
+        "poweroff" | "halt" => power::off(),
+        "reboot" => power::reboot(),
+        other => log::warn!("{SHUTDOWN}: {other:?} is not understood, expected poweroff, halt or reboot"),
+    })
+    .await;
+}
+
+/// Calls `act` with each value that the node at `path` takes, once; the node is emptied first, as the answer.
+async fn follow(store: Arc<Xenstore>, path: &'static str, act: impl Fn(&str) + Send) {
+    let result: Result<(), Error> = async {
+        let mut watch = store.watch(path).await?;
+        loop {
+            watch.next().await?;
+            match take(&store, path).await {
+                Ok(command) if command.is_empty() => {}
+                Ok(command) => act(&command),
+                // Something that is no text, or a node that cannot be emptied: told, and the watch goes on.
+                Err(error @ (Error::Refused(_) | Error::Nonsense | Error::Conflict(_))) => {
+                    log::warn!("{path}: {error}");
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+    .await;
+    if let Err(error) = result {
+        log::warn!("{path}: {error}: no longer followed");
+    }
+}
+
+/// The node's value, which is empty afterwards; empty if there is no such node.
+async fn take(store: &Xenstore, path: &str) -> Result<String, Error> {
+    store
+        .transaction(|transaction| async move {
+            match store.read(transaction, path).await {
+                Ok(command) if command.is_empty() => Ok(command),
+                Ok(command) => store.write(transaction, path, "").await.map(|()| command),
+                Err(Error::Refused(Refusal::ENOENT)) => Ok(String::new()),
+                Err(error) => Err(error),
+            }
+        })
+        .await
+}

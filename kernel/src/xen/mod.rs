@@ -1,0 +1,122 @@
+//! What a domain of Xen has instead of a PC's devices: the console ring, xenstore, and the bus of devices that other
+//! domains serve. Where there is no Xen [`probe`] finds nothing, as with every other device.
+//!
+//! Files: `hypervisor` (what drivers ask for, answered by hypercalls), `bell` (from an event to a task), `control` (the
+//! toolstack's wishes: power off, reboot). The drivers themselves are in `drivers::xen`.
+#![forbid(unsafe_code)]
+
+mod bell;
+mod control;
+mod hypervisor;
+mod tests;
+
+use alloc::{boxed::Box, sync::Arc};
+use core::fmt::Display;
+
+use drivers::xen::{
+    Hypervisor,
+    console::HvcConsole,
+    xenbus::{Bus, Change},
+    xenstore::{Error, Xenstore},
+};
+use pv_ops::xen::{event_channel, rings};
+
+use crate::{
+    console::{self, Kind},
+    irq,
+    mm::shared,
+    sync::OnceCell,
+    task,
+};
+use bell::Bell;
+
+static HYPERVISOR: OnceCell<Arc<dyn Hypervisor>> = OnceCell::uninit();
+static XENSTORE: OnceCell<Arc<Xenstore>> = OnceCell::uninit();
+
+/// Pages and channels for drivers of devices that another domain serves; `None` where there is no Xen.
+pub fn hypervisor() -> Option<Arc<dyn Hypervisor>> {
+    HYPERVISOR.try_get().ok().cloned()
+}
+
+/// The toolstack's tree; `None` in dom0 and where there is no Xen.
+pub fn xenstore() -> Option<Arc<Xenstore>> {
+    XENSTORE.try_get().ok().cloned()
+}
+
+/// Finds what Xen gives this domain, and puts it to use.
+pub fn probe(cmdline: &boot::CommandLine) {
+    if !irq::event_channel::is_up() {
+        return;
+    }
+    if console::is_chosen(Kind::Serial) {
+        report("console", hvc());
+    }
+    report(
+        "grant table",
+        hypervisor::init(cmdline.get("xen.grants")).map(|up| _ = HYPERVISOR.try_init_once(|| up)),
+    );
+    report("xenstore", store());
+}
+
+fn report(what: &str, result: Result<(), impl Display>) {
+    if let Err(error) = result {
+        log::warn!("xen {what}: {error}");
+    }
+}
+
+/// The console ring, if the toolstack gave one.
+fn hvc() -> Result<(), Box<dyn Display>> {
+    let Some(ring) = rings::console() else { return Ok(()) };
+    let page = shared::ring(ring).map_err(boxed)?;
+    let port = ring.port();
+    let notify = Box::new(move || _ = event_channel::send(port));
+    let hvc = HvcConsole::new(page, notify, Box::new(pv_ops::sched_yield));
+    console::register(Box::new(hvc), Kind::Serial);
+    irq::event_channel::bind(port, "hvc", console::on_receive).map_err(boxed)?;
+    log::info!("hvc: Xen console ring, in and out");
+    Ok(())
+}
+
+/// The client of xenstore, and the tasks that live on it.
+fn store() -> Result<(), Box<dyn Display>> {
+    let Some(ring) = rings::xenstore() else { return Ok(()) };
+    let page = shared::ring(ring).map_err(boxed)?;
+    let port = ring.port();
+    let store = Xenstore::new(page, Box::new(move || _ = event_channel::send(port)));
+    let bell = Arc::new(Bell::default());
+    let ringer = bell.clone();
+    irq::event_channel::bind(port, "xenstore", move || ringer.ring()).map_err(boxed)?;
+    let served = store.clone();
+    drop(task::spawn(async move {
+        loop {
+            served.process();
+            bell.wait().await;
+        }
+    }));
+    let store = XENSTORE.try_get_or_init(|| store).map_err(|_| boxed("initialised twice"))?;
+    drop(task::spawn(watch_bus(store.clone())));
+    drop(task::spawn(control::serve(store.clone())));
+    log::info!("xenstore: ring at {:#x}", ring.address());
+    Ok(())
+}
+
+fn boxed(error: impl Display + 'static) -> Box<dyn Display> {
+    Box::new(error)
+}
+
+/// Tells which devices come and go.
+async fn watch_bus(store: Arc<Xenstore>) {
+    let told = async {
+        let mut bus = Bus::new(&store).await?;
+        loop {
+            match bus.next().await? {
+                Change::Added(id) => log::info!("xenbus: {id} is there, without a driver"),
+                Change::Removed(id) => log::info!("xenbus: {id} is gone"),
+            }
+        }
+    };
+    let result: Result<(), Error> = told.await;
+    if let Err(error) = result {
+        log::warn!("xenbus: {error}: no device comes or goes from here on");
+    }
+}

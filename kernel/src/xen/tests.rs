@@ -1,0 +1,63 @@
+//! What only a guest of Xen can show: grants and xenstore in earnest.
+#![forbid(unsafe_code)]
+
+crate::kernel_test! {
+    /// Pages and channels of drivers go back, and no grant is left.
+    fn what_a_driver_takes_goes_back_when_it_is_dropped() {
+        use drivers::xen::{Access, Channel, DomainId, Shared};
+        let Some(hypervisor) = super::hypervisor() else { crate::skip!("no grant table here") };
+        let channels = crate::irq::event_channel::channels().len();
+        for _ in 0..3 {
+            let page = Shared::new(&hypervisor, DomainId(0), Access::ReadWrite).unwrap();
+            let other = Shared::new(&hypervisor, DomainId(0), Access::ReadOnly).unwrap();
+            assert_ne!(page.grant(), other.grant());
+            page.write(100, b"granted");
+            let channel = Channel::new(&hypervisor, DomainId(0), alloc::boxed::Box::new(|| ())).unwrap();
+            assert_eq!(crate::irq::event_channel::channels().len(), channels + 1);
+            channel.notify();
+        }
+        assert_eq!(crate::irq::event_channel::channels().len(), channels);
+    }
+}
+
+crate::kernel_test! {
+    /// Many requests at the same time, a transaction and a watch, with the toolstack's own xenstored.
+    async fn xenstore_answers_many_at_the_same_time() {
+        use alloc::{format, string::ToString, vec::Vec};
+        use drivers::xen::xenstore::{Changed, Transaction};
+        const NONE: Transaction = Transaction::NONE;
+        let Some(store) = super::xenstore() else { crate::skip!("no xenstore here") };
+        let id: u32 = store.read(NONE, "domid").await.unwrap().trim().parse().unwrap();
+        assert_ne!(id, 0);
+        let asked: Vec<_> = (0..20)
+            .map(|number| {
+                let store = store.clone();
+                crate::task::spawn(async move {
+                    let path = format!("data/pliant-test/{number}");
+                    store.write(NONE, &path, &number.to_string()).await.unwrap();
+                    store.read(NONE, &path).await.unwrap()
+                })
+            })
+            .collect();
+        for (number, answer) in asked.into_iter().enumerate() {
+            assert_eq!(answer.await, number.to_string());
+        }
+        let mut watch = store.watch("data/pliant-test").await.unwrap();
+        assert_eq!(watch.next().await.unwrap(), Changed::Path("data/pliant-test".into()));
+        let sum = store
+            .transaction(|transaction| {
+                let store = &store;
+                async move {
+                    let names = store.directory(transaction, "data/pliant-test").await?;
+                    store.write(transaction, "data/pliant-test/count", &names.len().to_string()).await?;
+                    Ok(names.len())
+                }
+            })
+            .await
+            .unwrap();
+        assert_eq!(sum, 20);
+        assert_eq!(watch.next().await.unwrap(), Changed::Path("data/pliant-test/count".into()));
+        store.remove(NONE, "data/pliant-test").await.unwrap();
+        assert_eq!(store.find(NONE, "data/pliant-test").await.unwrap(), None);
+    }
+}

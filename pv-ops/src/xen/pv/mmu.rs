@@ -1,0 +1,205 @@
+//! Page tables through Xen: entries hold machine frames, tables are read-only for the guest, every change is a
+//! hypercall that Xen checks (xen.h, `mmu_update`, `mmuext_op`, `update_va_mapping`).
+//! Neighbours: `p2m` (the translation), `start` (the first tables).
+
+use super::{
+    abi::{
+        M2P, M2P_LEN_BYTES, MMUEXT_INVLPG_LOCAL, MMUEXT_NEW_BASEPTR, MMUEXT_PIN_L1_TABLE,
+        MMUEXT_TLB_FLUSH_LOCAL, MMUEXT_UNPIN_TABLE, MmuUpdate, MmuextOp, UVMF_INVLPG,
+    },
+    p2m::{self, ACCESSED, ADDRESS, DEVICE, DIRTY, NO_EXECUTE, PAGE, PRESENT, WRITABLE},
+};
+use crate::xen::{
+    abi::DOMID_SELF,
+    hypercall::{self, Answer, Number},
+};
+use core::{
+    ptr::{null, null_mut},
+    sync::atomic::{AtomicU64, Ordering},
+};
+
+/// The p2m list: its address and its length.
+static LIST: AtomicU64 = AtomicU64::new(0);
+static FRAMES: AtomicU64 = AtomicU64::new(0);
+/// The shared page: its machine frame, and the guest frame in whose place it is. Xen's table does not know it.
+static SHARED_MFN: AtomicU64 = AtomicU64::new(u64::MAX);
+static SHARED_PFN: AtomicU64 = AtomicU64::new(u64::MAX);
+/// Where guest-physical memory is mapped.
+static DIRECT_MAP: AtomicU64 = AtomicU64::new(0);
+/// The root's address, as CR3 would have it.
+static ROOT: AtomicU64 = AtomicU64::new(0);
+
+/// What `start` found out.
+pub(super) fn init(list: u64, frames: u64, direct_map: u64, root: u64) {
+    LIST.store(list, Ordering::Relaxed);
+    FRAMES.store(frames, Ordering::Relaxed);
+    DIRECT_MAP.store(direct_map, Ordering::Relaxed);
+    ROOT.store(root, Ordering::Relaxed);
+}
+
+fn entry_of_list(pfn: u64) -> Option<&'static AtomicU64> {
+    if pfn >= FRAMES.load(Ordering::Relaxed) {
+        return None;
+    }
+    let list: *const AtomicU64 = core::ptr::with_exposed_provenance(LIST.load(Ordering::Relaxed) as usize);
+    // SAFETY: Xen's loader made the list, one word for each of the frames that `init` was told of; it stays mapped.
+    Some(unsafe { &*list.add(pfn as usize) })
+}
+
+/// The machine frame of a guest frame; `None` beyond the guest's memory.
+pub fn machine_frame(pfn: u64) -> Option<u64> {
+    entry_of_list(pfn).map(|entry| entry.load(Ordering::Relaxed))
+}
+
+/// The guest frame of a machine frame, if that is the guest's own.
+pub fn guest_frame(mfn: u64) -> Option<u64> {
+    if mfn == SHARED_MFN.load(Ordering::Relaxed) {
+        return Some(SHARED_PFN.load(Ordering::Relaxed));
+    }
+    let place = M2P + mfn.checked_mul(8).filter(|&offset| offset < M2P_LEN_BYTES)?;
+    let place: *const u64 = core::ptr::with_exposed_provenance(place as usize);
+    // SAFETY: the frame is in a page table, so Xen knows it as memory, and maps its part of the table here.
+    let pfn = unsafe { place.read_volatile() };
+    // The table is Xen's and of the whole machine: what it says counts if our own list says the same.
+    (machine_frame(pfn) == Some(mfn)).then_some(pfn)
+}
+
+/// Puts the machine frame `mfn`, which Xen shares, in the place of the guest frame `pfn`.
+///
+/// # Safety
+/// Nothing relies on what is in the guest frame, and no table maps it but by [`map_page`] from now on.
+pub(super) unsafe fn replace_frame(pfn: u64, mfn: u64) {
+    if let Some(entry) = entry_of_list(pfn) {
+        entry.store(mfn, Ordering::Relaxed);
+        SHARED_PFN.store(pfn, Ordering::Relaxed);
+        SHARED_MFN.store(mfn, Ordering::Relaxed);
+    }
+}
+
+pub(super) extern "sysv64" fn pte_make(entry: u64) -> u64 {
+    p2m::make(entry, machine_frame)
+}
+
+pub(super) extern "sysv64" fn pte_value(entry: u64) -> u64 {
+    p2m::value(entry, guest_frame)
+}
+
+/// Replaces an entry of a table of any level.
+///
+/// # Panics
+/// When Xen refuses memory: the tables would not say what the kernel believes.
+///
+/// # Safety
+/// As for [`set_pte`](crate::set_pte); `entry` is an address of the direct map.
+pub(super) unsafe extern "sysv64" fn set_entry(entry: *mut u64, value: u64) {
+    let address = (entry.addr() as u64).wrapping_sub(DIRECT_MAP.load(Ordering::Relaxed));
+    let machine = machine_frame(address / PAGE).map(|mfn| mfn * PAGE + address % PAGE);
+    let Some(machine) = machine else { panic!("page-table entry at {entry:p}, outside the direct map") };
+    // SAFETY: the caller's promise.
+    let updated = unsafe { update(machine, value) };
+    // A device that is not this domain's: the entry stays empty, and who mapped it finds it so.
+    if let Err(error) = updated
+        && value & DEVICE == 0
+    {
+        panic!("page-table entry {value:#x} for {entry:p}: {error}");
+    }
+}
+
+/// Replaces the entry at a machine address.
+///
+/// # Safety
+/// As for [`set_pte`](crate::set_pte).
+pub(super) unsafe fn update(machine: u64, value: u64) -> Answer {
+    let request = MmuUpdate { ptr: machine, val: value };
+    let address = (&raw const request).expose_provenance() as u64;
+    let done = null_mut::<u32>().addr() as u64;
+    // SAFETY: one request, which Xen reads; what it does is the caller's promise.
+    unsafe { hypercall::call4(Number::MmuUpdate, [address, 1, done, DOMID_SELF.into()]) }
+}
+
+/// Lets the page at `virt`, whose tables are there, be the machine frame `mfn`.
+///
+/// # Safety
+/// As for [`set_pte`](crate::set_pte).
+pub(super) unsafe fn map_page(virt: u64, mfn: u64, writable: bool) -> Answer {
+    let writable = if writable { WRITABLE } else { 0 };
+    let entry = p2m::address(mfn) | PRESENT | ACCESSED | DIRTY | NO_EXECUTE | writable;
+    // SAFETY: three words; what the mapping does is the caller's promise.
+    unsafe { hypercall::call3(Number::UpdateVaMapping, virt, entry, UVMF_INVLPG) }
+}
+
+/// # Safety
+/// As for the command.
+unsafe fn extended(cmd: u32, arg1: u64) -> Answer {
+    let request = MmuextOp { cmd, arg1, arg2: 0 };
+    let address = (&raw const request).expose_provenance() as u64;
+    let done = null::<u32>().addr() as u64;
+    // SAFETY: one request, which Xen reads; what it does is the caller's promise.
+    unsafe { hypercall::call4(Number::MmuextOp, [address, 1, done, DOMID_SELF.into()]) }
+}
+
+pub(super) extern "sysv64" fn read_cr3() -> u64 {
+    ROOT.load(Ordering::Relaxed)
+}
+
+/// # Panics
+/// When Xen refuses the tables.
+///
+/// # Safety
+/// As for [`write_cr3`](crate::write_cr3).
+pub(super) unsafe extern "sysv64" fn write_cr3(value: u64) {
+    let mfn = machine_frame((value & ADDRESS) / PAGE).unwrap_or(u64::MAX);
+    // SAFETY: the caller's promise.
+    if let Err(error) = unsafe { extended(MMUEXT_NEW_BASEPTR, mfn) } {
+        panic!("root table {value:#x}: {error}");
+    }
+    ROOT.store(value & ADDRESS, Ordering::Relaxed);
+}
+
+pub(super) extern "sysv64" fn flush_tlb() {
+    // SAFETY: flushes.
+    let _ = unsafe { extended(MMUEXT_TLB_FLUSH_LOCAL, 0) };
+}
+
+pub(super) extern "sysv64" fn flush_tlb_one(address: u64) {
+    // SAFETY: flushes.
+    let _ = unsafe { extended(MMUEXT_INVLPG_LOCAL, address) };
+}
+
+/// The direct map's address of a guest frame.
+fn direct_map(pfn: u64) -> u64 {
+    DIRECT_MAP.load(Ordering::Relaxed) + pfn * PAGE
+}
+
+/// Read-only first: Xen takes no table that the guest could still write.
+///
+/// # Panics
+/// When Xen refuses the table.
+///
+/// # Safety
+/// As for [`pin_table`](crate::pin_table).
+pub(super) unsafe extern "sysv64" fn pin_table(frame: u64, level: u8) {
+    let mfn = machine_frame(frame).unwrap_or(u64::MAX);
+    // SAFETY: the frame is a table from now on, which nobody writes (the caller's promise).
+    let read_only = unsafe { map_page(direct_map(frame), mfn, false) };
+    // SAFETY: the frame holds a table of this level.
+    let pinned = read_only.and_then(|_| unsafe { extended(MMUEXT_PIN_L1_TABLE + u32::from(level) - 1, mfn) });
+    if let Err(error) = pinned {
+        panic!("table of level {level} in frame {frame:#x}: {error}");
+    }
+}
+
+/// # Panics
+/// When Xen still needs the table.
+///
+/// # Safety
+/// As for [`unpin_table`](crate::unpin_table).
+pub(super) unsafe extern "sysv64" fn unpin_table(frame: u64) {
+    let mfn = machine_frame(frame).unwrap_or(u64::MAX);
+    // SAFETY: nothing refers to the table any more (the caller's promise).
+    let unpinned = unsafe { extended(MMUEXT_UNPIN_TABLE, mfn) };
+    // SAFETY: it is ordinary memory now.
+    if let Err(error) = unpinned.and_then(|_| unsafe { map_page(direct_map(frame), mfn, true) }) {
+        panic!("table in frame {frame:#x}: {error}");
+    }
+}

@@ -1,0 +1,134 @@
+//! Exceptions and events: Xen's virtual trap table, made from the kernel's IDT, and the way back by hypercall.
+//!
+//! Xen builds the CPU's own frame on the guest's stack, and below it rcx and r11 (arch-x86/xen-x86_64.h). A small stub
+//! per vector takes those two off and goes on to the kernel's native stub, so that one entry code serves all.
+
+use super::abi::{CALLBACKOP_REGISTER, CALLBACKTYPE_EVENT, CallbackRegister, FLAT_KERNEL_CS, TrapInfo};
+use crate::{
+    descriptor::PseudoDescriptor,
+    xen::hypercall::{self, Number},
+};
+use core::{
+    arch::{global_asm, naked_asm},
+    sync::atomic::{AtomicU64, Ordering},
+};
+
+const VECTORS: usize = 256;
+/// Exceptions of the CPU; the rest of the vectors never come.
+const EXCEPTIONS: usize = 32;
+/// Bytes from one stub to the next.
+const STUB_LEN: u64 = 16;
+/// Events are masked on entry, as by an interrupt gate; and ring 3, where the kernel is, may raise it.
+const FLAGS: u8 = 1 << 2 | 3;
+
+/// Where each stub goes on: the kernel's handlers by vector.
+static HANDLERS: [AtomicU64; VECTORS] = [const { AtomicU64::new(0) }; VECTORS];
+
+unsafe extern "C" {
+    fn pliant_xen_pv_stubs();
+}
+
+global_asm!(
+    ".pushsection .text.xen_pv_entry, \"ax\", @progbits",
+    ".balign 16",
+    "pliant_xen_pv_stubs:",
+    ".set pliant_xen_vector, 0",
+    ".rept 256",
+    ".balign {stub_len}",
+    "pop rcx",
+    "pop r11",
+    "jmp qword ptr [rip + {handlers} + 8 * pliant_xen_vector]",
+    ".set pliant_xen_vector, pliant_xen_vector + 1",
+    ".endr",
+    ".popsection",
+    stub_len = const STUB_LEN,
+    handlers = sym HANDLERS,
+);
+
+fn stub(vector: usize) -> u64 {
+    pliant_xen_pv_stubs as *const () as u64 + vector as u64 * STUB_LEN
+}
+
+/// The handler of a gate (SDM vol. 3 figure 6-8); `None` if it is not present.
+fn handler([low, high]: [u64; 2]) -> Option<u64> {
+    const PRESENT: u64 = 1 << 47;
+    (low & PRESENT != 0).then_some(low & 0xffff | low >> 32 & 0xffff_0000 | high << 32)
+}
+
+/// The trap table for the exceptions that have a handler; it ends with an empty entry.
+fn trap_table(
+    handlers: impl Fn(usize) -> Option<u64>,
+    stub: impl Fn(usize) -> u64,
+) -> [TrapInfo; EXCEPTIONS + 1] {
+    let mut table = [TrapInfo::default(); EXCEPTIONS + 1];
+    let present = (0..EXCEPTIONS).filter(|&vector| handlers(vector).is_some());
+    for (entry, vector) in table.iter_mut().zip(present) {
+        *entry = TrapInfo { vector: vector as u8, flags: FLAGS, cs: FLAT_KERNEL_CS, address: stub(vector) };
+    }
+    table
+}
+
+/// # Panics
+/// When Xen refuses the table.
+///
+/// # Safety
+/// As for [`load_idt`](crate::load_idt()).
+pub(super) unsafe extern "sysv64" fn load_idt(descriptor: *const PseudoDescriptor) {
+    // SAFETY: the caller's pseudo-descriptor.
+    let (base, limit) = unsafe { descriptor.read_unaligned() }.parts();
+    let gates: *const [u64; 2] = core::ptr::with_exposed_provenance(base as usize);
+    for (vector, place) in HANDLERS.iter().enumerate().take((usize::from(limit) + 1) / 16) {
+        // SAFETY: the gate is within the table's limit.
+        place.store(handler(unsafe { gates.add(vector).read_volatile() }).unwrap_or(0), Ordering::Relaxed);
+    }
+    let table = trap_table(
+        |vector| Some(HANDLERS[vector].load(Ordering::Relaxed)).filter(|&handler| handler != 0),
+        stub,
+    );
+    let address = (&raw const table).expose_provenance() as u64;
+    // SAFETY: a table with an end; every entry leads to a stub whose handler is set.
+    if let Err(error) = unsafe { hypercall::call1(Number::SetTrapTable, address) } {
+        panic!("trap table: {error}");
+    }
+}
+
+/// Lets events come as this vector of the IDT that was loaded.
+///
+/// # Errors
+/// What Xen says.
+pub fn set_event_vector(vector: u8) -> Result<(), hypercall::Errno> {
+    let mut register =
+        CallbackRegister { kind: CALLBACKTYPE_EVENT, flags: 0, address: stub(usize::from(vector)) };
+    // SAFETY: the struct is this command's; the stub goes on to the IDT's handler.
+    unsafe { hypercall::command(Number::CallbackOp, CALLBACKOP_REGISTER, &mut register) }?;
+    Ok(())
+}
+
+/// The way back (arch-x86/xen-x86_64.h, `struct iret_context`): below the frame Xen wants flags, rcx, r11 and rax, and
+/// puts the event mask back as IF in the frame says.
+#[unsafe(naked)]
+pub(super) unsafe extern "sysv64" fn iret() {
+    naked_asm!("push 0", "push rcx", "push r11", "push rax", "mov eax, {iret}", "syscall", iret = const Number::Iret as u64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_gate_gives_its_handler_back() {
+        assert_eq!(handler([0x8123_8e01_0010_4567, 0xffff_ffff]), Some(0xffff_ffff_8123_4567));
+        assert_eq!(handler([0, 0]), None);
+    }
+
+    #[test]
+    fn the_trap_table_has_what_the_idt_has_and_an_end() {
+        let table =
+            trap_table(|vector| (vector == 3 || vector == 14).then_some(1), |vector| vector as u64 * 16);
+        assert_eq!(table[0], TrapInfo { vector: 3, flags: 7, cs: 0xe033, address: 48 });
+        assert_eq!((table[1].vector, table[1].address), (14, 224));
+        assert_eq!(table[2], TrapInfo::default());
+        let full = trap_table(|_| Some(1), |_| 1);
+        assert_eq!(full[EXCEPTIONS], TrapInfo::default());
+    }
+}

@@ -1,0 +1,81 @@
+//! Clocks of a Xen guest: `vcpu_time_info` and the wall clock in the shared page.
+//! Neighbours: `pvclock` (arithmetic and reading protocol), `shared_info` (where they are), `hvm` (the ops).
+//!
+//! Xen's system time counts from Xen's own boot. The guest's counts from its entry, as natively: [`start`] finds out
+//! what Xen's clock said then.
+
+use super::{
+    abi::vcpu,
+    cpuid,
+    hypercall::{self, Number},
+    shared_info,
+};
+use crate::detect::Reader;
+use core::sync::atomic::{AtomicU64, Ordering};
+
+/// Xen's system time when the guest was entered.
+static BASE_NS: AtomicU64 = AtomicU64::new(0);
+/// What this guest's clock showed last: two virtual CPUs' clocks differ by some nanoseconds.
+static LAST_NS: AtomicU64 = AtomicU64::new(0);
+/// The TSC's rate in hertz; 0 is "unknown".
+static TSC_HZ: AtomicU64 = AtomicU64::new(0);
+
+/// Makes time 0 the moment when the TSC stood at `entry_tsc`. The shared page is there.
+pub(super) fn start(entry_tsc: u64, read: Reader<'_>, base: u32) {
+    let Some(Ok((snapshot, ()))) = shared_info::vcpu_info(0).map(|vcpu| vcpu.time.read(|| ())) else {
+        return;
+    };
+    BASE_NS.store(snapshot.at_or_before(entry_tsc), Ordering::Relaxed);
+    let hz = cpuid::tsc_hz(read, base).or_else(|| snapshot.tsc_hz()).unwrap_or(0);
+    TSC_HZ.store(hz, Ordering::Relaxed);
+}
+
+/// The TSC's rate in hertz, as Xen told it.
+pub(super) fn tsc_hz() -> Option<u64> {
+    Some(TSC_HZ.load(Ordering::Relaxed)).filter(|&hz| hz != 0)
+}
+
+/// Xen's system time: what its timers go by. 0 if its clock does not come to rest.
+pub fn system_ns() -> u64 {
+    // The first virtual CPU's clock serves all: it is valid everywhere where the TSC is, and a late one is caught
+    // by `LAST_NS`.
+    match shared_info::vcpu_info(0).map(|vcpu| vcpu.time.now_ns(ordered_tsc)) {
+        Some(Ok(ns)) => ns,
+        _ => 0,
+    }
+}
+
+pub(super) extern "sysv64" fn monotonic_ns() -> u64 {
+    let now = system_ns().saturating_sub(BASE_NS.load(Ordering::Relaxed));
+    LAST_NS.fetch_max(now, Ordering::Relaxed).max(now)
+}
+
+/// The wall clock at system time 0, plus the system time (xen.h, `wc_sec`).
+pub(super) extern "sysv64" fn wall_ns() -> u64 {
+    match shared_info::get().wall_clock.read_boot_unix_ns() {
+        Ok(boot_ns) if boot_ns != 0 => boot_ns.saturating_add(system_ns()),
+        _ => u64::MAX,
+    }
+}
+
+/// Xen's own timer, whose interrupt is the event `VIRQ_TIMER` (vcpu.h). A deadline in the past fires at once.
+pub(super) extern "sysv64" fn timer_arm(deadline_ns: u64) {
+    if deadline_ns == u64::MAX {
+        // SAFETY: stops this CPU's timer.
+        let _ = unsafe { hypercall::call3(Number::VcpuOp, vcpu::STOP_SINGLESHOT_TIMER.into(), 0, 0) };
+        return;
+    }
+    let timeout_abs_ns = deadline_ns.saturating_add(BASE_NS.load(Ordering::Relaxed));
+    let argument = vcpu::SetSingleshotTimer { timeout_abs_ns, flags: 0, _pad: 0 };
+    let address = (&raw const argument).expose_provenance() as u64;
+    // SAFETY: the struct is this command's, and Xen only reads it.
+    let _ = unsafe { hypercall::call3(Number::VcpuOp, vcpu::SET_SINGLESHOT_TIMER.into(), 0, address) };
+}
+
+/// The TSC, not before earlier loads: those of the clock's version (SDM vol. 2B, RDTSC).
+fn ordered_tsc() -> u64 {
+    // SAFETY: a fence.
+    unsafe { core::arch::x86_64::_mm_lfence() };
+    // SAFETY: reads a counter; CR4.TSD, which could forbid it outside ring 0, is never set here.
+    unsafe { core::arch::x86_64::_rdtsc() }
+}
