@@ -17,7 +17,7 @@
 //! ```
 //!
 //! Interrupt handlers, page tables and devices of the kernel call `pv_ops::irq_disable()` and the like and know no
-//! hypervisor. The backends of this build: [`native`] and [`xen`].
+//! hypervisor. The backends of this build: [`native`], [`kvm`] and [`xen`].
 #![no_std]
 
 #[cfg(test)]
@@ -37,7 +37,7 @@ pub mod backend;
 pub mod detect;
 pub mod encode;
 pub mod host_clock;
-mod kvm;
+pub mod kvm;
 pub mod native;
 pub mod ops;
 pub mod patch;
@@ -48,7 +48,7 @@ pub mod sites;
 pub mod table;
 pub mod xen;
 
-pub use backend::{Backend, Environment};
+pub use backend::{Backend, Environment, MAX_CPUS};
 pub use console::console_write;
 pub use descriptor::{load_gdt, load_idt};
 pub use ops::*;

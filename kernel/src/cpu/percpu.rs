@@ -15,6 +15,8 @@ pub struct PerCpu {
     this: AtomicPtr<PerCpu>,
     /// Stack pointer to return to when a probed instruction faults; 0 when nothing is being probed.
     pub(super) recovery: AtomicU64,
+    /// The hypervisor backend's own, at a place that it knows (`pv_ops::backend::CPU_SLOT`).
+    slot: AtomicU64,
     id: u32,
     apic_id: AtomicU32,
     /// Fatal reports that this CPU has begun.
@@ -22,6 +24,8 @@ pub struct PerCpu {
     pub(super) descriptors: Descriptors,
     interrupts: [AtomicU64; VECTORS],
 }
+
+const _: () = assert!(core::mem::offset_of!(PerCpu, slot) as u64 == pv_ops::backend::CPU_SLOT);
 
 static BOOT_CPU: PerCpu = PerCpu::new(0);
 /// GS of the boot CPU is valid.
@@ -32,6 +36,7 @@ impl PerCpu {
         Self {
             this: AtomicPtr::new(core::ptr::null_mut()),
             recovery: AtomicU64::new(0),
+            slot: AtomicU64::new(0),
             id,
             apic_id: AtomicU32::new(0),
             reports: AtomicU32::new(0),
