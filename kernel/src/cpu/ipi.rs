@@ -103,7 +103,7 @@ pub(crate) fn serve() {
 crate::kernel_test! {
     fn every_cpu_runs_a_function_once_a_call() {
         use core::sync::atomic::AtomicU32;
-        let ran = [const { AtomicU32::new(0) }; pv_ops::MAX_CPUS as usize];
+        let ran = [const { AtomicU32::new(0) }; pv_ops::MAX_CPUS];
         for _ in 0..20 {
             call_on(percpu::up(), &|| _ = ran[percpu::this_cpu() as usize].fetch_add(1, Ordering::Relaxed));
         }
@@ -117,7 +117,7 @@ crate::kernel_test! {
 crate::kernel_test! {
     fn every_cpu_has_data_of_its_own() {
         use core::sync::atomic::AtomicU64;
-        let places = [const { AtomicU64::new(0) }; pv_ops::MAX_CPUS as usize];
+        let places = [const { AtomicU64::new(0) }; pv_ops::MAX_CPUS];
         call_on(percpu::up(), &|| {
             let cpu = super::current();
             places[cpu.id() as usize].store(core::ptr::from_ref(cpu).addr() as u64, Ordering::Relaxed);

@@ -2,7 +2,7 @@
 //! Layout by Linux's `Documentation/virt/kvm/x86/msr.rst`; all in it is atomic, since the host writes it at any time.
 //! Neighbours: `time`, `irq` (what is in it), `mod` (registers it).
 
-use crate::pvclock::TimeInfo;
+use crate::{MAX_CPUS, pvclock::TimeInfo};
 use core::{
     mem::offset_of,
     sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering, fence},
@@ -74,9 +74,6 @@ impl StealTime {
         0
     }
 }
-
-/// CPUs that there can be.
-const MAX_CPUS: usize = crate::MAX_CPUS as usize;
 
 static AREAS: [Area; MAX_CPUS] = [const { Area::new() }; MAX_CPUS];
 
