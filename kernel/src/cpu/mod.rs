@@ -14,6 +14,7 @@ pub mod reset;
 pub mod sections;
 pub mod smp;
 pub mod stop;
+mod tests;
 pub mod timer_ports;
 pub mod tlb;
 pub mod topology;
@@ -21,7 +22,7 @@ mod trampoline;
 
 pub use features::{Feature, features};
 pub use ipi::{call_on, kick};
-pub use percpu::{PerCpu, current};
+pub use percpu::{PerCpu, current, this_cpu};
 pub use pv_ops::{CpuSet, MAX_CPUS};
 
 /// Brings the boot CPU under our own tables: per-CPU data, segments, features. First thing after the patching;

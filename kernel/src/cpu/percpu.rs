@@ -171,6 +171,11 @@ pub fn up() -> CpuSet {
     up
 }
 
+/// Notes that it has gone down.
+pub(super) fn set_down(id: u32) {
+    UP.remove(id);
+}
+
 /// Whether this CPU is up.
 pub fn is_up(id: u32) -> bool {
     id == 0 || UP.contains(id)

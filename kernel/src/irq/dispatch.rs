@@ -68,7 +68,9 @@ pub(super) extern "sysv64" fn dispatch(frame: &mut Frame) {
         return;
     }
     if vector == vectors::CPU_REQUEST {
-        cpu::ipi::serve();
+        // Its end first: what is asked for may take long, and let interrupts in.
+        pv_ops::eoi();
+        return cpu::ipi::serve();
     }
     for node in nodes(vector) {
         (node.handler)();

@@ -78,6 +78,13 @@ pub(super) fn expire() {
     }
 }
 
+/// Wakes all who wait for a deadline on a CPU that has gone down: they find that it is too early, and wait here.
+pub(crate) fn wake_all(cpu: u32) {
+    while let Some(waker) = TIMERS.get(cpu as usize).and_then(|timers| timers.lock().pop_due(NEVER)) {
+        waker.wake();
+    }
+}
+
 fn this_queue() -> usize {
     cpu::current().id() as usize
 }
