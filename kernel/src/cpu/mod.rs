@@ -6,6 +6,7 @@ pub mod gdt;
 pub mod host_clock;
 pub mod image;
 pub mod ipi;
+mod mp_table;
 pub mod percpu;
 pub mod physical;
 pub mod port;
