@@ -42,6 +42,7 @@ pub mod native;
 pub mod ops;
 pub mod patch;
 pub mod pvclock;
+pub mod pvm;
 pub mod scale;
 pub mod signature;
 pub mod sites;
