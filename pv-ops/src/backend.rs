@@ -8,9 +8,6 @@ use crate::{
 };
 use core::ops::Range;
 
-/// CPUs that a guest can have: numbers below this.
-pub const MAX_CPUS: usize = 128;
-
 /// One way to run: natively, or as a guest of one hypervisor.
 pub struct Backend {
     /// The name, as the log says it.
@@ -71,10 +68,6 @@ pub struct Region {
     pub kind: u32,
 }
 
-/// Where in a CPU's own data, at this distance from the base of GS, the backend keeps an address of its own: 8 bytes,
-/// 0 until [`Services::cpu_up`] ran on that CPU. Inline forms have it in their text.
-pub const CPU_SLOT: u64 = 16;
-
 /// Something that a hypervisor offers, or could, and what became of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Feature {
@@ -99,8 +92,8 @@ pub struct Services {
     /// The kernel's own page tables are in force: what the backend shares with its host is mapped anew by `map`, which
     /// takes a physical address of a page and gives an address.
     pub map_pages: fn(map: &dyn Fn(u64) -> Option<*mut u8>),
-    /// The CPU that runs this, of this number, has its own data, segments and exception handlers: what it shares with
-    /// the host is registered. Called once on each CPU, interrupts disabled.
+    /// Once on each CPU, the boot CPU too, on that CPU, with interrupts disabled, after its own data, GDT and IDT are in
+    /// force and memory is up: what the backend shares with its host for this CPU.
     pub cpu_up: fn(cpu: u32),
     /// Tells every feature that the backend knows of.
     pub features: fn(each: &mut dyn FnMut(Feature)),

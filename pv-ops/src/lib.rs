@@ -30,6 +30,7 @@ mod thunk;
 #[macro_use]
 mod declare;
 mod console;
+mod cpu_set;
 mod descriptor;
 mod word;
 
@@ -41,6 +42,7 @@ pub mod kvm;
 pub mod native;
 pub mod ops;
 pub mod patch;
+pub mod percpu;
 pub mod pvclock;
 pub mod pvm;
 pub mod scale;
@@ -49,8 +51,9 @@ pub mod sites;
 pub mod table;
 pub mod xen;
 
-pub use backend::{Backend, Environment, MAX_CPUS};
+pub use backend::{Backend, Environment};
 pub use console::console_write;
+pub use cpu_set::{AtomicCpuSet, CpuSet, MAX_CPUS};
 pub use descriptor::{load_gdt, load_idt};
 pub use ops::*;
 pub use patch::{Report, patch};
