@@ -57,9 +57,10 @@ pub fn map_pages() {
     });
 }
 
-/// Lets the backend share with its host what it has for the boot CPU.
-pub fn cpu_up() {
-    (services().cpu_up)(0);
+/// Lets the backend register what this CPU shares with its host: its own data, segments and exceptions are in force.
+/// Interrupts are disabled.
+pub fn cpu_up(cpu: u32) {
+    (services().cpu_up)(cpu);
 }
 
 /// Every feature of the host that the backend knows of, and what became of it.

@@ -29,7 +29,7 @@ fn kernel_main(mut info: boot::Info) -> ! {
 
 /// From interrupts to the app, on the kernel's own stack.
 fn run(info: boot::Info) -> ! {
-    hypervisor::cpu_up();
+    hypervisor::cpu_up(0);
     irq::init(&info);
     time::init();
     cpu::smp::init(&info);

@@ -92,9 +92,11 @@ pub struct Services {
     /// The kernel's own page tables are in force: what the backend shares with its host is mapped anew by `map`, which
     /// takes a physical address of a page and gives an address.
     pub map_pages: fn(map: &dyn Fn(u64) -> Option<*mut u8>),
-    /// Once on each CPU, the boot CPU too, on that CPU, with interrupts disabled, after its own data, GDT and IDT are in
-    /// force and memory is up: what the backend shares with its host for this CPU.
+    /// The CPU that runs this, of this number, has its own data, segments and exception handlers, and memory is up: what
+    /// it shares with the host is registered. Called once on each CPU, the boot CPU too, interrupts disabled.
     pub cpu_up: fn(cpu: u32),
+    /// Stops another CPU for good, wherever it is. Where there is none, an interrupt that cannot be masked does it.
+    pub stop_cpu: Option<fn(cpu: u32)>,
     /// Tells every feature that the backend knows of.
     pub features: fn(each: &mut dyn FnMut(Feature)),
     /// What is wrong with the command line's words for this backend, if anything.
@@ -111,6 +113,7 @@ impl Services {
         tsc_hz: || None,
         map_pages: |_| (),
         cpu_up: |_| (),
+        stop_cpu: None,
         features: |_| (),
         complaint: || None,
         keeps_entry_tables: false,

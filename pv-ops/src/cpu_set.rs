@@ -4,9 +4,9 @@
 use core::sync::atomic::{AtomicU64, Ordering};
 
 /// CPUs that a guest uses at most; their numbers are below, without gaps, and 0 is the boot CPU's.
-pub const MAX_CPUS: u32 = 128;
+pub const MAX_CPUS: usize = 128;
 
-const WORDS: usize = MAX_CPUS as usize / 64;
+const WORDS: usize = MAX_CPUS / 64;
 
 /// Some CPUs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -123,7 +123,7 @@ mod tests {
         #[test]
         fn a_set_has_what_was_put_in(numbers in prop::collection::btree_set(0..200_u32, 0..60)) {
             let set: CpuSet = numbers.iter().copied().collect();
-            let expected: BTreeSet<u32> = numbers.into_iter().filter(|&cpu| cpu < MAX_CPUS).collect();
+            let expected: BTreeSet<u32> = numbers.into_iter().filter(|&cpu| (cpu as usize) < MAX_CPUS).collect();
             prop_assert_eq!(set.iter().collect::<Vec<_>>(), expected.iter().copied().collect::<Vec<_>>());
             prop_assert_eq!((set.len(), set.is_empty()), (expected.len() as u32, expected.is_empty()));
             let atomic = AtomicCpuSet::EMPTY;

@@ -31,11 +31,11 @@ impl Topology {
 pub(super) fn find(limit: Option<&str>) -> Topology {
     let boot = super::current().apic_id();
     let limit = match limit.map(str::parse::<u32>) {
-        None => MAX_CPUS,
-        Some(Ok(limit)) if limit > 0 => limit.min(MAX_CPUS),
+        None => MAX_CPUS as u32,
+        Some(Ok(limit)) if limit > 0 => limit.min(MAX_CPUS as u32),
         Some(_) => {
             log::warn!("cpus= wants a number above 0: ignored");
-            MAX_CPUS
+            MAX_CPUS as u32
         }
     };
     let processors = acpi::tables().madt.as_ref().map_or([].as_slice(), |madt| &madt.processors);

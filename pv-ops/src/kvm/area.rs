@@ -63,8 +63,7 @@ impl StealTime {
 }
 
 /// Where each CPU's words are, once it is up.
-static CPUS: [AtomicPtr<CpuArea>; MAX_CPUS as usize] =
-    [const { AtomicPtr::new(core::ptr::null_mut()) }; MAX_CPUS as usize];
+static CPUS: [AtomicPtr<CpuArea>; MAX_CPUS] = [const { AtomicPtr::new(core::ptr::null_mut()) }; MAX_CPUS];
 
 /// The words of this CPU, which is up, are the host's from now on.
 pub(super) fn set(cpu: u32, words: &'static CpuArea) {
