@@ -27,6 +27,8 @@ pub struct Backend {
 pub struct Environment<'a> {
     /// Reads CPUID.
     pub cpuid: Reader<'a>,
+    /// Reads a model-specific register that may not be there, before there are exception handlers.
+    pub read_msr: &'a dyn Fn(u32) -> Option<u64>,
     /// The physical address behind an address of the image; `None` where the loader does not let it be known.
     pub image_physical: &'a dyn Fn(u64) -> Option<u64>,
     /// The addresses at which physical memory is mapped at entry, physical address 0 first.
@@ -45,6 +47,7 @@ impl Environment<'_> {
     /// Nothing is known but the CPU's own answers.
     pub const NATIVE: Environment<'static> = Environment {
         cpuid: &native::cpu::cpuid,
+        read_msr: &|_| None,
         image_physical: &|_| None,
         entry_map: 0..0,
         xen_start_info: None,
@@ -64,10 +67,6 @@ pub struct Region {
     /// Its kind by the numbers of ACPI 6.5 §15, table 15.1; 1 is usable.
     pub kind: u32,
 }
-
-/// Where in a CPU's own data, at this distance from the base of GS, the backend keeps an address of its own: 8 bytes,
-/// 0 until [`Services::cpu_up`] ran on that CPU. Inline forms have it in their text.
-pub const CPU_SLOT: u64 = 16;
 
 /// Something that a hypervisor offers, or could, and what became of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -93,8 +92,8 @@ pub struct Services {
     /// The kernel's own page tables are in force: what the backend shares with its host is mapped anew by `map`, which
     /// takes a physical address of a page and gives an address.
     pub map_pages: fn(map: &dyn Fn(u64) -> Option<*mut u8>),
-    /// The CPU that runs this, of this number, has its own data, segments and exception handlers: what it shares with
-    /// the host is registered. Called once on each CPU, interrupts disabled.
+    /// The CPU that runs this, of this number, has its own data, segments and exception handlers, and memory is up: what
+    /// it shares with the host is registered. Called once on each CPU, the boot CPU too, interrupts disabled.
     pub cpu_up: fn(cpu: u32),
     /// How many CPUs there are, if the hypervisor counts them and starts them itself: [`start_cpu`](Self::start_cpu).
     pub cpu_count: fn() -> Option<u32>,

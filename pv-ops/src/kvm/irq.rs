@@ -5,16 +5,14 @@
 //! clears the bit, and where it was set leaves the local APIC's register alone. The host looks and changes while the
 //! CPU is stopped, so that no locked instruction is needed.
 
-use super::{
-    area::{self, Area},
-    features::PV_EOI,
-    msr,
-};
+use super::{area, features::PV_EOI, msr};
+use crate::percpu::CpuArea;
 use core::sync::atomic::Ordering;
 
 /// Registers a CPU's word.
-pub(super) fn register(area: &'static Area) {
-    let Some(physical) = area::physical(&area.eoi).filter(|_| PV_EOI.is_wanted()) else { return };
+pub(super) fn register(words: &'static CpuArea) {
+    let physical = area::physical(words, &area::within(words).eoi);
+    let Some(physical) = physical.filter(|_| PV_EOI.is_wanted()) else { return };
     // SAFETY: it is offered; the host changes 4 bytes, which are an atomic for nothing else.
     unsafe { msr::write(msr::PV_EOI_EN, physical | msr::ENABLE) };
     PV_EOI.set_used();

@@ -13,13 +13,13 @@ mod msr;
 mod time;
 
 use crate::{
-    backend::{Backend, CPU_SLOT, Environment, Services},
+    backend::{Backend, Environment, Services},
     detect::Hypervisors,
     native,
     ops::PvOps,
+    percpu,
     signature::KVM,
 };
-use core::sync::atomic::{AtomicBool, Ordering};
 use features::{Choice, PV_EOI, STEAL_TIME};
 
 /// The backend. It serves wherever KVM's leaves are, with as many features as there are.
@@ -41,10 +41,9 @@ pub static BACKEND: Backend = Backend {
 
 /// What a guest of KVM does otherwise than a machine, if every feature is there.
 pub const OPS: PvOps = PvOps {
-    // CPU_SLOT is 16, `eoi` is at 96 in the area to which it leads.
-    eoi: instruction!(eoi: "mov rax, qword ptr gs:[16]; btr dword ptr [rax + 96], 0; jc 2f; \
-                            mov dword ptr [0xffffffffffdff0b0], 0; 2:"
-        => [0x65, 0x48, 0x8b, 0x04, 0x25, 0x10, 0x00, 0x00, 0x00, 0x0f, 0xba, 0x70, 0x60, 0x00, 0x72, 0x0b,
+    // gs:[160] is `area::Area::eoi`.
+    eoi: instruction!(eoi: "btr dword ptr gs:[160], 0; jc 2f; mov dword ptr [0xffffffffffdff0b0], 0; 2:"
+        => [0x65, 0x0f, 0xba, 0x34, 0x25, 0xa0, 0x00, 0x00, 0x00, 0x00, 0x72, 0x0b,
             0xc7, 0x04, 0x25, 0xb0, 0xf0, 0xdf, 0xff, 0x00, 0x00, 0x00, 0x00]),
     timer_arm: function!(timer_arm => time::timer_arm),
     monotonic_ns: thunk!(monotonic_ns => time::monotonic_ns),
@@ -58,47 +57,45 @@ pub const OPS: PvOps = PvOps {
 
 /// Likewise where the local APIC is in x2APIC mode, and the CPU AMD's.
 pub const OPS_X2APIC: PvOps = PvOps {
-    eoi: instruction!(eoi: "mov rax, qword ptr gs:[16]; btr dword ptr [rax + 96], 0; jc 2f; \
-                            mov ecx, 0x80b; xor eax, eax; xor edx, edx; wrmsr; 2:"
-        => [0x65, 0x48, 0x8b, 0x04, 0x25, 0x10, 0x00, 0x00, 0x00, 0x0f, 0xba, 0x70, 0x60, 0x00, 0x72, 0x0b,
+    eoi: instruction!(eoi: "btr dword ptr gs:[160], 0; jc 2f; mov ecx, 0x80b; xor eax, eax; xor edx, edx; wrmsr; 2:"
+        => [0x65, 0x0f, 0xba, 0x34, 0x25, 0xa0, 0x00, 0x00, 0x00, 0x00, 0x72, 0x0b,
             0xb9, 0x0b, 0x08, 0x00, 0x00, 0x31, 0xc0, 0x31, 0xd2, 0x0f, 0x30]),
     hypercall: instruction!(hypercall: "xchg rbx, rdi; vmmcall; xchg rbx, rdi"
         => [0x48, 0x87, 0xdf, 0x0f, 0x01, 0xd9, 0x48, 0x87, 0xdf]),
     ..OPS
 };
 
-const _: () = assert!(CPU_SLOT == 16, "the instructions above have it in their text");
-
-/// Areas are where the host can be told: per-CPU features can be had.
-static LOCATED: AtomicBool = AtomicBool::new(false);
-
-/// Takes what is offered, not refused by `kvm=`, and can be told to the host.
 fn setup(environment: &Environment<'_>, hypervisors: &Hypervisors) -> PvOps {
+    setup_without(0, environment, hypervisors)
+}
+
+/// Takes what is offered, not refused by `kvm=`, and can be told to the host; nothing of the feature bits `unusable`.
+pub(crate) fn setup_without(
+    unusable: u32,
+    environment: &Environment<'_>,
+    hypervisors: &Hypervisors,
+) -> PvOps {
     let native = native::setup(environment, hypervisors);
     let Some(found) = hypervisors.find(KVM) else { return native };
     // Old hosts say 0 and mean base + 1, which is all that is read (cpuid.rst).
-    let offered = (environment.cpuid)(found.base + 1, 0).eax;
+    let offered = (environment.cpuid)(found.base + 1, 0).eax & !unusable;
     features::set(Choice::new(offered, ""));
     (environment.option)("kvm", &mut |wish| features::set(Choice::new(offered, wish)));
-    let located = area::locate(environment.image_physical);
-    LOCATED.store(located, Ordering::Relaxed);
     let kvm = match native::irq::apic_mode() {
         native::irq::ApicMode::XApic => OPS,
         native::irq::ApicMode::X2Apic => OPS_X2APIC,
     };
     let mut ops = native;
-    if located
-        && features::CLOCK.is_wanted()
-        && time::start(offered, environment.entry_tsc, environment.image_physical)
+    if features::CLOCK.is_wanted() && time::start(offered, environment.entry_tsc, environment.image_physical)
     {
         ops.timer_arm = kvm.timer_arm;
         ops.monotonic_ns = kvm.monotonic_ns;
         ops.wall_ns = kvm.wall_ns;
     }
-    if located && STEAL_TIME.is_wanted() {
+    if STEAL_TIME.is_wanted() {
         ops.steal_ns = kvm.steal_ns;
     }
-    if located && PV_EOI.is_wanted() {
+    if PV_EOI.is_wanted() {
         ops.eoi = kvm.eoi;
     }
     let has_vmmcall = WITH_VMMCALL.contains(&(environment.cpuid)(0, 0).ebx);
@@ -112,13 +109,10 @@ const WITH_VMMCALL: [u32; 2] = [u32::from_le_bytes(*b"Auth"), u32::from_le_bytes
 
 /// Registers what the CPU that runs this shares.
 fn cpu_up(cpu: u32) {
-    let Some(area) = area::of(cpu).filter(|_| LOCATED.load(Ordering::Relaxed)) else { return };
-    // SAFETY: GS leads to the data of this CPU (the caller's promise), whose slot is this backend's.
-    unsafe {
-        core::arch::asm!("mov qword ptr gs:[{slot}], {area}", slot = const CPU_SLOT, area = in(reg) area,
-            options(nostack, preserves_flags));
-    }
-    time::cpu_up(area, cpu);
-    time::register_steal_time(area);
-    irq::register(area);
+    // SAFETY: GS leads to the data of this CPU (the caller's promise).
+    let words = unsafe { percpu::current() };
+    area::set(cpu, words);
+    time::cpu_up(words, cpu);
+    time::register_steal_time(words);
+    irq::register(words);
 }
