@@ -57,5 +57,8 @@ pub use sites::{OpStatus, Site, ops, sites};
 pub use table::{InstallError, Op, Stage, install, stage};
 pub use word::Shutdown;
 
+/// The most CPUs that a guest uses. They are numbered from 0 without gaps; 0 is the boot CPU.
+pub const MAX_CPUS: usize = 128;
+
 #[cfg(test)]
 mod tests;

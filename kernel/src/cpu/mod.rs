@@ -2,15 +2,18 @@
 //! Neighbours: `pv_ops` (the privileged instructions), `irq` (exceptions and interrupts).
 
 pub mod features;
+pub(crate) mod fpu;
 pub mod gdt;
 pub mod host_clock;
 pub mod image;
+pub(crate) mod owned;
 pub mod percpu;
 pub mod physical;
 pub mod port;
 pub mod probe;
 pub mod reset;
 pub mod sections;
+pub(crate) mod switch;
 pub mod timer_ports;
 
 pub use features::{Feature, features};
