@@ -27,6 +27,7 @@ pub mod task;
 pub mod thread;
 
 pub mod platform;
+mod kvm;
 pub mod xen;
 pub mod devices;
 

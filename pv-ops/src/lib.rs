@@ -17,7 +17,7 @@
 //! ```
 //!
 //! Interrupt handlers, page tables and devices of the kernel call `pv_ops::irq_disable()` and the like and know no
-//! hypervisor. The backends of this build: [`native`] and [`xen`].
+//! hypervisor. The backends of this build: [`native`], [`kvm`] and [`xen`].
 #![no_std]
 
 #[cfg(test)]
@@ -30,6 +30,7 @@ mod thunk;
 #[macro_use]
 mod declare;
 mod console;
+mod cpu_set;
 mod descriptor;
 mod word;
 
@@ -37,10 +38,11 @@ pub mod backend;
 pub mod detect;
 pub mod encode;
 pub mod host_clock;
-mod kvm;
+pub mod kvm;
 pub mod native;
 pub mod ops;
 pub mod patch;
+pub mod percpu;
 pub mod pvclock;
 pub mod scale;
 pub mod signature;
@@ -50,15 +52,13 @@ pub mod xen;
 
 pub use backend::{Backend, Environment};
 pub use console::console_write;
+pub use cpu_set::{AtomicCpuSet, CpuSet, MAX_CPUS};
 pub use descriptor::{load_gdt, load_idt};
 pub use ops::*;
 pub use patch::{Report, patch};
 pub use sites::{OpStatus, Site, ops, sites};
 pub use table::{InstallError, Op, Stage, install, stage};
 pub use word::Shutdown;
-
-/// The most CPUs that a guest uses. They are numbered from 0 without gaps; 0 is the boot CPU.
-pub const MAX_CPUS: usize = 128;
 
 #[cfg(test)]
 mod tests;

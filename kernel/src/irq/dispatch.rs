@@ -66,7 +66,9 @@ pub(crate) fn at_end(act: fn()) {
 /// Called by the entry code for every vector, with interrupts disabled.
 pub(super) extern "sysv64" fn dispatch(frame: &mut Frame) {
     let vector = frame.vector as u8;
-    cpu::current().count_interrupt(vector);
+    let cpu = cpu::current();
+    cpu::tlb::wake(cpu);
+    cpu.count_interrupt(vector);
     if vector < vectors::EXCEPTION_COUNT {
         return exceptions::handle(frame);
     }
@@ -74,10 +76,24 @@ pub(super) extern "sysv64" fn dispatch(frame: &mut Frame) {
     if vector == vectors::SPURIOUS || vectors::PIC.contains(&vector) {
         return;
     }
-    for node in nodes(vector) {
-        (node.handler)();
+    cpu.begin_stay();
+    if vector == vectors::CPU_REQUEST {
+        // Its end first: what is asked for may take long, and let interrupts in.
+        pv_ops::eoi();
+        cpu::ipi::serve();
+    } else {
+        for node in nodes(vector) {
+            (node.handler)();
+        }
+        pv_ops::eoi();
     }
-    pv_ops::eoi();
+    if cpu.end_stay() {
+        end();
+    }
+}
+
+/// What comes after an interrupt, or after a stay on a CPU in which one may have come. Interrupts are disabled.
+pub(crate) fn end() {
     if let Ok(act) = AT_END.try_get() {
         act();
     }

@@ -116,6 +116,16 @@ pub fn init(info: &boot::Info) {
     pv_ops::irq_enable();
 }
 
+/// Lets a further CPU handle its exceptions: as early as it has its own data and segments.
+pub(crate) fn cpu_up_exceptions() {
+    exceptions::cpu_up();
+}
+
+/// Lets a further CPU take interrupts, once they are enabled there.
+pub(crate) fn cpu_up() {
+    apic::cpu_up(acpi::tables().madt.as_ref());
+}
+
 fn plural(count: usize) -> &'static str {
     if count == 1 { "" } else { "s" }
 }
@@ -164,7 +174,7 @@ pub fn register(
     dispatch::handle(vector, name, handler);
     let line = Line { controller, number, vector };
     routes.lines.push((line, signal));
-    controller.route(number, signal, vector, cpu::current().apic_id());
+    controller.route(number, signal, vector, boot_apic_id());
     controller.unmask(number);
     Ok(line)
 }
@@ -192,10 +202,14 @@ pub struct Message {
 pub fn message(name: &'static str, handler: impl Fn() + Send + Sync + 'static) -> Result<Message, Error> {
     const ADDRESS: u64 = 0xfee0_0000;
     // A message has eight bits for the destination.
-    let id =
-        apic::local().and_then(|_| u8::try_from(cpu::current().apic_id()).ok()).ok_or(Error::NoMessages)?;
+    let id = apic::local().and_then(|_| u8::try_from(boot_apic_id()).ok()).ok_or(Error::NoMessages)?;
     let vector = allocate(name, handler)?;
     Ok(Message { address: ADDRESS | u64::from(id) << 12, data: vector.into() })
+}
+
+/// Devices interrupt the boot CPU, which never goes down.
+fn boot_apic_id() -> u32 {
+    cpu::percpu::by_id(0).map_or(0, cpu::PerCpu::apic_id)
 }
 
 /// Raises `vector` on `cpu`: one that [`allocate`] gave.

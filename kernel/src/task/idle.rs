@@ -4,6 +4,8 @@
 
 use core::sync::atomic::{AtomicU64, Ordering, fence};
 
+use crate::cpu::RFLAGS_IF;
+
 /// A bit for each CPU: it halts, or is about to.
 static IDLE: [AtomicU64; pv_ops::MAX_CPUS / 64] = [const { AtomicU64::new(0) }; pv_ops::MAX_CPUS / 64];
 
@@ -39,21 +41,18 @@ pub(super) fn halt(cpu: u32, ready: &dyn Fn() -> bool) {
     set.fetch_or(bit, Ordering::SeqCst);
     fence(Ordering::SeqCst);
     if !ready() {
-        pv_ops::safe_halt();
-        pv_ops::irq_disable();
+        crate::cpu::sleep();
     }
     set.fetch_and(!bit, Ordering::SeqCst);
 }
 
 /// Interrupts `cpu`, so that it looks at its run queue.
 pub(super) fn kick(cpu: u32) {
-    let _ = cpu;
+    crate::cpu::kick(cpu);
 }
 
 /// A wait with interrupts disabled by the caller would break the caller's lock or last for ever.
 #[track_caller]
 pub(super) fn check() {
-    /// RFLAGS.IF.
-    const IF: u64 = 1 << 9;
-    assert!(pv_ops::irq_flags() & IF != 0, "a thread waits with interrupts disabled");
+    assert!(pv_ops::irq_flags() & RFLAGS_IF != 0, "a thread waits with interrupts disabled");
 }

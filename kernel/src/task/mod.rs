@@ -33,7 +33,9 @@ pub use join::JoinHandle;
 pub use memory::OutOfMemory;
 pub use sleep::{Elapsed, Sleep, sleep, sleep_until, timeout};
 pub use thread::Priority;
-pub use worker::{block_on, count, enter_cpu, init, spawn, try_spawn};
+pub use worker::{
+    STACK_BYTES as WORKER_STACK_BYTES, block_on, count, enter_cpu, init, spawn, try_spawn, wake_cpu,
+};
 pub(crate) use {
     join::{Receiver, promise},
     thread::Thread,

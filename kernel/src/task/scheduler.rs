@@ -21,7 +21,7 @@ use crate::{
     cpu::{self, switch},
     irq::dispatch,
     mm::map,
-    sync::{IrqMutex, IrqState},
+    sync::{IrqGuard, IrqMutex, IrqState},
 };
 
 /// What the scheduler knows of one CPU.
@@ -29,6 +29,8 @@ pub(super) struct Cpu {
     queue: IrqMutex<RunQueue>,
     /// Threads in the queue, to be looked at without its lock.
     len: AtomicUsize,
+    /// It schedules. Changed under the lock of the queue.
+    online: AtomicBool,
     /// The running thread is to give way at the end of the next interrupt.
     preempt: AtomicBool,
     pub(super) slice: Slice,
@@ -38,12 +40,13 @@ static CPUS: [Cpu; pv_ops::MAX_CPUS] = [const {
     Cpu {
         queue: IrqMutex::new(RunQueue::new()),
         len: AtomicUsize::new(0),
+        online: AtomicBool::new(false),
         preempt: AtomicBool::new(false),
         slice: Slice::new(),
     }
 }; pv_ops::MAX_CPUS];
 
-/// CPUs that schedule: those with smaller numbers.
+/// CPUs that schedule, or did: those with smaller numbers.
 static ONLINE: AtomicU32 = AtomicU32::new(0);
 
 /// Every thread that has not ended. It lives at least as long as it is here.
@@ -61,7 +64,7 @@ pub(super) fn cpu(number: u32) -> &'static Cpu {
     &CPUS[number as usize % CPUS.len()]
 }
 
-/// The numbers of the CPUs that schedule.
+/// The numbers of the CPUs that schedule, or did.
 pub(crate) fn cpus() -> core::ops::Range<u32> {
     0..ONLINE.load(Ordering::Acquire)
 }
@@ -76,10 +79,42 @@ pub(super) fn adopt(name: &str, is_worker: bool) -> Arc<Thread> {
     thread.index.store(threads.len(), Ordering::Relaxed);
     threads.push(thread.clone());
     drop(threads);
-    cpu(number).queue.lock().current = Some(thread.clone());
-    ONLINE.fetch_max(number + 1, Ordering::Release);
+    take_up(number, &thread);
     dispatch::at_end(interrupt_ends);
     thread
+}
+
+/// This CPU, which runs `thread`, schedules from now on. Interrupts are disabled.
+pub(super) fn take_up(number: u32, thread: &Arc<Thread>) {
+    let this = cpu(number);
+    let mut queue = this.queue.lock();
+    queue.current = Some(thread.clone());
+    this.online.store(true, Ordering::Relaxed);
+    drop(queue);
+    ONLINE.fetch_max(number + 1, Ordering::Release);
+}
+
+/// This CPU schedules no more: what is ready here goes elsewhere. Interrupts are disabled.
+pub(super) fn give_up(number: u32) {
+    let this = cpu(number);
+    let queue = this.queue.lock();
+    this.online.store(false, Ordering::Relaxed);
+    drop(queue);
+    loop {
+        let mut queue = this.queue.lock();
+        let thread = queue.pick();
+        this.len.store(queue.len(), Ordering::Relaxed);
+        drop(queue);
+        match thread {
+            Some(thread) => enqueue(thread),
+            None => return,
+        }
+    }
+}
+
+/// Whether this CPU schedules.
+pub(super) fn is_online(number: u32) -> bool {
+    cpu(number).online.load(Ordering::Relaxed)
 }
 
 /// The thread that runs this.
@@ -213,8 +248,8 @@ pub(crate) fn enqueue(thread: Arc<Thread>) {
         true => last,
         false => idle::find(cpus(), here).unwrap_or(last),
     };
-    let (priority, there) = (thread.priority, cpu(target));
-    let mut queue = there.queue.lock();
+    let priority = thread.priority;
+    let (target, there, mut queue) = lock_online(target);
     let is_urgent = queue.current.as_ref().is_some_and(|current| current.priority < priority);
     queue.push(thread);
     there.len.store(queue.len(), Ordering::Relaxed);
@@ -234,6 +269,17 @@ pub(crate) fn enqueue(thread: Arc<Thread>) {
         false if is_urgent || !there.slice.is_timed() => idle::kick(target),
         false => {}
     }
+}
+
+/// The queue of this CPU, or of the boot CPU, which always schedules, if this one does no more.
+fn lock_online(number: u32) -> (u32, &'static Cpu, IrqGuard<'static, RunQueue>) {
+    let there = cpu(number);
+    let queue = there.queue.lock();
+    if there.online.load(Ordering::Relaxed) || number == 0 {
+        return (number, there, queue);
+    }
+    drop(queue);
+    (0, cpu(0), cpu(0).queue.lock())
 }
 
 /// The last act of every interrupt, with interrupts disabled: the running thread may have to give way.

@@ -6,7 +6,7 @@ use alloc::{boxed::Box, sync::Arc, task::Wake, vec::Vec};
 use core::{
     any::Any,
     fmt,
-    sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering},
+    sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize},
 };
 
 use super::{

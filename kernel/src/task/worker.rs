@@ -8,7 +8,7 @@ use alloc::{sync::Arc, task::Wake};
 use core::{
     future::Future,
     pin::pin,
-    sync::atomic::{AtomicBool, Ordering},
+    sync::atomic::{AtomicBool, Ordering, fence},
     task::{Context, Poll, Waker},
 };
 
@@ -20,10 +20,10 @@ use super::{
     scheduler::{self, Plan},
     thread::{Priority, Thread},
 };
-use crate::sync::{IrqState, OnceCell};
+use crate::sync::OnceCell;
 
 /// Bytes of a worker's stack.
-const STACK_BYTES: u64 = 128 << 10;
+pub const STACK_BYTES: u64 = 64 << 10;
 
 static TASKS: Tasks = Tasks::new(notify);
 static WORKERS: [OnceCell<Arc<Thread>>; pv_ops::MAX_CPUS] = [const { OnceCell::uninit() }; pv_ops::MAX_CPUS];
@@ -35,40 +35,66 @@ pub fn init() {
     drop(scheduler::adopt("main", false));
 }
 
-/// Gives this CPU to the scheduler for good: it runs threads and tasks. Once on each CPU but the boot CPU, on a stack
-/// that is never freed, when interrupts can come; they are enabled here.
-pub fn enter_cpu() -> ! {
-    let worker = scheduler::adopt("worker", true);
-    let cpu = worker.cpu.load(Ordering::Relaxed);
-    WORKERS[cpu as usize % WORKERS.len()].init_once(|| worker);
+/// Gives this CPU to the scheduler: it runs threads and tasks until `leaving` says so, which is asked whenever the CPU is
+/// [woken](wake_cpu). On each CPU but the boot CPU, on a stack that is never freed. Interrupts are enabled meanwhile, and
+/// disabled on return; what was to run here runs elsewhere then.
+pub fn enter_cpu(leaving: impl Fn() -> bool) {
+    let cpu = crate::cpu::this_cpu();
+    match worker(cpu) {
+        // It was here before.
+        Some(worker) => scheduler::take_up(cpu, worker),
+        None => place(cpu).init_once(|| scheduler::adopt("worker", true)),
+    }
     pv_ops::irq_enable();
-    work(cpu)
+    while !leaving() {
+        work(cpu);
+    }
+    // Somebody has to take over.
+    if let Err(error) = start_boot_worker() {
+        log::warn!("tasks of CPU {cpu}: {error}");
+    }
+    pv_ops::irq_disable();
+    scheduler::give_up(cpu);
+    fence(Ordering::SeqCst);
+    if TASKS.len(cpu) != 0 {
+        notify(cpu);
+    }
 }
 
-/// The life of a worker.
-fn work(cpu: u32) -> ! {
-    loop {
-        // One turn for each task that is ready now; then the other threads of this CPU have theirs.
-        let round = TASKS.len(cpu).max(1);
-        if (0..round).all(|_| TASKS.run_one(cpu, scheduler::cpus().end)) {
-            scheduler::yield_now();
-        } else {
-            scheduler::block();
-        }
+/// Has the worker of a CPU look around.
+pub fn wake_cpu(cpu: u32) {
+    if let Some(worker) = worker(cpu) {
+        worker.wake_by_ref();
+    }
+}
+
+fn place(cpu: u32) -> &'static OnceCell<Arc<Thread>> {
+    &WORKERS[cpu as usize % WORKERS.len()]
+}
+
+fn worker(cpu: u32) -> Option<&'static Arc<Thread>> {
+    place(cpu).try_get().ok()
+}
+
+/// One turn for each task that is ready now; then the other threads of this CPU have theirs.
+fn work(cpu: u32) {
+    let round = TASKS.len(cpu).max(1);
+    if (0..round).all(|_| TASKS.run_one(cpu, scheduler::cpus().end)) {
+        scheduler::yield_now();
+    } else {
+        scheduler::block();
     }
 }
 
 /// A task has become ready on `cpu`: its worker has to run, and one of a CPU without work if there is more than that.
 fn notify(cpu: u32) {
-    if let Ok(worker) = WORKERS[cpu as usize % WORKERS.len()].try_get() {
-        worker.wake_by_ref();
-    }
+    fence(Ordering::SeqCst);
+    wake_cpu(if scheduler::is_online(cpu) { cpu } else { 0 });
     if scheduler::cpus().end > 1
         && TASKS.len(cpu) > 1
         && let Some(other) = idle::find(scheduler::cpus(), cpu)
-        && let Ok(worker) = WORKERS[other as usize % WORKERS.len()].try_get()
     {
-        worker.wake_by_ref();
+        wake_cpu(other);
     }
 }
 
@@ -101,28 +127,36 @@ pub fn count() -> usize {
 
 /// A CPU with a worker: this one.
 fn worker_here() -> Result<u32, OutOfMemory> {
-    let near = IrqState::disable();
-    let cpu = scheduler::this_cpu();
-    drop(near);
-    if cpu == 0 && !STARTED.swap(true, Ordering::Relaxed) {
-        // The first task may be queued before the worker is known: it looks for itself when it begins.
-        let plan = Plan {
-            name: "worker".into(),
-            stack_len_bytes: STACK_BYTES,
-            priority: Priority::Normal,
-            worker_of: Some(0),
-        };
-        let body = memory::boxed(|| {
-            WORKERS[0].init_once(scheduler::current);
-            work(0)
-        });
-        let started = body.and_then(|body| scheduler::start(plan, body));
-        if let Err(error) = started {
-            STARTED.store(false, Ordering::Relaxed);
-            return Err(error);
-        }
+    let cpu = crate::cpu::this_cpu();
+    if cpu == 0 {
+        start_boot_worker()?;
     }
     Ok(cpu)
+}
+
+/// Makes the boot CPU's worker, if there is none.
+fn start_boot_worker() -> Result<(), OutOfMemory> {
+    if STARTED.swap(true, Ordering::Relaxed) {
+        return Ok(());
+    }
+    // The first task may be queued before the worker is known: it looks for itself when it begins.
+    let body = memory::boxed(|| {
+        place(0).init_once(scheduler::current);
+        loop {
+            work(0);
+        }
+    });
+    let plan = Plan {
+        name: "worker".into(),
+        stack_len_bytes: STACK_BYTES,
+        priority: Priority::Normal,
+        worker_of: Some(0),
+    };
+    let started = body.and_then(|body| scheduler::start(plan, body));
+    if started.is_err() {
+        STARTED.store(false, Ordering::Relaxed);
+    }
+    started.map(drop)
 }
 
 /// Runs `future` to its end on the thread that calls, which waits meanwhile; tasks and other threads run on.

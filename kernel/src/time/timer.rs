@@ -12,10 +12,9 @@ use core::{
     task::Waker,
 };
 
-/// CPUs with a queue of their own; further ones share.
-const QUEUES: usize = 16;
-
-static TIMERS: [IrqMutex<Queue<Waker>>; QUEUES] = [const { IrqMutex::new(Queue::new()) }; QUEUES];
+/// A queue for each CPU.
+static TIMERS: [IrqMutex<Queue<Waker>>; cpu::MAX_CPUS] =
+    [const { IrqMutex::new(Queue::new()) }; cpu::MAX_CPUS];
 
 /// No deadline.
 const NEVER: u64 = u64::MAX;
@@ -118,6 +117,13 @@ pub(super) fn expire() {
     }
 }
 
+/// Wakes all who wait for a deadline on a CPU that has gone down: they find that it is too early, and wait here.
+pub(crate) fn wake_all(cpu: u32) {
+    while let Some(waker) = TIMERS.get(cpu as usize).and_then(|timers| timers.lock().pop_due(NEVER)) {
+        waker.wake();
+    }
+}
+
 fn this_queue() -> usize {
-    cpu::current().id() as usize % QUEUES
+    cpu::current().id() as usize
 }
