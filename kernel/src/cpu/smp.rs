@@ -11,12 +11,13 @@ use crate::{
     irq::{self, apic, exceptions},
     mm::{self, OutOfMemory, map},
     sync::{IrqMutex, OnceCell},
+    task,
     time::timer,
 };
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
-/// Bytes of the stack that a CPU begins on, and idles on.
-const STACK_BYTES: u64 = 32 << 10;
+/// Bytes of the stack that a CPU begins on, and polls tasks on.
+const STACK_BYTES: u64 = task::WORKER_STACK_BYTES;
 /// How long a CPU may take from its start-up message to its first step, and until the message is sent again.
 const PATIENCE_NS: u64 = 3_000_000_000;
 const AGAIN_NS: u64 = 50_000_000;
@@ -159,14 +160,8 @@ fn run(cpu: &'static PerCpu) -> ! {
     // What was changed before this CPU was told of changes.
     pv_ops::flush_tlb();
     log::debug!("CPU {} is up: APIC {}", cpu.id(), cpu.apic_id());
-    pv_ops::irq_enable();
-    loop {
-        pv_ops::irq_disable();
-        match LEAVING.load(Ordering::Acquire) == cpu.id() {
-            true => leave(cpu),
-            false => super::sleep(),
-        }
-    }
+    task::enter_cpu(|| LEAVING.load(Ordering::Acquire) == cpu.id());
+    leave(cpu)
 }
 
 /// The CPU that is to go down; 0 if none is.
@@ -186,7 +181,7 @@ pub fn down(cpu: u32) -> Result<(), Error> {
     while LEAVING.compare_exchange(0, cpu, Ordering::AcqRel, Ordering::Relaxed).is_err() {
         pv_ops::sched_yield();
     }
-    super::kick(cpu);
+    task::wake_cpu(cpu);
     while percpu::is_up(cpu) {
         pv_ops::sched_yield();
     }

@@ -6,7 +6,7 @@
 use super::{entry::Frame, idt, vectors};
 use crate::{
     backtrace::Backtrace,
-    cpu::{self, gdt, gdt::ExceptionStack, probe, reset},
+    cpu::{self, fpu, gdt, gdt::ExceptionStack, probe, reset},
     mm::{OutOfMemory, map, stack},
     panic::Emergency,
     power, symbols,
@@ -62,6 +62,7 @@ pub(super) fn handle(frame: &mut Frame) {
         | vectors::GENERAL_PROTECTION
         | vectors::PAGE_FAULT
             if probe::recover(&mut frame.rip, &mut frame.rsp) => {}
+        vectors::DEVICE_NOT_AVAILABLE if fpu::first_use() => {}
         _ => die(frame),
     }
 }
