@@ -5,12 +5,15 @@
 
 use alloc::{collections::BTreeMap, sync::Arc};
 
-use pv_ops::xen::{
-    event_channel::{self, Abi, Port, Status},
-    hypercall::Errno,
+use pv_ops::{
+    AtomicCpuSet,
+    xen::{
+        event_channel::{self, Abi, Port, Status},
+        hypercall::Errno,
+    },
 };
 
-use super::{Error, allocate};
+use super::{Error, allocate, apic};
 use crate::{
     cpu,
     mm::shared,
@@ -21,7 +24,10 @@ use crate::{
 type Handler = Arc<dyn Fn() + Send + Sync>;
 
 static HANDLERS: IrqMutex<BTreeMap<u32, (&'static str, Handler)>> = IrqMutex::new(BTreeMap::new());
-static UP: OnceCell<Abi> = OnceCell::uninit();
+/// The vector of the upcall.
+static UP: OnceCell<u8> = OnceCell::uninit();
+/// The CPUs that have their queues and channels.
+static PREPARED: AtomicCpuSet = AtomicCpuSet::EMPTY;
 
 /// Why there are no event channels.
 #[derive(Clone, Copy, Debug, thiserror::Error)]
@@ -40,7 +46,8 @@ pub(super) fn init(abi: Option<&str>) {
     }
     match start(abi != Some("2-level")) {
         Ok((abi, vector)) => {
-            let _ = UP.try_init_once(|| abi);
+            let _ = UP.try_init_once(|| vector);
+            PREPARED.insert(0);
             let abi = if abi == Abi::Fifo { "FIFO" } else { "2-level" };
             log::info!("event channels: {abi} ABI, vector {vector:#x}");
         }
@@ -51,9 +58,44 @@ pub(super) fn init(abi: Option<&str>) {
 fn start(wants_fifo: bool) -> Result<(Abi, u8), Failure> {
     let abi = event_channel::start(|| wants_fifo.then(shared::event_page).flatten());
     let vector = allocate("event channels", upcall)?;
-    // SAFETY: the vector's handler is `upcall`.
-    unsafe { event_channel::deliver_as(vector) }?;
+    deliver(vector)?;
     Ok((abi, vector))
+}
+
+fn deliver(vector: u8) -> Result<(), Errno> {
+    // SAFETY: the vector's handler is `upcall`.
+    unsafe { event_channel::deliver_as(vector) }
+}
+
+/// Lets events in on a further CPU, which runs this; and lets the others send to it, where there is no local APIC.
+pub(super) fn cpu_up() {
+    let Ok(&vector) = UP.try_get() else { return };
+    let cpu = cpu::this_cpu();
+    if !PREPARED.insert(cpu) {
+        return;
+    }
+    if let Err(error) = prepare_cpu(cpu, vector) {
+        log::error!("event channels of CPU {cpu}: {error}: it takes no events");
+    }
+}
+
+fn prepare_cpu(cpu: u32, vector: u8) -> Result<(), Errno> {
+    if event_channel::abi() == Abi::Fifo {
+        event_channel::start_cpu(cpu, shared::event_page().ok_or(Errno::NO_MEMORY)?)?;
+    }
+    deliver(vector)?;
+    bind_requests(cpu)
+}
+
+/// The channel of a CPU on which others send to it, where there is no local APIC.
+pub(super) fn bind_requests(cpu: u32) -> Result<(), Errno> {
+    if !is_up() || apic::local().is_some() {
+        return Ok(());
+    }
+    let port = event_channel::bind_ipi(cpu)?;
+    bind_on(cpu, port, "CPU request", cpu::ipi::serve)?;
+    pv_ops::xen::pv::set_ipi_port(cpu, port);
+    Ok(())
 }
 
 /// Whether this guest has event channels.
@@ -61,12 +103,23 @@ pub fn is_up() -> bool {
     UP.is_initialized()
 }
 
-/// Lets events on `port` call `handler` on this CPU, with interrupts disabled. One that came before calls it at once.
+/// Lets events on `port` call `handler` on the boot CPU, with interrupts disabled. One that came before calls it at once.
 ///
 /// # Errors
 /// What the hypervisor says, "no memory" included.
 pub fn bind(port: Port, name: &'static str, handler: impl Fn() + Send + Sync + 'static) -> Result<(), Errno> {
-    event_channel::prepare(port, cpu::current().id(), shared::event_page)?;
+    // Devices interrupt the boot CPU, which never goes down.
+    bind_on(0, port, name, handler)
+}
+
+/// As [`bind`], for a channel that arrives at this CPU.
+fn bind_on(
+    cpu: u32,
+    port: Port,
+    name: &'static str,
+    handler: impl Fn() + Send + Sync + 'static,
+) -> Result<(), Errno> {
+    event_channel::prepare(port, cpu, shared::event_page)?;
     let before = HANDLERS.lock().insert(port.0, (name, Arc::new(handler)));
     drop(before);
     event_channel::unmask(port)
@@ -81,11 +134,14 @@ pub fn close(port: Port) {
     drop(before);
 }
 
-/// Lets the hypervisor's one-shot timer call `handler`; `false` where it has none.
+/// Lets this CPU's one-shot timer of the hypervisor call `handler`; `false` where it has none.
 pub fn bind_timer(handler: impl Fn() + Send + Sync + 'static) -> bool {
+    let cpu = cpu::this_cpu();
     is_up()
-        && event_channel::bind_timer(cpu::current().id())
-            .and_then(|port| bind(port, "timer", handler))
+        && event_channel::bind_timer(cpu)
+            .and_then(|port| bind_on(cpu, port, "timer", handler))
+            // A CPU that was up before has it.
+            .or_else(|error| if error == Errno::EXISTS { Ok(()) } else { Err(error) })
             .inspect_err(|error| log::warn!("timer event: {error}"))
             .is_ok()
 }

@@ -6,7 +6,7 @@ use super::{
     abi::{hvm, memory::SPACE_SHARED_INFO},
     console, cpuid,
     hypercall::{self, Form},
-    memory, sched, shared_info, time,
+    memory, sched, shared_info, time, vcpu,
 };
 use crate::{
     backend::{Backend, Environment, Services},
@@ -21,7 +21,14 @@ pub static BACKEND: Backend = Backend {
     detect: |hypervisors, _| cpuid::base(hypervisors).is_some(),
     tables: &[&OPS, &OPS_X2APIC],
     setup,
-    services: Services { memory_map, tsc_hz: time::tsc_hz, map_pages, ..Services::NONE },
+    services: Services {
+        memory_map,
+        tsc_hz: time::tsc_hz,
+        map_pages,
+        cpu_up: vcpu::cpu_up,
+        max_cpus: shared_info::VCPUS as u32,
+        ..Services::NONE
+    },
 };
 
 /// What a PVH guest does otherwise than a machine.
@@ -35,6 +42,7 @@ const fn over(native: PvOps) -> PvOps {
         timer_arm: function!(timer_arm => time::timer_arm),
         monotonic_ns: thunk!(monotonic_ns => time::monotonic_ns),
         wall_ns: function!(wall_ns => time::wall_ns),
+        steal_ns: thunk!(steal_ns => vcpu::steal_ns),
         sched_yield: thunk!(sched_yield => sched::sched_yield),
         shutdown: function!(shutdown => sched::shutdown),
         console_write: function!(console_write => console::console_write),

@@ -3,6 +3,7 @@
 //! Two backends: [`hvm`], `xen-pvh`, for a hardware-assisted guest, whose tables read as a diff against native, and
 //! [`pv`], `xen-pv`, for one without any assistance. Reads in this order: `hypercall` (the way in) · `abi`,
 //! `shared_info` (what is shared) · `cpuid` (what Xen says of itself) · `hvm`, `pv` · `time`, `sched`, `console`,
+//! `vcpu`,
 //! `memory` (bodies that both have).
 
 pub mod abi;
@@ -18,6 +19,7 @@ pub mod rings;
 pub mod sched;
 pub mod shared_info;
 pub mod time;
+pub mod vcpu;
 
 use abi::version;
 use hypercall::{Answer, Number};

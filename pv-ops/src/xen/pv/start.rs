@@ -4,7 +4,7 @@
 
 use super::{
     abi::{MAGIC, PHYSDEVOP_SET_IOPL, SetIopl, StartInfo},
-    irq, mmu,
+    cpu, irq, mmu,
     p2m::{self, ACCESSED, DIRTY, NO_EXECUTE, PAGE, PRESENT, WRITABLE},
 };
 use crate::{
@@ -12,6 +12,7 @@ use crate::{
     detect::Hypervisors,
     native,
     ops::PvOps,
+    percpu::HOST_WORDS,
     xen::{
         self, console, cpuid,
         hypercall::{self, Form, Number},
@@ -60,6 +61,8 @@ fn prepare(environment: &Environment<'_>, hypervisors: &Hypervisors) -> Result<&
     let builders = root / PAGE..root / PAGE + start_info.nr_pt_frames;
     let spare = environment.spare.start / PAGE..environment.spare.end / PAGE;
     build_direct_map(environment.entry_map.start, start_info.nr_pages, root, image, &builders, &spare)?;
+
+    cpu::set_gs_base(irq::SHARED_PAGE - HOST_WORDS as u64);
 
     let read = environment.cpuid;
     if let Some(base) = cpuid::base(hypervisors) {
