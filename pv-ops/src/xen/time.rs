@@ -1,7 +1,7 @@
 //! Clocks of a Xen guest: `vcpu_time_info` and the wall clock in the shared page.
 //! Neighbours: `pvclock` (arithmetic and reading protocol), `shared_info` (where they are), `hvm` (the ops).
 //!
-//! Xen's system time counts from Xen's own boot. The guest's counts from its entry, as natively: [`start`] finds out
+//! Xen's system time counts from Xen's own boot. The guest's counts from its entry, as natively: `start` finds out
 //! what Xen's clock said then.
 
 use super::{
