@@ -2,12 +2,13 @@
 //! domains serve. Where there is no Xen [`probe`] finds nothing, as with every other device.
 //!
 //! Files: `hypervisor` (what drivers ask for, answered by hypercalls), `bell` (from an event to a task), `control` (the
-//! toolstack's wishes: power off, reboot). The drivers themselves are in `drivers::xen`.
+//! toolstack's wishes: power off, reboot, suspend), `suspend` (the next life). The drivers themselves are in `drivers::xen`.
 #![forbid(unsafe_code)]
 
 mod bell;
 mod control;
 mod hypervisor;
+mod suspend;
 mod tests;
 
 use alloc::{boxed::Box, sync::Arc};
@@ -19,7 +20,7 @@ use drivers::xen::{
     xenbus::{Bus, Change},
     xenstore::{Error, Xenstore},
 };
-use pv_ops::xen::{event_channel, rings};
+use pv_ops::xen::rings;
 
 use crate::{
     console::{self, Kind},
@@ -28,10 +29,15 @@ use crate::{
     sync::OnceCell,
     task,
 };
-use bell::Bell;
+use bell::{Bell, Line};
 
 static HYPERVISOR: OnceCell<Arc<dyn Hypervisor>> = OnceCell::uninit();
 static XENSTORE: OnceCell<Arc<Xenstore>> = OnceCell::uninit();
+
+/// The rings' channels, and who waits for xenstore's.
+static CONSOLE: Line = Line::new("hvc", console::on_receive);
+static STORE: Line = Line::new("xenstore", || STORE_BELL.ring());
+static STORE_BELL: Bell = Bell::new();
 
 /// Pages and channels for drivers of devices that another domain serves; `None` where there is no Xen.
 pub fn hypervisor() -> Option<Arc<dyn Hypervisor>> {
@@ -68,11 +74,9 @@ fn report(what: &str, result: Result<(), impl Display>) {
 fn hvc() -> Result<(), Box<dyn Display>> {
     let Some(ring) = rings::console() else { return Ok(()) };
     let page = shared::ring(ring).map_err(boxed)?;
-    let port = ring.port();
-    let notify = Box::new(move || _ = event_channel::send(port));
-    let hvc = HvcConsole::new(page, notify, Box::new(pv_ops::sched_yield));
+    let hvc = HvcConsole::new(page, Box::new(|| CONSOLE.ring()), Box::new(pv_ops::sched_yield));
     console::register(Box::new(hvc), Kind::Serial);
-    irq::event_channel::bind(port, "hvc", console::on_receive).map_err(boxed)?;
+    CONSOLE.bind(ring).map_err(boxed)?;
     log::info!("hvc: Xen console ring, in and out");
     Ok(())
 }
@@ -81,16 +85,13 @@ fn hvc() -> Result<(), Box<dyn Display>> {
 fn store() -> Result<(), Box<dyn Display>> {
     let Some(ring) = rings::xenstore() else { return Ok(()) };
     let page = shared::ring(ring).map_err(boxed)?;
-    let port = ring.port();
-    let store = Xenstore::new(page, Box::new(move || _ = event_channel::send(port)));
-    let bell = Arc::new(Bell::default());
-    let ringer = bell.clone();
-    irq::event_channel::bind(port, "xenstore", move || ringer.ring()).map_err(boxed)?;
+    let store = Xenstore::new(page, Box::new(|| STORE.ring()));
+    STORE.bind(ring).map_err(boxed)?;
     let served = store.clone();
     drop(task::spawn(async move {
         loop {
             served.process();
-            bell.wait().await;
+            STORE_BELL.wait().await;
         }
     }));
     let store = XENSTORE.try_get_or_init(|| store).map_err(|_| boxed("initialised twice"))?;
