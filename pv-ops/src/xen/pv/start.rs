@@ -62,6 +62,7 @@ fn prepare(environment: &Environment<'_>) -> Result<&'static PvOps, &'static str
     let spare = environment.spare.start / PAGE..environment.spare.end / PAGE;
     build_direct_map(environment.entry_map.start, start_info.nr_pages, root, image, &builders, &spare)?;
     mmu::set_list(physical(start_info.mfn_list)? / PAGE);
+    mmu::tell_list(shared_info::get());
     suspend::set_start_info(physical(address)? / PAGE);
 
     let read = environment.cpuid;

@@ -32,7 +32,6 @@ pub(in crate::xen) fn leave() -> Result<u64, Errno> {
     unsafe { (&raw mut (*start_info).store_mfn).write_volatile(xenstore) };
     // SAFETY: as above.
     unsafe { (&raw mut (*start_info).console_mfn).write_volatile(console) };
-    mmu::tell_list(shared_info::get());
     set_up::leave()?;
     mmu::unshare()?;
     mmu::machine_frame(START_INFO.load(Ordering::Relaxed)).ok_or(Errno::INVALID)
@@ -48,6 +47,7 @@ pub(in crate::xen) fn come_back(life: Life) -> Result<(), Errno> {
     mmu::share_again(start_info.shared_info / PAGE)?;
     if life == Life::Next {
         shared_info::set_mapped();
+        mmu::tell_list(shared_info::get());
         rings::set(
             (mmu::guest_frame(start_info.console_mfn), start_info.console_evtchn),
             (mmu::guest_frame(start_info.store_mfn), start_info.store_evtchn),
