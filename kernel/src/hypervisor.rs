@@ -54,6 +54,11 @@ pub fn map_pages() {
     });
 }
 
+/// Lets the backend share with its host what it has for the boot CPU.
+pub fn cpu_up() {
+    (services().cpu_up)(0);
+}
+
 /// Patches the call sites for the installed backend, and tells what was found and done.
 ///
 /// # Panics

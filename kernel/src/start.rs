@@ -30,8 +30,10 @@ fn kernel_main(info: &'static mut boot::Info) -> ! {
 
 /// From interrupts to the app, on the kernel's own stack.
 fn run(info: &'static boot::Info) -> ! {
+    hypervisor::cpu_up();
     irq::init(info);
     time::init();
+    cpu::smp::init(info);
     devices::probe(info);
     mm::reclaim_loader_memory();
     app::run(info)

@@ -72,6 +72,9 @@ pub struct Services {
     /// The kernel's own page tables are in force: what the backend shares with its host is mapped anew by `map`, which
     /// takes a physical address of a page and gives an address.
     pub map_pages: fn(map: &dyn Fn(u64) -> Option<*mut u8>),
+    /// Once on each CPU, the boot CPU too, on that CPU, with interrupts disabled, after its own data, GDT and IDT are in
+    /// force and memory is up: what the backend shares with its host for this CPU.
+    pub cpu_up: fn(cpu: u32),
     /// The page tables in force after set-up stay in force: they map all memory, and only the hypervisor could
     /// build others. The kernel changes in them what it wants otherwise.
     pub keeps_entry_tables: bool,
@@ -79,8 +82,13 @@ pub struct Services {
 
 impl Services {
     /// Nothing to tell.
-    pub const NONE: Self =
-        Self { memory_map: |_| (), tsc_hz: || None, map_pages: |_| (), keeps_entry_tables: false };
+    pub const NONE: Self = Self {
+        memory_map: |_| (),
+        tsc_hz: || None,
+        map_pages: |_| (),
+        cpu_up: |_| (),
+        keeps_entry_tables: false,
+    };
 }
 
 impl core::fmt::Debug for Backend {

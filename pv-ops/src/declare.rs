@@ -95,6 +95,9 @@ macro_rules! arguments {
     ("rdi" "rsi") => {
         $crate::table::Arguments::SystemV
     };
+    ("rdi" "rsi" "rdx") => {
+        $crate::table::Arguments::SystemV
+    };
     ("rax") => {
         $crate::table::Arguments::Rax
     };

@@ -30,6 +30,7 @@ mod thunk;
 #[macro_use]
 mod declare;
 mod console;
+mod cpu_set;
 mod descriptor;
 mod word;
 
@@ -41,6 +42,7 @@ mod kvm;
 pub mod native;
 pub mod ops;
 pub mod patch;
+pub mod percpu;
 pub mod pvclock;
 pub mod scale;
 pub mod signature;
@@ -50,6 +52,7 @@ pub mod xen;
 
 pub use backend::{Backend, Environment};
 pub use console::console_write;
+pub use cpu_set::{AtomicCpuSet, CpuSet, MAX_CPUS};
 pub use descriptor::{load_gdt, load_idt};
 pub use ops::*;
 pub use patch::{Report, patch};

@@ -9,7 +9,7 @@
 //! Linux's `Documentation/virt/kvm/x86`.
 //! Neighbours: `table` (what the macro makes of this), `native` (the bodies), `docs/pv-ops.md` (the same as a table).
 
-use crate::{descriptor::PseudoDescriptor, word::Shutdown};
+use crate::{cpu_set::CpuSet, descriptor::PseudoDescriptor, word::Shutdown};
 use core::{arch::x86_64::CpuidResult, sync::atomic::AtomicU8};
 
 pv_ops! {
@@ -61,6 +61,15 @@ pv_ops! {
         /// INIT and start-up messages reset other CPUs: their code must be ready for it. A fixed message's vector
         /// has a handler there.
         call pub unsafe fn send_ipi(apic_id: u32 => "rdi", icr_low: u32 => "rsi");
+
+        /// Raises `vector` on each of `cpus`, by the kernel's numbers, as cheaply as the host allows.
+        /// Native: ICR, CPU by CPU (SDM vol. 3A §11.6.1); in x2APIC mode up to 16 at a time by their logical IDs
+        /// (§11.12.10.2). KVM: `KVM_HC_SEND_IPI` (hypercalls.rst). Xen PV: `EVTCHNOP_send` on the channel that each CPU
+        /// has for all its vectors (event_channel.h).
+        ///
+        /// # Safety
+        /// The vector has a handler.
+        call pub unsafe fn send_ipi_many(cpus: &CpuSet => "rdi", vector: u8 => "rsi");
 
         /// Arms this CPU's one-shot timer for the time `deadline_ns` of [`monotonic_ns`]; a past one fires at once,
         /// `u64::MAX` disarms. It may fire early (a 32-bit counter cannot reach far): the handler looks at the clock.
@@ -253,12 +262,12 @@ pv_ops! {
         /// Native, KVM: `invlpg [rdi]` (SDM vol. 2A, INVLPG). Xen PV: `MMUEXT_INVLPG_LOCAL` (xen.h).
         keep pub safe fn flush_tlb_one(address: u64 => "rdi");
 
-        /// Flushes on other CPUs: those whose bit is set in `cpus`, for the page of `address`, or everything if that is
-        /// `u64::MAX`; returns when it is done there.
+        /// Flushes on the CPUs `cpus`, of which this is none, the pages of `len_bytes` bytes from `start`, or everything
+        /// if `len_bytes` is `u64::MAX`; when it returns, no CPU uses an entry from before.
         /// Native: the kernel's shoot-down ([`set_shootdown`](crate::native::mmu::set_shootdown)); an empty set needs
         /// none. KVM: `KVM_VCPU_FLUSH_TLB` for CPUs that do not run (cpuid.rst, KVM_FEATURE_PV_TLB_FLUSH).
         /// Xen PV: `MMUEXT_INVLPG_MULTI`, `MMUEXT_TLB_FLUSH_MULTI` (xen.h).
-        call pub safe fn flush_tlb_others(cpus: u64 => "rdi", address: u64 => "rsi");
+        call pub safe fn flush_tlb_others(cpus: &CpuSet => "rdi", start: u64 => "rsi", len_bytes: u64 => "rdx");
 
         /// Announces that the frame with this number is a page table of this level (1 = lowest, 4 = root) from now on.
         /// Native, KVM: nothing. Xen PV: made read-only and pinned, `MMUEXT_PIN_L1_TABLE` .. `L4` (xen.h).

@@ -1,4 +1,4 @@
-//! One CPU: its segments, its own data, its features, and what touches it directly.
+//! CPUs: the segments, data and features of each, what touches them directly, and how the others are brought up.
 //! Neighbours: `pv_ops` (the privileged instructions), `irq` (exceptions and interrupts).
 
 pub mod features;
@@ -11,10 +11,14 @@ pub mod port;
 pub mod probe;
 pub mod reset;
 pub mod sections;
+pub mod smp;
 pub mod timer_ports;
+pub mod topology;
+mod trampoline;
 
 pub use features::{Feature, features};
 pub use percpu::{PerCpu, current};
+pub use pv_ops::{CpuSet, MAX_CPUS};
 
 /// Brings the boot CPU under our own tables: per-CPU data, segments, features. First thing after the patching;
 /// the next is [`crate::irq::exceptions::init`], which lets faults be reported.

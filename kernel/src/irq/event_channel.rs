@@ -29,7 +29,10 @@ struct Bound {
 
 /// Sorted by port.
 static HANDLERS: IrqMutex<Vec<Bound>> = IrqMutex::new(Vec::new());
-static UP: OnceCell<Abi> = OnceCell::uninit();
+/// Whether the better ABI is wanted, and the vector. None where there are no event channels.
+static UP: OnceCell<(bool, u8)> = OnceCell::uninit();
+/// The timer's handler.
+static TIMER: OnceCell<fn()> = OnceCell::uninit();
 
 /// Why there are no event channels.
 #[derive(Clone, Copy, Debug, thiserror::Error)]
@@ -46,9 +49,11 @@ pub(super) fn init(abi: Option<&str>) {
     if !event_channel::is_there() {
         return;
     }
-    match start(abi != Some("2-level")) {
-        Ok((abi, vector)) => {
-            let _ = UP.try_init_once(|| abi);
+    let wants_fifo = abi != Some("2-level");
+    let vector = allocate("event channels", upcall).map_err(Failure::from);
+    match vector.and_then(|vector| Ok((vector, start(wants_fifo, vector)?))) {
+        Ok((vector, abi)) => {
+            let _ = UP.try_init_once(|| (wants_fifo, vector));
             let abi = if abi == Abi::Fifo { "FIFO" } else { "2-level" };
             log::info!("event channels: {abi} ABI, vector {vector:#x}");
         }
@@ -56,12 +61,30 @@ pub(super) fn init(abi: Option<&str>) {
     }
 }
 
-fn start(wants_fifo: bool) -> Result<(Abi, u8), Failure> {
+fn start(wants_fifo: bool, vector: u8) -> Result<Abi, Errno> {
     let abi = event_channel::start(|| wants_fifo.then(shared::event_page).flatten());
-    let vector = allocate("event channels", upcall)?;
     // SAFETY: the vector's handler is `upcall`.
     unsafe { event_channel::deliver_as(vector) }?;
-    Ok((abi, vector))
+    Ok(abi)
+}
+
+/// Begins anew after the domain was restored: all channels are gone, and their handlers. The timer has a new one, on
+/// which it comes at once.
+///
+/// # Errors
+/// What the hypervisor says.
+pub fn restart() -> Result<(), Errno> {
+    let Ok(&(wants_fifo, vector)) = UP.try_get() else { return Ok(()) };
+    let gone = core::mem::take(&mut *HANDLERS.lock());
+    drop(gone);
+    event_channel::forget();
+    shared::forget_event_pages();
+    start(wants_fifo, vector)?;
+    if let Ok(&handler) = TIMER.try_get() {
+        bind(event_channel::bind_timer(cpu::current().id())?, "timer", handler)?;
+        pv_ops::timer_arm(0);
+    }
+    Ok(())
 }
 
 /// Whether this guest has event channels.
@@ -109,7 +132,8 @@ pub fn close(port: Port) {
 }
 
 /// Lets the hypervisor's one-shot timer call `handler`; `false` where it has none.
-pub fn bind_timer(handler: impl Fn() + Send + Sync + 'static) -> bool {
+pub fn bind_timer(handler: fn()) -> bool {
+    let _ = TIMER.try_init_once(|| handler);
     is_up()
         && event_channel::bind_timer(cpu::current().id())
             .and_then(|port| bind(port, "timer", handler))

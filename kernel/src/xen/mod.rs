@@ -2,12 +2,13 @@
 //! domains serve. Where there is no Xen [`probe`] finds nothing, as with every other device.
 //!
 //! Files: `hypervisor` (what drivers ask for, answered by hypercalls), `bell` (from an event to a task), `control` (the
-//! toolstack's wishes: power off, reboot). The drivers themselves are in `drivers::xen`.
+//! toolstack's wishes: power off, reboot, suspend), `suspend` (the next life). The drivers themselves are in `drivers::xen`.
 #![forbid(unsafe_code)]
 
 mod bell;
 mod control;
 mod hypervisor;
+mod suspend;
 mod tests;
 
 use alloc::{boxed::Box, sync::Arc};
@@ -19,7 +20,7 @@ use drivers::xen::{
     xenbus::{Bus, Change},
     xenstore::{Error, Xenstore},
 };
-use pv_ops::xen::{event_channel, hypercall::Errno, rings};
+use pv_ops::xen::{hypercall::Errno, rings};
 use thiserror::Error;
 
 use crate::{
@@ -30,9 +31,14 @@ use crate::{
     sync::OnceCell,
     task,
 };
-use bell::Bell;
+use bell::{Bell, Line};
 
 static XENSTORE: OnceCell<Arc<Xenstore>> = OnceCell::uninit();
+
+/// The rings' channels, and who waits for xenstore's.
+static CONSOLE: Line = Line::new("hvc", console::on_receive);
+static STORE: Line = Line::new("xenstore", || STORE_BELL.ring());
+static STORE_BELL: Bell = Bell::new();
 
 /// Pages and channels for drivers of devices that another domain serves; `None` where there is no Xen. The first call
 /// sets the grant table up: who shares no page has none.
@@ -84,11 +90,9 @@ fn report(what: &str, result: Result<(), impl Display>) {
 fn hvc() -> Result<(), Failure> {
     let Some(ring) = rings::console() else { return Ok(()) };
     let page = shared::ring(ring)?;
-    let port = ring.port();
-    let notify = Box::new(move || _ = event_channel::send(port));
-    let hvc = HvcConsole::new(page, notify, Box::new(pv_ops::sched_yield));
+    let hvc = HvcConsole::new(page, Box::new(|| CONSOLE.ring()), Box::new(pv_ops::sched_yield));
     console::register(Box::new(hvc), Kind::Serial);
-    irq::event_channel::bind(port, "hvc", console::on_receive)?;
+    CONSOLE.bind(ring)?;
     log::info!("hvc: Xen console ring, in and out");
     Ok(())
 }
@@ -97,16 +101,13 @@ fn hvc() -> Result<(), Failure> {
 fn store() -> Result<(), Failure> {
     let Some(ring) = rings::xenstore() else { return Ok(()) };
     let page = shared::ring(ring)?;
-    let port = ring.port();
-    let store = Xenstore::new(page, Box::new(move || _ = event_channel::send(port)));
-    let bell = Arc::new(Bell::default());
-    let ringer = bell.clone();
-    irq::event_channel::bind(port, "xenstore", move || ringer.ring())?;
+    let store = Xenstore::new(page, Box::new(|| STORE.ring()));
+    STORE.bind(ring)?;
     let served = store.clone();
     drop(task::spawn(async move {
         loop {
             served.process();
-            bell.wait().await;
+            STORE_BELL.wait().await;
         }
     }));
     XENSTORE.init_once(|| store.clone());

@@ -37,6 +37,7 @@ pub const OPS: PvOps = PvOps {
     eoi: instruction!(eoi: "mov dword ptr [0xffffffffffdff0b0], 0"
         => [0xc7, 0x04, 0x25, 0xb0, 0xf0, 0xdf, 0xff, 0x00, 0x00, 0x00, 0x00]),
     send_ipi: function!(send_ipi => irq::send_ipi),
+    send_ipi_many: function!(send_ipi_many => irq::send_ipi_many),
     timer_arm: function!(timer_arm => irq::timer_arm),
 
     cpuid: instruction!(cpuid: "cpuid" => [0x0f, 0xa2]),
@@ -91,6 +92,7 @@ pub const OPS_X2APIC: PvOps = PvOps {
     eoi: instruction!(eoi: "mov ecx, 0x80b; xor eax, eax; xor edx, edx; wrmsr"
         => [0xb9, 0x0b, 0x08, 0x00, 0x00, 0x31, 0xc0, 0x31, 0xd2, 0x0f, 0x30]),
     send_ipi: function!(send_ipi => irq::send_ipi_x2apic),
+    send_ipi_many: function!(send_ipi_many => irq::send_ipi_many_x2apic),
     ..OPS
 };
 

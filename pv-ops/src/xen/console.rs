@@ -49,6 +49,11 @@ pub(super) unsafe fn set_ring(page: *mut u8, port: u32, root: u64) {
     RING.store(page.cast(), Ordering::Release);
 }
 
+/// Another channel wakes the ring's reader now.
+pub(super) fn set_port(port: u32) {
+    PORT.store(port, Ordering::Relaxed);
+}
+
 /// # Safety
 /// `text` is valid for `len_bytes` bytes.
 pub(super) unsafe extern "sysv64" fn console_write(text: *const u8, len_bytes: u64) {

@@ -168,6 +168,16 @@ impl Domain<'_> {
         self.dom0.run(&command)
     }
 
+    /// Saves it to a file in dom0, and brings it back from there as a new domain.
+    ///
+    /// # Errors
+    /// The guest does not suspend, or `xl` fails otherwise.
+    pub fn save_and_restore(&mut self) -> Result<()> {
+        let (name, file) = (self.name.clone(), format!("/guest/{}.save", self.name));
+        self.dom0.run(&format!("xl save {name} {file}"))?;
+        self.dom0.run(&format!("xl restore -e -p {file} && rm {file} && start {name}")).map(drop)
+    }
+
     /// Waits for its end, no longer than `timeout`, reads its console to the end and removes it.
     ///
     /// # Errors
