@@ -14,10 +14,11 @@ pub struct Backend {
     pub name: &'static str,
     /// Whether this backend can serve here, judged by what the hypervisors found say and by their feature leaves.
     pub detect: fn(&Hypervisors, &Environment<'_>) -> bool,
-    /// Every table that `setup` may choose. Call sites are as long as the longest inline form in any of them.
+    /// Every table from which `setup` may choose. Call sites are as long as the longest inline form in any of them.
     pub tables: &'static [&'static PvOps],
-    /// Prepares the backend on the boot CPU, before any of its ops runs, and chooses its table.
-    pub setup: fn(&Environment<'_>) -> &'static PvOps,
+    /// Prepares the backend on the boot CPU, before any of its ops runs, and gives its ops: one of its tables, or a
+    /// mixture of several where the host offers only a part.
+    pub setup: fn(&Environment<'_>, &Hypervisors) -> PvOps,
     /// What the kernel can ask of it besides the ops.
     pub services: Services,
 }
@@ -36,6 +37,8 @@ pub struct Environment<'a> {
     pub spare: Range<u64>,
     /// The time-stamp counter when the guest was entered: time 0.
     pub entry_tsc: u64,
+    /// Tells what the command line says under a key, if anything.
+    pub option: &'a dyn Fn(&str, &mut dyn FnMut(&str)),
 }
 
 impl Environment<'_> {
@@ -47,6 +50,7 @@ impl Environment<'_> {
         xen_start_info: None,
         spare: 0..0,
         entry_tsc: 0,
+        option: &|_, _| (),
     };
 }
 
@@ -61,6 +65,23 @@ pub struct Region {
     pub kind: u32,
 }
 
+/// Where in a CPU's own data, at this distance from the base of GS, the backend keeps an address of its own: 8 bytes,
+/// 0 until [`Services::cpu_up`] ran on that CPU. Inline forms have it in their text.
+pub const CPU_SLOT: u64 = 16;
+
+/// Something that a hypervisor offers, or could, and what became of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Feature {
+    /// Its name, as the command line has it.
+    pub name: &'static str,
+    /// The hypervisor offers it.
+    pub offered: bool,
+    /// The command line does not want it.
+    pub refused: bool,
+    /// This guest uses it.
+    pub used: bool,
+}
+
 /// What a hypervisor can tell or wants to be told, each in its time. All may be asked of any backend.
 #[derive(Clone, Copy)]
 pub struct Services {
@@ -72,9 +93,15 @@ pub struct Services {
     /// The kernel's own page tables are in force: what the backend shares with its host is mapped anew by `map`, which
     /// takes a physical address of a page and gives an address.
     pub map_pages: fn(map: &dyn Fn(u64) -> Option<*mut u8>),
-    /// Once on each CPU, the boot CPU too, on that CPU, with interrupts disabled, after its own data, GDT and IDT are in
-    /// force and memory is up: what the backend shares with its host for this CPU.
+    /// The CPU that runs this, of this number, has its own data, segments and exception handlers: what it shares with
+    /// the host is registered. Called once on each CPU, interrupts disabled.
     pub cpu_up: fn(cpu: u32),
+    /// Stops another CPU for good, wherever it is. Where there is none, an interrupt that cannot be masked does it.
+    pub stop_cpu: Option<fn(cpu: u32)>,
+    /// Tells every feature that the backend knows of.
+    pub features: fn(each: &mut dyn FnMut(Feature)),
+    /// What is wrong with the command line's words for this backend, if anything.
+    pub complaint: fn() -> Option<&'static str>,
     /// The page tables in force after set-up stay in force: they map all memory, and only the hypervisor could
     /// build others. The kernel changes in them what it wants otherwise.
     pub keeps_entry_tables: bool,
@@ -87,6 +114,9 @@ impl Services {
         tsc_hz: || None,
         map_pages: |_| (),
         cpu_up: |_| (),
+        stop_cpu: None,
+        features: |_| (),
+        complaint: || None,
         keeps_entry_tables: false,
     };
 }

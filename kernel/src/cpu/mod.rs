@@ -5,6 +5,7 @@ pub mod features;
 pub mod gdt;
 pub mod host_clock;
 pub mod image;
+pub mod ipi;
 pub mod percpu;
 pub mod physical;
 pub mod port;
@@ -12,11 +13,14 @@ pub mod probe;
 pub mod reset;
 pub mod sections;
 pub mod smp;
+pub mod stop;
 pub mod timer_ports;
+pub mod tlb;
 pub mod topology;
 mod trampoline;
 
 pub use features::{Feature, features};
+pub use ipi::{call_on, kick};
 pub use percpu::{PerCpu, current};
 pub use pv_ops::{CpuSet, MAX_CPUS};
 
@@ -27,4 +31,14 @@ pub fn init() {
     gdt::load(cpu);
     features::enable();
     log::info!("CPU {}: {}, {}", cpu.id(), features::brand().as_str(), features());
+}
+
+/// Sleeps until an interrupt has been handled. Interrupts are disabled by the caller, who has found nothing to do, and
+/// enabled on return: none can slip in between. Meanwhile the CPU is not interrupted for TLB flushes.
+pub fn sleep() {
+    tlb::sleep();
+    pv_ops::safe_halt();
+    pv_ops::irq_disable();
+    tlb::wake(current());
+    pv_ops::irq_enable();
 }

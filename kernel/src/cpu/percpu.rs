@@ -3,7 +3,7 @@
 //! The boot CPU's is a static; that of any other is made when the CPU is first brought up, and stays.
 //! Neighbours: `gdt` (the tables in it), `irq::dispatch` (the counters in it), `probe` (the recovery point), `smp`.
 
-use super::gdt::Descriptors;
+use super::{gdt::Descriptors, tlb::Requests};
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, Ordering};
 use pv_ops::{AtomicCpuSet, CpuSet, MAX_CPUS, percpu::CpuArea};
@@ -25,6 +25,7 @@ pub struct PerCpu {
     apic_id: AtomicU32,
     /// Fatal reports that this CPU has begun.
     reports: AtomicU32,
+    pub(super) tlb: Requests,
     pub(super) descriptors: Descriptors,
     interrupts: [AtomicU64; VECTORS],
 }
@@ -47,6 +48,7 @@ impl PerCpu {
             stack_top,
             apic_id: AtomicU32::new(0),
             reports: AtomicU32::new(0),
+            tlb: Requests::NONE,
             descriptors: Descriptors::new(),
             interrupts: [const { AtomicU64::new(0) }; VECTORS],
         }
@@ -153,6 +155,11 @@ pub fn up() -> CpuSet {
     let mut up = UP.get();
     up.insert(0);
     up
+}
+
+/// Whether this CPU is up.
+pub fn is_up(id: u32) -> bool {
+    id == 0 || UP.contains(id)
 }
 
 /// The CPUs that are up, without this one.

@@ -2,7 +2,7 @@
 //! Neighbours: `topology` (which CPUs there are), `trampoline` (where a CPU begins), `percpu` (what it gets), `docs/cpus.md`.
 
 use super::{
-    PerCpu, features, gdt, percpu,
+    PerCpu, features, gdt, percpu, tlb,
     topology::{self, Topology},
     trampoline::{Start, Trampoline},
 };
@@ -55,6 +55,7 @@ pub fn init(info: &boot::Info) {
     let topology = topology::find(info.cmdline.get("cpus"));
     let count = topology.count();
     let _ = TOPOLOGY.try_init_once(|| topology);
+    pv_ops::native::mmu::set_shootdown(tlb::shoot_down);
     let mut up = 1;
     for cpu in 1..count {
         match self::up(cpu) {
@@ -73,7 +74,7 @@ pub fn init(info: &boot::Info) {
 /// See [`Error`].
 pub fn up(cpu: u32) -> Result<(), Error> {
     let apic_id = topology().and_then(|topology| topology.apic_id(cpu)).ok_or(Error::NoSuchCpu)?;
-    if percpu::up().contains(cpu) {
+    if percpu::is_up(cpu) {
         return Err(Error::IsUp);
     }
     if apic::local().is_none() {
@@ -109,7 +110,7 @@ fn send_for(data: &'static PerCpu, apic_id: u32) -> Result<(), Error> {
     let start = pv_ops::monotonic_ns();
     let waited = || pv_ops::monotonic_ns().saturating_sub(start);
     let mut again = 0;
-    while !percpu::up().contains(data.id()) {
+    while !percpu::is_up(data.id()) {
         if waited() >= again && again < 3 * AGAIN_NS {
             // SAFETY: the trampoline is in place, aimed at this CPU.
             unsafe { apic::send_start_up(apic_id, trampoline.vector()) };
@@ -145,13 +146,15 @@ fn run(cpu: &'static PerCpu) -> ! {
     irq::cpu_up_exceptions();
     features::enable();
     mm::cpu_up();
-    (hypervisor::services().cpu_up)(cpu.id());
+    hypervisor::cpu_up(cpu.id());
     irq::cpu_up();
     percpu::set_up(cpu.id());
+    // What was changed before this CPU was told of changes.
+    pv_ops::flush_tlb();
     log::debug!("CPU {} is up: APIC {}", cpu.id(), cpu.apic_id());
     pv_ops::irq_enable();
     loop {
         pv_ops::irq_disable();
-        pv_ops::safe_halt();
+        super::sleep();
     }
 }

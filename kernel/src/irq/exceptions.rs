@@ -52,6 +52,10 @@ pub fn give_stacks(cpu: &cpu::PerCpu) -> Result<(), OutOfMemory> {
 /// Called by `dispatch` for vectors 0 to 31.
 pub(super) fn handle(frame: &mut Frame) {
     match frame.vector as u8 {
+        vectors::NMI => {
+            cpu::stop::on_nmi();
+            die(frame)
+        }
         vectors::BREAKPOINT => log::debug!("breakpoint at {:#x}", frame.rip),
         vectors::INVALID_OPCODE
         | vectors::STACK_FAULT
@@ -64,6 +68,7 @@ pub(super) fn handle(frame: &mut Frame) {
 
 /// Reports and ends the guest.
 fn die(frame: &Frame) -> ! {
+    cpu::stop::others();
     let mut out = Emergency::default();
     let mut status = power::FATAL_EXCEPTION;
     match cpu::current().begin_report() {

@@ -11,6 +11,7 @@ pub mod time;
 
 use crate::{
     backend::{Backend, Environment, Services},
+    detect::Hypervisors,
     ops::PvOps,
 };
 pub use irq::LOCAL_APIC;
@@ -83,6 +84,7 @@ pub const OPS: PvOps = PvOps {
     lock_wait: instruction!(lock_wait: "pause" => [0xf3, 0x90]),
 
     sched_yield: instruction!(sched_yield: "pause" => [0xf3, 0x90]),
+    hypercall: instruction!(hypercall: "mov rax, -1000" => [0x48, 0xc7, 0xc0, 0x18, 0xfc, 0xff, 0xff]),
     shutdown: function!(shutdown => sched::shutdown),
     console_write: function!(console_write => sched::console_write),
 };
@@ -96,13 +98,13 @@ pub const OPS_X2APIC: PvOps = PvOps {
     ..OPS
 };
 
-fn setup(environment: &Environment<'_>) -> &'static PvOps {
+pub(crate) fn setup(environment: &Environment<'_>, _: &Hypervisors) -> PvOps {
     match environment.entry_tsc {
         0 => time::start(),
         entry_tsc => time::start_at(entry_tsc),
     }
     match irq::choose_apic_mode() {
-        irq::ApicMode::XApic => &OPS,
-        irq::ApicMode::X2Apic => &OPS_X2APIC,
+        irq::ApicMode::XApic => OPS,
+        irq::ApicMode::X2Apic => OPS_X2APIC,
     }
 }
