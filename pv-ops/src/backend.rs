@@ -27,6 +27,8 @@ pub struct Backend {
 pub struct Environment<'a> {
     /// Reads CPUID.
     pub cpuid: Reader<'a>,
+    /// Reads a model-specific register that may not be there, before there are exception handlers.
+    pub read_msr: &'a dyn Fn(u32) -> Option<u64>,
     /// The physical address behind an address of the image; `None` where the loader does not let it be known.
     pub image_physical: &'a dyn Fn(u64) -> Option<u64>,
     /// The addresses at which physical memory is mapped at entry, physical address 0 first.
@@ -45,6 +47,7 @@ impl Environment<'_> {
     /// Nothing is known but the CPU's own answers.
     pub const NATIVE: Environment<'static> = Environment {
         cpuid: &native::cpu::cpuid,
+        read_msr: &|_| None,
         image_physical: &|_| None,
         entry_map: 0..0,
         xen_start_info: None,

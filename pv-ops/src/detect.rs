@@ -7,14 +7,15 @@
 
 use crate::{
     backend::{Backend, Environment},
-    kvm, native,
+    kvm, native, pvm,
     signature::{Signature, Vendor},
     xen,
 };
 use core::arch::x86_64::CpuidResult;
 
 /// Every backend of this build, best first; the last serves always.
-pub static BACKENDS: &[&Backend] = &[&xen::pv::BACKEND, &xen::hvm::BACKEND, &kvm::BACKEND, &native::BACKEND];
+pub static BACKENDS: &[&Backend] =
+    &[&xen::pv::BACKEND, &xen::hvm::BACKEND, &pvm::BACKEND, &kvm::BACKEND, &native::BACKEND];
 
 /// Reads CPUID: leaf, subleaf.
 pub type Reader<'a> = &'a dyn Fn(u32, u32) -> CpuidResult;

@@ -1,7 +1,7 @@
 //! What KVM offers, what the command line leaves of it, and what this guest uses.
 //! Leaf base + 1, EAX (Linux cpuid.rst). Neighbours: `mod` (chooses ops by it), every file here (uses one).
 
-use crate::backend;
+use crate::backend::{self, Environment};
 use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 /// A feature, by its bit or, where two bits stand for the same thing in two versions, by either.
@@ -35,6 +35,19 @@ pub const STEAL_TIME: Feature = feature(1 << 5, "steal-time");
 #[doc(alias = "KVM_FEATURE_PV_EOI")]
 pub const PV_EOI: Feature = feature(1 << 6, "pv-eoi");
 
+/// Bits that a guest of kvm-pvm cannot use: what takes a hypercall, which does not reach that host, and what was never
+/// seen to work there (docs/kvm.md).
+pub(crate) const BEYOND_PVM: u32 = PV_EOI.bits;
+/// What `kvm=-pvm` takes away: not a feature bit, but the registration with such a host.
+const PVM: &str = "-pvm";
+
+/// Whether the command line does not want the guest to register.
+pub(crate) fn refuses_pvm(environment: &Environment<'_>) -> bool {
+    let mut refuses = false;
+    (environment.option)("kvm", &mut |wish| refuses = wish.split(',').any(|word| word == PVM));
+    refuses
+}
+
 /// All that this backend knows of, in the order of their bits.
 pub const ALL: [Feature; 4] = [CLOCK, STEAL_TIME, PV_EOI, CLOCK_STABLE];
 
@@ -53,7 +66,7 @@ impl Choice {
     /// From the feature leaf and the value of `kvm=`: names with `-` before them, between commas.
     pub fn new(offered: u32, wish: &str) -> Self {
         let mut choice = Self { offered, ..Self::default() };
-        for word in wish.split(',').filter(|word| !word.is_empty()) {
+        for word in wish.split(',').filter(|word| !word.is_empty() && *word != PVM) {
             let named = word.strip_prefix('-').and_then(|name| ALL.iter().find(|known| known.name == name));
             match named {
                 Some(feature) => choice.refused |= feature.bits,

@@ -72,12 +72,20 @@ const _: () = assert!(CPU_SLOT == 16, "the instructions above have it in their t
 /// Areas are where the host can be told: per-CPU features can be had.
 static LOCATED: AtomicBool = AtomicBool::new(false);
 
-/// Takes what is offered, not refused by `kvm=`, and can be told to the host.
 fn setup(environment: &Environment<'_>, hypervisors: &Hypervisors) -> PvOps {
+    setup_without(0, environment, hypervisors)
+}
+
+/// Takes what is offered, not refused by `kvm=`, and can be told to the host; nothing of the feature bits `unusable`.
+pub(crate) fn setup_without(
+    unusable: u32,
+    environment: &Environment<'_>,
+    hypervisors: &Hypervisors,
+) -> PvOps {
     let native = native::setup(environment, hypervisors);
     let Some(found) = hypervisors.find(KVM) else { return native };
     // Old hosts say 0 and mean base + 1, which is all that is read (cpuid.rst).
-    let offered = (environment.cpuid)(found.base + 1, 0).eax;
+    let offered = (environment.cpuid)(found.base + 1, 0).eax & !unusable;
     features::set(Choice::new(offered, ""));
     (environment.option)("kvm", &mut |wish| features::set(Choice::new(offered, wish)));
     let located = area::locate(environment.image_physical);

@@ -4,6 +4,7 @@
 //! `instruction!(op: text => bytes)`: a test holds the bytes against what the assembler makes of the text.
 
 pub mod cpu;
+pub mod guarded;
 pub mod irq;
 pub mod mmu;
 pub mod sched;
