@@ -9,7 +9,7 @@ use crate::row::{Row, Verdict};
 
 pub(crate) fn rows() -> Vec<Row> {
     let microvm = || Options { machine: Machine::Microvm, accel: Accel::Kvm, ..Options::default() };
-    let q35 = || Options { machine: Machine::Q35, ..microvm() };
+    let q35 = move || Options { machine: Machine::Q35, ..microvm() };
     vec![
         Row::new("kvm::hello_on_microvm", "hello", move || with_kvm(&microvm(), says_hello)),
         Row::new("kvm::hello_on_q35", "hello", move || with_kvm(&q35(), says_hello)),
