@@ -4,7 +4,7 @@
 
 use core::convert::Infallible;
 
-use crate::{app, console, cpu, devices, hypervisor, irq, log, mm, power, time};
+use crate::{app, console, cpu, devices, hypervisor, irq, log, mm, power, task, time};
 
 boot::entry!(kernel_main);
 
@@ -30,6 +30,7 @@ fn kernel_main(mut info: boot::Info) -> ! {
 /// From interrupts to the app, on the kernel's own stack.
 fn run(info: boot::Info) -> ! {
     hypervisor::cpu_up(0);
+    task::init();
     irq::init(&info);
     time::init();
     cpu::smp::init(&info);

@@ -102,6 +102,8 @@ pub struct Services {
     /// The CPU that runs this, of this number, has its own data, segments and exception handlers, and memory is up: what
     /// it shares with the host is registered. Called once on each CPU, the boot CPU too, interrupts disabled.
     pub cpu_up: fn(cpu: u32),
+    /// How many CPUs there are, if the hypervisor counts them and starts them itself: [`start_cpu`](Self::start_cpu).
+    pub cpu_count: fn() -> Option<u32>,
     /// Stops another CPU for good, wherever it is. Where there is none, an interrupt that cannot be masked does it.
     pub stop_cpu: Option<fn(cpu: u32)>,
     /// Whether the page fault that this CPU is taking is no fault but a page that the host is fetching: then its token, once.
@@ -127,6 +129,7 @@ impl Services {
         tsc_hz: || None,
         map_pages: |_| (),
         cpu_up: |_| (),
+        cpu_count: || None,
         stop_cpu: None,
         page_fault: || None,
         page_ready: || None,

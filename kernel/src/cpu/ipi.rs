@@ -53,12 +53,11 @@ static CALL: Call = Call {
 /// With interrupts disabled: two CPUs would wait for each other.
 #[track_caller]
 pub fn call_on(cpus: CpuSet, function: &(dyn Fn() + Sync)) {
-    /// RFLAGS.IF.
-    const IF: u64 = 1 << 9;
-    assert!(pv_ops::irq_flags() & IF != 0, "a call on other CPUs with interrupts disabled");
+    assert!(pv_ops::irq_flags() & super::RFLAGS_IF != 0, "a call on other CPUs with interrupts disabled");
     while CALL.taken.swap(true, Ordering::Acquire) {
         pv_ops::sched_yield();
     }
+    let _stay = super::stay();
     let this = percpu::this_cpu();
     let up = percpu::up();
     let others: CpuSet = cpus.iter().filter(|&cpu| cpu != this && up.contains(cpu)).collect();

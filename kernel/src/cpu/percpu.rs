@@ -26,6 +26,8 @@ pub struct PerCpu {
     apic_id: AtomicU32,
     /// Fatal reports that this CPU has begun.
     reports: AtomicU32,
+    /// Reasons not to go on with another thread: handlers under way, and `stay::Stay`s.
+    pub(super) stays: AtomicU32,
     pub(super) tlb: Requests,
     memory: mm::Local,
     pub(super) descriptors: Descriptors,
@@ -50,6 +52,7 @@ impl PerCpu {
             stack_top,
             apic_id: AtomicU32::new(0),
             reports: AtomicU32::new(0),
+            stays: AtomicU32::new(0),
             tlb: Requests::NONE,
             memory: mm::Local::EMPTY,
             descriptors: Descriptors::new(),
@@ -169,6 +172,11 @@ pub fn up() -> CpuSet {
     let mut up = UP.get();
     up.insert(0);
     up
+}
+
+/// Notes that it has gone down.
+pub(super) fn set_down(id: u32) {
+    UP.remove(id);
 }
 
 /// Whether this CPU is up.

@@ -6,7 +6,7 @@
 use super::{entry::Frame, idt, page_ready, vectors};
 use crate::{
     backtrace::Backtrace,
-    cpu::{self, gdt, gdt::ExceptionStack, probe, reset},
+    cpu::{self, fpu, gdt, gdt::ExceptionStack, probe, reset},
     mm::{OutOfMemory, map, stack},
     panic::Emergency,
     power, symbols,
@@ -63,6 +63,7 @@ pub(super) fn handle(frame: &mut Frame) {
         | vectors::GENERAL_PROTECTION
         | vectors::PAGE_FAULT
             if probe::recover(&mut frame.rip, &mut frame.rsp) => {}
+        vectors::DEVICE_NOT_AVAILABLE if fpu::first_use() => {}
         _ => die(frame),
     }
 }

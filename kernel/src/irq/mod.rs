@@ -177,7 +177,7 @@ pub fn register(
     dispatch::handle(vector, name, handler);
     let line = Line { controller, number, vector };
     routes.lines.push((line, signal));
-    controller.route(number, signal, vector, cpu::current().apic_id());
+    controller.route(number, signal, vector, boot_apic_id());
     controller.unmask(number);
     Ok(line)
 }
@@ -203,7 +203,7 @@ pub struct Message {
 /// # Errors
 /// No vector is left, or there is no local APIC that a message can name.
 pub fn message(name: &'static str, handler: impl Fn() + Send + Sync + 'static) -> Result<Message, Error> {
-    let id = cpu::current().apic_id();
+    let id = boot_apic_id();
     // A message has eight bits for the destination, and seven more where the host says so.
     let bits = if (hypervisor::services().has_long_message_ids)() { 15 } else { 8 };
     if apic::local().is_none() || id >> bits != 0 {
@@ -217,6 +217,11 @@ pub fn message(name: &'static str, handler: impl Fn() + Send + Sync + 'static) -
 fn message_address(apic_id: u32) -> u64 {
     const ADDRESS: u64 = 0xfee0_0000;
     ADDRESS | u64::from(apic_id & 0xff) << 12 | u64::from(apic_id >> 8 & 0x7f) << 5
+}
+
+/// Devices interrupt the boot CPU, which never goes down.
+fn boot_apic_id() -> u32 {
+    cpu::percpu::by_id(0).map_or(0, cpu::PerCpu::apic_id)
 }
 
 /// Raises `vector` on `cpu`: one that [`allocate`] gave.
