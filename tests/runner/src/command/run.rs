@@ -49,6 +49,9 @@ pub struct Arguments {
     /// A further option of our own machine monitor (`--machine vmm`), for example `--vmm=--without=pv-eoi`
     #[arg(long, value_name = "OPTION", allow_hyphen_values = true)]
     pub vmm: Vec<String>,
+    /// Show what nested KVM counted: exits, hypercalls, interrupts, ends of interrupts
+    #[arg(long)]
+    pub counts: bool,
     /// Wait for gdb on TCP port 1234 before the first instruction
     #[arg(long)]
     pub gdb: bool,
@@ -76,6 +79,7 @@ impl Default for Arguments {
             append,
             gdb,
             vmm,
+            counts: false,
             dry_run: false,
             timeout: None,
         }
@@ -179,6 +183,9 @@ fn report(arguments: &Arguments, finished: &Finished) -> u8 {
         }
         _ => "",
     };
+    if arguments.counts {
+        eprint!("{}", nested::Counts::read(&finished.said));
+    }
     finished.said.lines().filter(|line| line.starts_with("vmm: ")).for_each(|line| eprintln!("{line}"));
     eprintln!(
         "pliant: {} ended after {:.2} s: {}{note}",

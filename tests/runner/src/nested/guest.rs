@@ -157,7 +157,7 @@ fn read(said: &str, traces: &mut Traces) {
             traces.shutdown = Some("guest-shutdown".into());
         } else if line.contains("KVM internal error") {
             traces.stopped = Some("internal-error".into());
-        } else {
+        } else if !line.starts_with("count ") {
             traces.errors.extend([line, "\n"]);
         }
     }
