@@ -29,8 +29,10 @@ fn kernel_main(mut info: boot::Info) -> ! {
 
 /// From interrupts to the app, on the kernel's own stack.
 fn run(info: boot::Info) -> ! {
+    hypervisor::cpu_up(0);
     irq::init(&info);
     time::init();
+    cpu::smp::init(&info);
     devices::probe(&info);
     mm::reclaim_loader_memory();
     app::run(info)

@@ -24,6 +24,8 @@ mod tables;
 pub mod text;
 pub mod window;
 
+use crate::sync::IrqMutex;
+
 pub use self::{
     early::{protect_pv_table, reclaim_loader_memory},
     frame::{Frame, OutOfMemory},
@@ -47,17 +49,34 @@ pub fn init(info: &boot::Info) {
     }
 }
 
-/// Which of the per-CPU parts this CPU uses.
-fn cpu_slot() -> usize {
-    if crate::cpu::percpu::is_ready() { crate::cpu::current().id() as usize % layout::CPU_SLOTS } else { 0 }
+/// Lets a further CPU see memory as the boot CPU does.
+pub(crate) fn cpu_up() {
+    registers::cpu_up();
 }
 
-/// The set of CPUs that are up, without this one: bit n for the CPU with number n.
-fn other_cpus() -> u64 {
-    if !crate::cpu::percpu::is_ready() {
-        return 0;
-    }
-    let this = crate::cpu::current().id();
-    let others = crate::cpu::percpu::all().map(crate::cpu::PerCpu::id).filter(|&id| id != this);
-    others.fold(0, |set, id| set | 1u64.checked_shl(id).unwrap_or(0))
+/// What a CPU keeps at hand, so that taking and giving back memory seldom needs what all share. Its own locks are
+/// hardly ever waited for: others take them only to collect what lies idle.
+#[derive(Debug)]
+pub struct Local {
+    frames: IrqMutex<frame::SpareFrames>,
+    magazines: IrqMutex<heap::Magazines>,
+}
+
+impl Local {
+    /// Nothing at hand.
+    pub(crate) const EMPTY: Self = Self {
+        frames: IrqMutex::new(frame::SpareFrames::EMPTY),
+        magazines: IrqMutex::new(heap::NO_MAGAZINES),
+    };
+}
+
+/// What the CPU that runs this keeps at hand.
+#[inline]
+fn local() -> &'static Local {
+    crate::cpu::percpu::current_or_boot().memory()
+}
+
+/// What every CPU keeps at hand.
+fn locals() -> impl Iterator<Item = &'static Local> {
+    crate::cpu::percpu::all().map(crate::cpu::PerCpu::memory)
 }

@@ -6,10 +6,9 @@ use super::queue::{Key, OutOfMemory, Queue};
 use crate::{cpu, sync::IrqMutex};
 use core::task::Waker;
 
-/// CPUs with a queue of their own; further ones share.
-const QUEUES: usize = 16;
-
-static TIMERS: [IrqMutex<Queue<Waker>>; QUEUES] = [const { IrqMutex::new(Queue::new()) }; QUEUES];
+/// A queue for each CPU.
+static TIMERS: [IrqMutex<Queue<Waker>>; cpu::MAX_CPUS] =
+    [const { IrqMutex::new(Queue::new()) }; cpu::MAX_CPUS];
 
 /// No deadline.
 const NEVER: u64 = u64::MAX;
@@ -80,5 +79,5 @@ pub(super) fn expire() {
 }
 
 fn this_queue() -> usize {
-    cpu::current().id() as usize % QUEUES
+    cpu::current().id() as usize
 }
