@@ -28,7 +28,6 @@ pub use trap::set_event_vector;
 pub static BACKEND: Backend = Backend {
     name: "xen-pv",
     detect: |_, environment| environment.xen_start_info.is_some(),
-    tables: &[&OPS, &OPS_DOM0],
     setup: start::setup,
     services: Services { tsc_hz: time::tsc_hz, keeps_entry_tables: true, ..Services::NONE },
 };
