@@ -80,6 +80,9 @@ pub(crate) fn rows() -> Vec<Row> {
         rows.push(Row::new(format!("self_test::{name}"), "self_test", move || self_test(&tests)));
         rows.push(Row::new(format!("hello::{name}"), "hello", move || says_hello(&hello)));
         if !platform.is_xen_domu() {
+            rows.push(Row::new(format!("{name}::console_answers_what_is_typed"), "shell", move || {
+                dom0_console_answers(&options)
+            }));
             continue;
         }
         for deed in &DEEDS {
@@ -102,6 +105,20 @@ fn dealt_with(options: &Options, deed: &'static Deed) -> anyhow::Result<Verdict>
         (deed.act)(domain)
     })?;
     run.ended(&deed.ending)?;
+    Ok(Verdict::Kept)
+}
+
+/// The line is Xen's, which passes on what dom0 is to have.
+fn dom0_console_answers(options: &Options) -> anyhow::Result<Verdict> {
+    let (mut running, line) = lab::start("shell", options)?;
+    let mut at = running.wait_for("app main after", 0, PATIENCE)?;
+    for _ in 0..3 {
+        running.send(b"help\r")?;
+        at = running.wait_for("help", at, PATIENCE)?;
+        at = running.wait_for("poweroff", at, PATIENCE)?;
+    }
+    running.send(b"poweroff\r")?;
+    lab::finish(running, &line)?.ended(&Ending::PowerOff)?;
     Ok(Verdict::Kept)
 }
 
