@@ -6,7 +6,7 @@ use super::{
     abi::{hvm, memory::SPACE_SHARED_INFO},
     console, cpuid,
     hypercall::{self, Errno, Form},
-    memory, sched, shared_info, time,
+    lock, memory, sched, shared_info, steal, time,
 };
 use crate::{
     backend::{Backend, Environment, Services},
@@ -21,7 +21,13 @@ pub static BACKEND: Backend = Backend {
     name: "xen-pvh",
     detect: |hypervisors, _| cpuid::base(hypervisors).is_some(),
     setup,
-    services: Services { memory_map, tsc_hz: time::tsc_hz, map_pages, ..Services::NONE },
+    services: Services {
+        memory_map,
+        tsc_hz: time::tsc_hz,
+        map_pages,
+        cpu_up: steal::cpu_up,
+        ..Services::NONE
+    },
 };
 
 /// What a PVH guest does otherwise than a machine.
@@ -32,9 +38,12 @@ pub const OPS_X2APIC: PvOps = over(native::OPS_X2APIC);
 
 const fn over(native: PvOps) -> PvOps {
     PvOps {
-        timer_arm: function!(timer_arm => time::timer_arm),
+        timer_arm: function!(timer_arm => timer_arm),
         monotonic_ns: thunk!(monotonic_ns => time::monotonic_ns),
         wall_ns: function!(wall_ns => time::wall_ns),
+        steal_ns: thunk!(steal_ns => steal::steal_ns),
+        lock_kick: thunk!(lock_kick => lock::lock_kick),
+        lock_wait: thunk!(lock_wait => lock::lock_wait),
         sched_yield: thunk!(sched_yield => sched::sched_yield),
         shutdown: function!(shutdown => sched::shutdown),
         console_write: function!(console_write => console::console_write),
@@ -43,6 +52,11 @@ const fn over(native: PvOps) -> PvOps {
 }
 
 const PAGE: u64 = 4096;
+
+/// Xen's timer once its event has a handler; before, and where there is none, the local APIC's.
+extern "sysv64" fn timer_arm(deadline_ns: u64) {
+    if time::has_event_timer() { time::timer_arm(deadline_ns) } else { native::irq::timer_arm(deadline_ns) }
+}
 
 /// Finds the way into Xen and has the shared page mapped. Where that does not work out, the guest runs as natively.
 fn setup(environment: &Environment<'_>, hypervisors: &Hypervisors, ops: &mut PvOps) {
