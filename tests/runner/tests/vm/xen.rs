@@ -25,12 +25,14 @@ struct Deed {
     ending: Ending,
 }
 
-const DEEDS: [Deed; 6] = [
+const DEEDS: [Deed; 8] = [
     Deed { name: "console_answers_what_is_typed", act: console_answers, ending: Ending::PowerOff },
     Deed { name: "xl_shutdown_is_answered", act: xl_shutdown, ending: Ending::PowerOff },
     Deed { name: "xl_reboot_is_answered", act: xl_reboot, ending: Ending::Reset },
     Deed { name: "nonsense_in_xenstore_is_survived", act: nonsense, ending: Ending::PowerOff },
     Deed { name: "xl_save_and_restore_keep_the_guest", act: save_and_restore, ending: Ending::PowerOff },
+    Deed { name: "a_sleeper_outlasts_two_restores", act: sleep_through_restores, ending: Ending::PowerOff },
+    Deed { name: "a_checkpoint_changes_nothing", act: checkpoint, ending: Ending::PowerOff },
     Deed { name: "xenstore_says_what_the_guest_can", act: features, ending: Ending::PowerOff },
 ];
 
@@ -90,9 +92,37 @@ fn xl_reboot(domain: &mut Domain<'_>) -> anyhow::Result<()> {
     domain.xl("reboot", "").map(|_| ())
 }
 
+/// What the guest was told before is still so; it has told the new domain's toolstack what it can, and follows it.
 fn save_and_restore(domain: &mut Domain<'_>) -> anyhow::Result<()> {
+    domain.send(b"log debug\r")?;
+    answers(domain)?;
     domain.save_and_restore()?;
+    let from = domain.written();
+    domain.send(b"log\r")?;
+    domain.wait_for("DEBUG", from, PATIENCE)?;
+    features_are_told(domain)?;
+    domain.xl("shutdown", "").map(drop)
+}
+
+/// A deadline from the first life is kept in the third, by a clock that went on from where it stood.
+fn sleep_through_restores(domain: &mut Domain<'_>) -> anyhow::Result<()> {
+    let from = domain.written();
+    domain.send(b"sleep 4\rclock\r")?;
+    for _ in 0..2 {
+        domain.save_and_restore()?;
+    }
+    domain.wait_for("monotonic ", from, PATIENCE)?;
     power_off(domain)
+}
+
+fn checkpoint(domain: &mut Domain<'_>) -> anyhow::Result<()> {
+    for _ in 0..2 {
+        let from = domain.written();
+        domain.checkpoint()?;
+        domain.wait_for("resumed", from, PATIENCE)?;
+        answers(domain)?;
+    }
+    domain.xl("shutdown", "").map(drop)
 }
 
 /// Values that no toolstack would write, and a request the guest does not know.
@@ -108,11 +138,19 @@ fn nonsense(domain: &mut Domain<'_>) -> anyhow::Result<()> {
     power_off(domain)
 }
 
-fn features(domain: &mut Domain<'_>) -> anyhow::Result<()> {
+/// Waits until the guest has told what it can.
+fn features_are_told(domain: &mut Domain<'_>) -> anyhow::Result<()> {
     for feature in ["poweroff", "reboot", "suspend"] {
-        let value = domain.dom0(&format!("xenstore-read $home/control/feature-{feature}"))?;
+        let node = format!("$home/control/feature-{feature}");
+        let value = domain
+            .dom0(&format!("until xenstore-exists {node}; do sleep 0.1; done; xenstore-read {node}"))?;
         ensure!(value == "1", "control/feature-{feature} is {value:?}");
     }
+    Ok(())
+}
+
+fn features(domain: &mut Domain<'_>) -> anyhow::Result<()> {
+    features_are_told(domain)?;
     let tree = domain.dom0("xenstore-ls $home")?;
     ensure!(tree.contains("target ="), "there is no memory/target in\n{tree}");
     power_off(domain)
