@@ -1,8 +1,8 @@
 //! Clocks of a Xen guest: `vcpu_time_info` and the wall clock in the shared page.
 //! Neighbours: `pvclock` (arithmetic and reading protocol), `shared_info` (where they are), `hvm` (the ops).
 //!
-//! Xen's system time counts from Xen's own boot. The guest's counts from its entry, as natively: [`start`] finds out
-//! what Xen's clock said then. The time for which a domain is saved does not count ([`go_on`]).
+//! Xen's system time counts from Xen's own boot. The guest's counts from its entry, as natively: `start` finds out
+//! what Xen's clock said then. The time for which a domain is saved does not count (`go_on`).
 
 use super::{
     abi::vcpu,
