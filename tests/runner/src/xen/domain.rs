@@ -127,6 +127,11 @@ impl Domain<'_> {
         Ok(self.dom0.console.wait_for(text, self.from + from, timeout)? - self.from)
     }
 
+    /// What its console has from byte `from` up to byte `until`.
+    pub fn text(&self, from: usize, until: usize) -> String {
+        String::from_utf8_lossy(&self.dom0.console.bytes()[self.from + from..self.from + until]).into_owned()
+    }
+
     /// How many bytes of its console have come so far.
     pub fn written(&self) -> usize {
         self.dom0.console.bytes().len() - self.from
