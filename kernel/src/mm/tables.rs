@@ -27,9 +27,21 @@ pub(super) struct Live {
     pending: heapless::Vec<u64, MAX_PENDING>,
     flush_all: bool,
     retired: heapless::Vec<u64, MAX_PENDING>,
+    /// Tables that go are not the allocator's: they stay as they are.
+    of_others: bool,
 }
 
 impl Live {
+    /// For tables that somebody else made, until [`own`](Self::own).
+    pub(super) fn of_others() -> Self {
+        Self { of_others: true, ..Self::default() }
+    }
+
+    /// From now on tables that go were made here.
+    pub(super) fn own(&mut self) {
+        self.of_others = false;
+    }
+
     /// Makes all changes since the last call effective on every CPU, then frees the tables that went.
     pub(super) fn settle(&mut self) {
         let others = super::other_cpus();
@@ -75,6 +87,9 @@ impl Store for Live {
     }
 
     fn release(&mut self, table: u64) {
+        if self.of_others {
+            return;
+        }
         if self.retired.push(table).is_err() {
             self.flush_all = true;
             self.settle();
