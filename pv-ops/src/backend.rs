@@ -75,12 +75,19 @@ pub struct Services {
     /// The page tables in force after set-up stay in force: they map all memory, and only the hypervisor could
     /// build others. The kernel changes in them what it wants otherwise.
     pub keeps_entry_tables: bool,
+    /// Changed pages that are better flushed one by one than with all others.
+    pub flush_limit: usize,
 }
 
 impl Services {
     /// Nothing to tell.
-    pub const NONE: Self =
-        Self { memory_map: |_| (), tsc_hz: || None, map_pages: |_| (), keeps_entry_tables: false };
+    pub const NONE: Self = Self {
+        memory_map: |_| (),
+        tsc_hz: || None,
+        map_pages: |_| (),
+        keeps_entry_tables: false,
+        flush_limit: 32,
+    };
 }
 
 impl core::fmt::Debug for Backend {

@@ -72,6 +72,7 @@ pub(super) struct MmuextOp {
 const _: () = assert!(size_of::<MmuextOp>() == 24 && offset_of!(MmuextOp, arg1) == 8);
 
 #[repr(C)]
+#[derive(Clone, Copy)]
 #[doc(alias = "mmu_update")]
 pub(super) struct MmuUpdate {
     /// Machine address of the entry; the two lowest bits are the command, 0 being an ordinary update.

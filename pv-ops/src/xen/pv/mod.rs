@@ -30,7 +30,13 @@ pub static BACKEND: Backend = Backend {
     detect: |_, environment| environment.xen_start_info.is_some(),
     tables: &[&OPS, &OPS_DOM0],
     setup: start::setup,
-    services: Services { tsc_hz: time::tsc_hz, keeps_entry_tables: true, ..Services::NONE },
+    services: Services {
+        tsc_hz: time::tsc_hz,
+        keeps_entry_tables: true,
+        // Each is a hypercall, as is the flush of everything.
+        flush_limit: 1,
+        ..Services::NONE
+    },
 };
 
 /// The ops of a domain without devices of the machine. What is native here needs no privilege.
@@ -75,6 +81,7 @@ pub const OPS: PvOps = PvOps {
     set_pmd: thunk!(set_pmd => mmu::set_entry),
     set_pud: thunk!(set_pud => mmu::set_entry),
     set_pgd: thunk!(set_pgd => mmu::set_entry),
+    set_ptes: function!(set_ptes => mmu::set_entries),
     read_cr3: thunk!(read_cr3 => mmu::read_cr3),
     write_cr3: thunk!(write_cr3 => mmu::write_cr3),
     flush_tlb: function!(flush_tlb => mmu::flush_tlb),
