@@ -9,6 +9,7 @@ pub mod percpu;
 pub mod physical;
 pub mod port;
 pub mod probe;
+pub mod random;
 pub mod reset;
 pub mod sections;
 pub mod timer_ports;
