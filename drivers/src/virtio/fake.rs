@@ -274,7 +274,7 @@ pub(crate) struct Chain {
 pub(crate) struct Player {
     pub(crate) hal: FakeHal,
     pub(crate) at: Addresses,
-    packed: bool,
+    pub(crate) packed: bool,
     /// Where the next buffer is taken, and where the next is used: index and wrap counter.
     taken: (u16, bool),
     used: (u16, bool),

@@ -182,7 +182,7 @@ fn echo(socket: &std::path::Path) -> Result<()> {
 }
 
 /// QEMU makes the socket while it starts.
-fn connect(socket: &std::path::Path) -> Result<UnixStream> {
+pub(crate) fn connect(socket: &std::path::Path) -> Result<UnixStream> {
     let mut last = None;
     for _ in 0..1000 {
         match UnixStream::connect(socket) {
@@ -212,10 +212,10 @@ fn breathe(running: &Running) -> Result<()> {
 
 /// What a device has sent to and fro, as the guest counts it.
 #[derive(Clone, Copy, Debug)]
-struct Counts {
+pub(crate) struct Counts {
     requests: u64,
     notifications: u64,
-    interrupts: u64,
+    pub(crate) interrupts: u64,
 }
 
 impl Counts {
@@ -227,7 +227,8 @@ impl Counts {
     }
 }
 
-fn counts(run: &Run, of: &str) -> Result<Counts> {
+/// The counts in the guest's line that has `of`.
+pub(crate) fn counts(run: &Run, of: &str) -> Result<Counts> {
     let line = run.console().lines().find(|line| line.contains(of) && line.contains(" notifications, "));
     let line = line.with_context(|| run.failure(&format!("the guest tells no counts of {of}")))?;
     let number = |what: &str| {
