@@ -226,6 +226,15 @@ impl Transport for FakeDevice {
         Ok(())
     }
 
+    fn can_reset_queues(&self) -> bool {
+        true
+    }
+
+    fn reset_queue(&mut self, index: u16) -> bool {
+        let mut registers = self.registers();
+        !registers.is_stuck && registers.queues.remove(&index).is_some()
+    }
+
     fn notify(&mut self, index: u16, position: Option<u16>) {
         self.registers().notifications.push((index, position));
     }

@@ -101,7 +101,9 @@ fn agree(transport: &mut dyn Transport, wanted: Features) -> Result<Features, Er
     if offered & Features::VERSION_1.bits() == 0 {
         return Err(Error::NotModern { offered });
     }
-    let features = Features::from_bits_retain(offered) & (wanted | Features::TRANSPORT);
+    let mut features = Features::from_bits_retain(offered) & (wanted | Features::TRANSPORT);
+    features
+        .set(Features::RING_RESET, features.contains(Features::RING_RESET) && transport.can_reset_queues());
     transport.set_driver_features(features.bits());
     transport.set_status(Status::ACKNOWLEDGE | Status::DRIVER | Status::FEATURES_OK);
     if !transport.status().contains(Status::FEATURES_OK) {

@@ -90,6 +90,15 @@ async fn name(disk: &Disk) -> Result<String, String> {
     Ok(String::from_utf8_lossy(&bytes[..end]).into_owned())
 }
 
+/// Resets the queue, and rewrites the disk through it.
+pub(crate) async fn cancel() -> Result<(), String> {
+    let disk = devices::block::disks().into_iter().next().ok_or("no disk")?;
+    done(disk.read(0, buffer()?).await, "read")?;
+    disk.cancel().map_err(|error| format!("cancel: {error}"))?;
+    kernel::println!("disk: queue reset");
+    run().await
+}
+
 /// Waits until the disk has another size.
 pub(crate) async fn growth() -> Result<(), String> {
     let disk = devices::block::disks().into_iter().next().ok_or("no disk")?;

@@ -26,6 +26,12 @@ pub(crate) fn rows() -> Vec<Row> {
             by_line(Machine::Pc)
         }),
         Row::new("virtio_blk::a_disk_with_several_queues_is_rewritten", "devices", several_queues),
+        Row::new("virtio_blk::a_queue_is_reset_alone_and_works_again_split", "devices", || {
+            a_queue_is_reset(false)
+        }),
+        Row::new("virtio_blk::a_queue_is_reset_alone_and_works_again_packed", "devices", || {
+            a_queue_is_reset(true)
+        }),
         Row::new("virtio_blk::a_disk_that_grows_is_noticed", "devices", a_disk_that_grows_is_noticed),
         Row::new(
             "virtio_blk::a_transitional_device_is_driven_as_a_modern_one",
@@ -124,6 +130,16 @@ fn several_queues() -> Result<Verdict> {
     let options = Options { smp: 2, ..Options::default() };
     let run = run(&image, &options, &(disk(Offer::ALL) + ",num-queues=2"), "")?;
     run.ended(&Ending::Status(0))?;
+    image.ends_as(&run, &image.rewritten())?;
+    Ok(Verdict::Kept)
+}
+
+/// VirtIO 1.3 §2.6.1.
+fn a_queue_is_reset(packed: bool) -> Result<Verdict> {
+    let image = Image::new(&format!("reset-{packed}"))?;
+    let offer = Offer { packed, ..Offer::ALL };
+    let run = run(&image, &offer.options("app.want=cancel"), &disk(offer), "")?;
+    run.ended(&Ending::Status(0))?.says(&["virtio-blk", ", ring reset"])?.says(&["disk: queue reset"])?;
     image.ends_as(&run, &image.rewritten())?;
     Ok(Verdict::Kept)
 }

@@ -92,8 +92,13 @@ impl Offer {
 
     /// What the guest says was negotiated of the rings.
     fn told(self) -> Vec<&'static str> {
-        let features =
-            [(self.packed, "packed"), (self.indirect, "indirect"), (self.event_idx, "event index")];
+        // QEMU offers the reset of a queue on both transports; only that of PCI has a register for it.
+        let features = [
+            (self.packed, "packed"),
+            (self.indirect, "indirect"),
+            (self.event_idx, "event index"),
+            (self.transport == Transport::Pci, "ring reset"),
+        ];
         features.into_iter().filter(|(is_on, _)| *is_on).map(|(_, name)| name).collect()
     }
 }
@@ -149,7 +154,7 @@ fn every_device_works(offer: Offer) -> Result<Verdict> {
 fn negotiated(run: &Run, kind: &str, told: &[&str]) -> Result<()> {
     let prefix = format!("virtio-{kind} ");
     let named = |line: &str| {
-        let words = ["packed", "indirect", "event index", "in order", "notification data"];
+        let words = ["packed", "indirect", "event index", "in order", "notification data", "ring reset"];
         words.into_iter().filter(|word| line.contains(&format!(", {word}"))).collect::<Vec<_>>()
     };
     let up = [" KiB, ", ": random bytes", ": console", ": balloon"];
