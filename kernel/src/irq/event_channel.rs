@@ -86,7 +86,7 @@ pub fn restart() -> Result<(), Errno> {
     event_channel::forget();
     shared::forget_event_pages();
     start(wants_fifo, vector)?;
-    crate::hypervisor::cpu_up();
+    crate::hypervisor::cpu_up(cpu::current().id());
     if let Ok(&handler) = TIMER.try_get() {
         bind(event_channel::bind_timer(cpu::current().id())?, "timer", handler)?;
         pv_ops::timer_arm(0);
