@@ -1,7 +1,8 @@
-//! The memory that a CPU shares with KVM: clock, steal time, end-of-interrupt word.
+//! The memory that a CPU shares with KVM: clock, steal time, end-of-interrupt word, page faults.
 //! It is in the words that each CPU has for its host (`percpu`). Layout by Linux's `Documentation/virt/kvm/x86/msr.rst`; all in it is atomic, since the host writes it at any time.
 //! Neighbours: `time`, `irq` (what is in it), `mod` (registers it).
 
+use super::async_pf::PageFaults;
 use crate::{
     MAX_CPUS,
     percpu::{CpuArea, HOST_WORDS, HostWords},
@@ -37,12 +38,15 @@ pub(super) struct Area {
     /// the same time.
     pub(super) eoi: AtomicU32,
     _pad: [AtomicU32; 7],
+    pub(super) page_faults: PageFaults,
 }
 
 const _: () = {
     assert!(size_of::<StealTime>() == 64 && offset_of!(StealTime, preempted) == 16);
-    assert!(size_of::<Area>() == 128 && align_of::<Area>() == 64);
-    assert!(offset_of!(Area, steal) == 0 && offset_of!(Area, clock) == 64);
+    assert!(size_of::<Area>() == 192 && align_of::<Area>() == 64);
+    assert!(
+        offset_of!(Area, steal) == 0 && offset_of!(Area, clock) == 64 && offset_of!(Area, page_faults) == 128
+    );
     assert!(HOST_WORDS + offset_of!(Area, eoi) == 160, "the instructions in `mod` have it in their text");
 };
 

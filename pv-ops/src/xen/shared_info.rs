@@ -123,6 +123,13 @@ pub(super) fn set_own(vcpu: u32, info: &'static VcpuInfo) {
     }
 }
 
+/// Notes that it is in the page.
+pub(super) fn forget_own(vcpu: u32) {
+    if let Some(place) = OWN.get(vcpu as usize) {
+        place.store(core::ptr::null_mut(), Ordering::Release);
+    }
+}
+
 /// The page; all zeroes until Xen's is there.
 pub fn get() -> &'static SharedInfo {
     &PAGE

@@ -90,15 +90,28 @@ pub(super) extern "sysv64" fn read_cr0() -> u64 {
     CR0
 }
 
-/// All that the kernel wants of it is set already.
-pub(super) unsafe extern "sysv64" fn write_cr0(_value: u64) {}
+/// CR0.TS: the next instruction on extended registers traps (SDM vol. 3A §2.5).
+const TASK_SWITCHED: u64 = 1 << 3;
+
+/// All that the kernel wants of it is set already, but for TS.
+pub(super) unsafe extern "sysv64" fn write_cr0(value: u64) {
+    // SAFETY: sets or clears the bit on this CPU.
+    let _ = unsafe { hypercall::call1(Number::FpuTaskswitch, u64::from(value & TASK_SWITCHED != 0)) };
+}
 
 pub(super) extern "sysv64" fn read_cr4() -> u64 {
     CR4_SEEN.load(Ordering::Relaxed)
 }
 
-/// What CPUID offers of it needs no switching on.
+/// Saving of the extended registers (SDM vol. 3A §2.5), the one bit that is the guest's to switch on.
+const OSXSAVE: u64 = 1 << 18;
+
+/// The rest of what CPUID offers needs no switching on.
 pub(super) unsafe extern "sysv64" fn write_cr4(value: u64) {
+    if value & OSXSAVE != 0 {
+        // SAFETY: the instruction traps, and Xen takes the bit, which CPUID offered to whoever wants it.
+        unsafe { asm!("mov cr4, {}", in(reg) CR4 | OSXSAVE, options(nostack, preserves_flags)) };
+    }
     CR4_SEEN.store(value, Ordering::Relaxed);
 }
 

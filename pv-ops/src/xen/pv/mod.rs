@@ -1,6 +1,6 @@
 //! The backend `xen-pv`: a guest without any hardware assistance. The kernel runs in ring 3, its page tables hold
 //! machine frames and are changed by Xen only, interrupts are events, descriptor tables are Xen's.
-//! All ops are in this file; their bodies in `irq`, `cpu`, `mmu`, `trap`; set-up in `start`.
+//! All ops are in this file; their bodies in `irq`, `cpu`, `mmu`, `trap`; set-up in `start`, and again in `suspend`.
 //!
 //! Neighbours: `p2m` (frames), `start` (from Xen's tables to a direct map), `xen::{time, sched, console}` (shared with
 //! `hvm`), `boot::xen_pv` (the way in).
@@ -11,16 +11,16 @@ mod irq;
 pub mod mmu;
 pub mod p2m;
 mod start;
+pub(super) mod suspend;
 mod trap;
 mod vcpu;
 
-use super::{console, sched, shared_info, time};
+use super::{console, lock, sched, shared_info, steal, time};
 use crate::{
     backend::{Backend, Services},
     native,
     ops::PvOps,
     table::Op,
-    xen,
 };
 
 pub use trap::set_event_vector;
@@ -30,16 +30,17 @@ pub use vcpu::set_ipi_port;
 pub static BACKEND: Backend = Backend {
     name: "xen-pv",
     detect: |_, environment| environment.xen_start_info.is_some(),
-    tables: &[&OPS, &OPS_DOM0],
     setup: start::setup,
     services: Services {
         tsc_hz: time::tsc_hz,
-        cpu_up: xen::vcpu::cpu_up,
+        cpu_up: start::cpu_up,
         max_cpus: shared_info::VCPUS as u32,
         cpu_count: vcpu::count,
         start_cpu: Some(vcpu::start),
         stop_cpu: Some(vcpu::stop),
         keeps_entry_tables: true,
+        // Each is a hypercall, as is the flush of everything.
+        flush_limit: 1,
         ..Services::NONE
     },
 };
@@ -88,6 +89,7 @@ pub const OPS: PvOps = PvOps {
     set_pmd: thunk!(set_pmd => mmu::set_entry),
     set_pud: thunk!(set_pud => mmu::set_entry),
     set_pgd: thunk!(set_pgd => mmu::set_entry),
+    set_ptes: function!(set_ptes => mmu::set_entries),
     read_cr3: thunk!(read_cr3 => mmu::read_cr3),
     write_cr3: thunk!(write_cr3 => mmu::write_cr3),
     flush_tlb: function!(flush_tlb => mmu::flush_tlb),
@@ -98,7 +100,9 @@ pub const OPS: PvOps = PvOps {
 
     monotonic_ns: thunk!(monotonic_ns => time::monotonic_ns),
     wall_ns: function!(wall_ns => time::wall_ns),
-    steal_ns: thunk!(steal_ns => xen::vcpu::steal_ns),
+    steal_ns: thunk!(steal_ns => steal::steal_ns),
+    lock_kick: thunk!(lock_kick => lock::lock_kick),
+    lock_wait: thunk!(lock_wait => lock::lock_wait),
     sched_yield: thunk!(sched_yield => sched::sched_yield),
     shutdown: function!(shutdown => sched::shutdown),
     console_write: function!(console_write => console::console_write),

@@ -12,13 +12,13 @@ use super::{
 use crate::{
     backend::CpuStart,
     cpu_set::CpuSet,
-    percpu::CpuArea,
+    percpu::{self, CpuArea},
     xen::{
         abi::{DOMID_SELF, vcpu},
         event_channel::{self, Port},
         hypercall::{self, Errno, Number},
         shared_info::{self, VCPUS},
-        vcpu::{command, move_info},
+        vcpu::{command, forget_moves, move_info},
     },
 };
 use core::{
@@ -106,6 +106,16 @@ pub(super) fn take_area(area: &'static CpuArea) {
     if let Err(error) = move_info(area, frame) {
         panic!("vcpu_info of CPU {}: {error}", area.number());
     }
+}
+
+/// In the next life: moves the `vcpu_info` of this CPU, which alone runs, into its area again, events held back.
+pub(super) fn move_again() {
+    forget_moves();
+    if let Some(info) = shared_info::vcpu_info(0) {
+        info.evtchn_upcall_mask.store(1, Ordering::SeqCst);
+    }
+    // SAFETY: the kernel's data is in place.
+    take_area(unsafe { percpu::current() });
 }
 
 /// The channel of each CPU on which others send to it; 0 if there is none.
