@@ -89,6 +89,8 @@ pub(super) fn take_up(number: u32, thread: &Arc<Thread>) {
     let this = cpu(number);
     let mut queue = this.queue.lock();
     queue.current = Some(thread.clone());
+    // One that began before this CPU went down has no end any more.
+    this.slice.forget();
     this.online.store(true, Ordering::Relaxed);
     drop(queue);
     ONLINE.fetch_max(number + 1, Ordering::Release);
@@ -286,10 +288,12 @@ fn lock_online(number: u32) -> (u32, &'static Cpu, IrqGuard<'static, RunQueue>) 
 fn interrupt_ends() {
     let number = this_cpu();
     let this = cpu(number);
+    // Taken in any case: an end that nobody took would be the last.
+    let over = this.slice.is_over();
     if idle::is_idle(number) {
         return;
     }
-    if this.slice.is_over() && this.len.load(Ordering::Relaxed) != 0 && !this.slice.goes_on(number) {
+    if over && this.len.load(Ordering::Relaxed) != 0 && !this.slice.goes_on(number) {
         this.preempt.store(true, Ordering::Relaxed);
     }
     if this.preempt.swap(false, Ordering::Relaxed) {
