@@ -7,7 +7,7 @@ use alloc::{format, string::String, sync::Arc};
 use drivers::xen::xenstore::{Error, Refusal, Transaction, Xenstore};
 
 use super::suspend;
-use crate::{power, task};
+use crate::{power, task, thread};
 
 const SHUTDOWN: &str = "control/shutdown";
 const SYSRQ: &str = "control/sysrq";
@@ -26,8 +26,12 @@ pub(super) async fn serve(store: Arc<Xenstore>) {
         "poweroff" | "halt" => power::off(),
         "reboot" => power::reboot(),
         "suspend" => {
-            suspend::run(&own);
-            drop(task::spawn(advertise(own.clone())));
+            // Not here: a task cannot leave the CPU that polls it.
+            let store = own.clone();
+            drop(thread::spawn(move || {
+                suspend::run(&store);
+                drop(task::spawn(advertise(store)));
+            }));
         }
         other => {
             log::warn!("{SHUTDOWN}: {other:?} is not understood, expected poweroff, halt, reboot or suspend");

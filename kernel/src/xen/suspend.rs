@@ -12,7 +12,9 @@ use pv_ops::xen::{
 
 use super::{CONSOLE, STORE};
 use crate::{
-    console, irq,
+    console,
+    cpu::{CpuSet, percpu, smp},
+    irq,
     mm::shared,
     sync::{IrqState, OnceCell},
 };
@@ -30,6 +32,7 @@ pub(super) static GRANTS: OnceCell<Grants> = OnceCell::uninit();
 /// xenstore in the last life fails as interrupted, and watches are set again.
 pub(super) fn run(store: &Xenstore) {
     log::info!("suspend");
+    let others = take_others_down();
     console::flush();
     let disabled = IrqState::disable();
     let grants = GRANTS.try_get().ok();
@@ -39,6 +42,11 @@ pub(super) fn run(store: &Xenstore) {
     drop(disabled);
     for error in [again.err(), rebound.err()].into_iter().flatten() {
         log::error!("resume: {error}");
+    }
+    for cpu in others.iter() {
+        if let Err(error) = smp::up(cpu) {
+            log::error!("resume: CPU {cpu}: {error}");
+        }
     }
     match result {
         Ok(Life::Same) => log::info!("resumed: the domain was not saved, or goes on beside its copy"),
@@ -50,6 +58,18 @@ pub(super) fn run(store: &Xenstore) {
         }
         Err(error) => log::error!("suspend: {error}"),
     }
+}
+
+/// Leaves the boot CPU alone, which this runs on then: a domain is saved by one CPU. Gives those that were up.
+fn take_others_down() -> CpuSet {
+    let mut others = percpu::up();
+    others.remove(0);
+    for cpu in others.iter() {
+        if let Err(error) = smp::down(cpu) {
+            log::error!("suspend: CPU {cpu}: {error}");
+        }
+    }
+    others
 }
 
 /// Gives the rings their channels.
