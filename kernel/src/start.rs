@@ -21,6 +21,7 @@ fn kernel_main(info: &'static mut boot::Info) -> ! {
     check(info);
     cpu::init();
     irq::exceptions::init();
+    hypervisor::cpu_up(0);
     mm::init(info);
     mm::protect_pv_table();
     let Err::<Infallible, _>(error) = mm::run_on_new_stack(STACK_BYTES, info, run);
@@ -32,6 +33,7 @@ fn kernel_main(info: &'static mut boot::Info) -> ! {
 fn run(info: &'static boot::Info) -> ! {
     irq::init(info);
     time::init();
+    cpu::smp::init(info);
     devices::probe(info);
     mm::reclaim_loader_memory();
     app::run(info)

@@ -59,13 +59,18 @@ fn nodes(vector: u8) -> impl Iterator<Item = &'static Node> {
 /// Called by the entry code for every vector, with interrupts disabled.
 pub(super) extern "sysv64" fn dispatch(frame: &mut Frame) {
     let vector = frame.vector as u8;
-    cpu::current().count_interrupt(vector);
+    let cpu = cpu::current();
+    cpu::tlb::wake(cpu);
+    cpu.count_interrupt(vector);
     if vector < vectors::EXCEPTION_COUNT {
         return exceptions::handle(frame);
     }
     // These two are not in service in the local APIC: ending them would end another one.
     if vector == vectors::SPURIOUS || vectors::PIC.contains(&vector) {
         return;
+    }
+    if vector == vectors::CPU_REQUEST {
+        cpu::ipi::serve();
     }
     for node in nodes(vector) {
         (node.handler)();

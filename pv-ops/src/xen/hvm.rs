@@ -46,12 +46,12 @@ const fn over(native: PvOps) -> PvOps {
 const PAGE: u64 = 4096;
 
 /// Finds the way into Xen and has the shared page mapped. Where that does not work out, the guest runs as natively.
-fn setup(environment: &Environment<'_>) -> &'static PvOps {
-    let native = (native::BACKEND.setup)(environment);
+fn setup(environment: &Environment<'_>, hypervisors: &Hypervisors) -> PvOps {
+    let native = native::setup(environment, hypervisors);
     let read = environment.cpuid;
     let vendor = read(0, 0);
     hypercall::set_form(hypercall::form_of_vendor(vendor.ebx, vendor.ecx, vendor.edx));
-    let Some(base) = cpuid::base(&Hypervisors::scan(read)) else { return native };
+    let Some(base) = cpuid::base(hypervisors) else { return native };
     if !map_shared_info(environment) {
         hypercall::set_form(Form::None);
         return native;
@@ -61,8 +61,8 @@ fn setup(environment: &Environment<'_>) -> &'static PvOps {
         find_console(&environment.entry_map);
     }
     match native::irq::apic_mode() {
-        native::irq::ApicMode::XApic => &OPS,
-        native::irq::ApicMode::X2Apic => &OPS_X2APIC,
+        native::irq::ApicMode::XApic => OPS,
+        native::irq::ApicMode::X2Apic => OPS_X2APIC,
     }
 }
 
