@@ -21,7 +21,6 @@ pub use irq::LOCAL_APIC;
 pub static BACKEND: Backend = Backend {
     name: "native",
     detect: |_, environment| environment.xen_start_info.is_none(),
-    tables: &[&OPS, &OPS_X2APIC],
     setup,
     services: Services::NONE,
 };
@@ -100,13 +99,14 @@ pub const OPS_X2APIC: PvOps = PvOps {
     ..OPS
 };
 
-pub(crate) fn setup(environment: &Environment<'_>, _: &Hypervisors) -> PvOps {
+pub(crate) fn setup(environment: &Environment<'_>, _: &Hypervisors, ops: &mut PvOps) {
     match environment.entry_tsc {
         0 => time::start(),
         entry_tsc => time::start_at(entry_tsc),
     }
-    match irq::choose_apic_mode() {
-        irq::ApicMode::XApic => OPS,
-        irq::ApicMode::X2Apic => OPS_X2APIC,
+    if irq::choose_apic_mode() == irq::ApicMode::X2Apic {
+        ops.eoi = OPS_X2APIC.eoi;
+        ops.send_ipi = OPS_X2APIC.send_ipi;
+        ops.send_ipi_many = OPS_X2APIC.send_ipi_many;
     }
 }

@@ -18,6 +18,9 @@ pub mod sched {
     /// Ends the domain; [`Shutdown`].
     #[doc(alias = "SCHEDOP_shutdown")]
     pub const SHUTDOWN: u32 = 2;
+    /// Sleeps until one of some channels, let through or not, has an event; [`Poll`].
+    #[doc(alias = "SCHEDOP_poll")]
+    pub const POLL: u32 = 3;
     /// Reasons (`SHUTDOWN_*`).
     #[doc(alias = "SHUTDOWN_poweroff")]
     pub const REASON_POWER_OFF: u32 = 0;
@@ -30,6 +33,22 @@ pub mod sched {
     /// The guest died.
     #[doc(alias = "SHUTDOWN_crash")]
     pub const REASON_CRASH: u32 = 3;
+
+    /// Which channels, and how long.
+    #[repr(C)]
+    #[derive(Clone, Copy, Debug)]
+    #[doc(alias = "sched_poll")]
+    pub struct Poll {
+        /// Address of their numbers.
+        pub ports: u64,
+        /// How many there are.
+        pub nr_ports: u32,
+        /// None.
+        pub _pad: u32,
+        /// The end in system time, nanoseconds; 0 is never.
+        pub timeout: u64,
+    }
+    const _: () = assert!(size_of::<Poll>() == 24);
 
     /// Why the domain ends.
     #[repr(C)]
@@ -46,6 +65,9 @@ pub mod vcpu {
     /// Takes a virtual CPU off.
     #[doc(alias = "VCPUOP_down")]
     pub const DOWN: u32 = 2;
+    /// Has Xen tell how the virtual CPU is scheduled; [`RegisterRunstateMemoryArea`].
+    #[doc(alias = "VCPUOP_register_runstate_memory_area")]
+    pub const REGISTER_RUNSTATE_MEMORY_AREA: u32 = 5;
     /// Stops the tick that Xen begins with.
     #[doc(alias = "VCPUOP_stop_periodic_timer")]
     pub const STOP_PERIODIC_TIMER: u32 = 7;
@@ -55,6 +77,15 @@ pub mod vcpu {
     /// Disarms it.
     #[doc(alias = "VCPUOP_stop_singleshot_timer")]
     pub const STOP_SINGLESHOT_TIMER: u32 = 9;
+
+    /// Where Xen tells it.
+    #[repr(C)]
+    #[derive(Clone, Copy, Debug)]
+    #[doc(alias = "vcpu_register_runstate_memory_area")]
+    pub struct RegisterRunstateMemoryArea {
+        /// Virtual address of a `struct vcpu_runstate_info`.
+        pub address: u64,
+    }
 
     /// When `VIRQ_TIMER` shall come.
     #[repr(C)]
@@ -216,6 +247,9 @@ pub mod console {
     /// Writes text to Xen's console.
     #[doc(alias = "CONSOLEIO_write")]
     pub const WRITE: u32 = 0;
+    /// Reads what was typed there.
+    #[doc(alias = "CONSOLEIO_read")]
+    pub const READ: u32 = 1;
 }
 
 /// Commands of `xen_version` (version.h).

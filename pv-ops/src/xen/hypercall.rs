@@ -30,6 +30,7 @@ pub enum Number {
     XenVersion = 17,
     ConsoleIo = 18,
     GrantTableOp = 20,
+    VmAssist = 21,
     Iret = 23,
     VcpuOp = 24,
     SetSegmentBase = 25,

@@ -7,7 +7,7 @@ use runner::qemu::{Ending, Options, Platform};
 use runner::xen::Domain;
 
 use crate::lab::{self, PATIENCE};
-use crate::platforms::{says_hello, self_test};
+use crate::platforms::{says_hello, self_test, self_test_says};
 use crate::row::{Row, Verdict};
 
 /// The shapes in which Xen runs the kernel.
@@ -42,6 +42,44 @@ const DEEDS: [Deed; 9] = [
     Deed { name: "xenstore_says_what_the_guest_can", act: features, ending: Ending::PowerOff },
 ];
 
+/// The kernel's tests on another than the best interface that Xen has.
+struct Variant {
+    name: &'static str,
+    platform: Platform,
+    append: &'static str,
+    /// What the kernel says of it.
+    says: &'static [&'static str],
+}
+
+const OLDER: &[&str] = &["event channels: 2-level ABI", "grant table: version 2"];
+const VARIANTS: [Variant; 4] = [
+    Variant {
+        name: "xen-pv-2-level-events-grants-2",
+        platform: Platform::XenPv,
+        append: "xen.events=2-level xen.grants=2",
+        says: OLDER,
+    },
+    Variant {
+        name: "xen-pvh-2-level-events-grants-2",
+        platform: Platform::XenPvh,
+        append: "xen.events=2-level xen.grants=2",
+        says: OLDER,
+    },
+    Variant {
+        name: "xen-pvh-fifo-events-grants-1",
+        platform: Platform::XenPvh,
+        append: "xen.grants=1",
+        says: &["event channels: FIFO ABI", "grant table: version 1"],
+    },
+    // What is left then is the machine's own timer.
+    Variant {
+        name: "xen-pvh-dom0-no-events",
+        platform: Platform::XenPvhDom0,
+        append: "xen.events=none",
+        says: &["timer: local APIC countdown"],
+    },
+];
+
 pub(crate) fn rows() -> Vec<Row> {
     let mut rows = Vec::new();
     for (name, platform) in SHAPES {
@@ -55,6 +93,9 @@ pub(crate) fn rows() -> Vec<Row> {
                 let row = format!("hello::{name}-{memory}");
                 rows.push(Row::new(row, "hello", move || says_hello(&options)));
             }
+            rows.push(Row::new(format!("{name}::console_answers_what_is_typed"), "shell", move || {
+                dom0_console_answers(&options)
+            }));
             continue;
         }
         for deed in &DEEDS {
@@ -64,6 +105,10 @@ pub(crate) fn rows() -> Vec<Row> {
             }));
         }
     }
+    rows.extend(VARIANTS.map(|Variant { name, platform, append, says }| {
+        let options = Options { memory: MEMORY.into(), append: append.into(), ..Options::on(platform) };
+        Row::new(format!("self_test::{name}"), "self_test", move || self_test_says(&options, says))
+    }));
     rows
 }
 
@@ -73,6 +118,20 @@ fn dealt_with(options: &Options, deed: &'static Deed) -> anyhow::Result<Verdict>
         (deed.act)(domain)
     })?;
     run.ended(&deed.ending)?;
+    Ok(Verdict::Kept)
+}
+
+/// The line is Xen's, which passes on what dom0 is to have.
+fn dom0_console_answers(options: &Options) -> anyhow::Result<Verdict> {
+    let (mut running, line) = lab::start("shell", options)?;
+    let mut at = running.wait_for("app main after", 0, PATIENCE)?;
+    for _ in 0..3 {
+        running.send(b"help\r")?;
+        at = running.wait_for("help", at, PATIENCE)?;
+        at = running.wait_for("poweroff", at, PATIENCE)?;
+    }
+    running.send(b"poweroff\r")?;
+    lab::finish(running, &line)?.ended(&Ending::PowerOff)?;
     Ok(Verdict::Kept)
 }
 
