@@ -24,6 +24,7 @@ mod atomic {
 mod wait {
     use super::{atomic::*, *};
 
+    pub(super) const EARLY_LOOKS: u32 = 1;
     pub(super) const LOOKS: u32 = 2;
     pub(super) const CPUS: usize = 3;
 

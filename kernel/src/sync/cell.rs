@@ -17,6 +17,12 @@ pub(super) trait Raw {
     fn unlock(&self);
 }
 
+/// A [`Raw`] lock with another way to try.
+pub(super) trait Take {
+    /// As [`Raw::try_lock`], and lets the holder know that somebody waits.
+    fn take(&self) -> bool;
+}
+
 /// Data that only the holder of `raw` reaches.
 #[derive(Default)]
 pub(super) struct Guarded<R, T: ?Sized> {
@@ -49,19 +55,19 @@ impl<R: Raw, T: ?Sized> Guarded<R, T> {
 
     #[inline]
     pub(super) fn try_lock(&self) -> Option<Access<'_, R, T>> {
-        self.raw.try_lock().then_some(Access(self))
+        self.raw.try_lock().then(|| Access(self))
+    }
+}
+
+impl<R: Raw + Take, T: ?Sized> Guarded<R, T> {
+    /// Takes it as a waiter does, who comes again if that fails.
+    pub(super) fn take(&self) -> Option<Access<'_, R, T>> {
+        self.raw.take().then(|| Access(self))
     }
 }
 
 /// The proof that the lock is held; made by `lock` and `try_lock` only, and its drop unlocks.
 pub(super) struct Access<'a, R: Raw, T: ?Sized>(&'a Guarded<R, T>);
-
-impl<R: Raw, T: ?Sized> Access<'_, R, T> {
-    /// The lock.
-    pub(super) fn raw(&self) -> &R {
-        &self.0.raw
-    }
-}
 
 impl<R: Raw, T: ?Sized> Deref for Access<'_, R, T> {
     type Target = T;

@@ -9,10 +9,20 @@
 
 pub(crate) mod atomic;
 mod cell;
+pub mod channel;
+mod condvar;
+mod current;
 mod irq_mutex;
+mod mutex;
 mod queued;
-mod stall;
+mod semaphore;
+pub(crate) mod stall;
+mod tests;
 mod wait;
+mod waiters;
 
+pub use condvar::Condvar;
 pub use conquer_once::spin::OnceCell;
 pub use irq_mutex::{IrqGuard, IrqMutex, IrqState};
+pub use mutex::{Mutex, MutexGuard};
+pub use semaphore::{Barrier, Permit, Semaphore};

@@ -1,8 +1,10 @@
 //! The spin lock under [`IrqMutex`](super::IrqMutex): who waits stands in a queue, and sleeps if the host lets it.
 //!
 //! Each waiter looks at a place of its own CPU until the one in front of it says that it is first; only the first looks
-//! at the lock. So the lock goes round in order, and a release disturbs one waiter. Waiters spin briefly and then
-//! wait by pv-op, having told whoever must kick them. (M. L. Scott, Shared-Memory Synchronization, §4.3.)
+//! at the lock. So a release disturbs one waiter. Waiters spin briefly and then wait by pv-op, having told whoever must
+//! kick them. (M. L. Scott, Shared-Memory Synchronization, §4.3.)
+//! The order is not strict, as the host may have taken the CPU of the one whose turn it is: who comes to a free lock takes
+//! it, until the first in the queue has lost it once, or waited for long; then its turn is the next.
 //! The same source is checked in every interleaving by the tests (`crate::interleave`).
 
 use super::{
@@ -23,6 +25,8 @@ pub(super) struct Queued {
     last: AtomicU8,
     /// Who is first, once it sleeps.
     first: AtomicU8,
+    /// 1 while nobody may take it but the first.
+    reserved: AtomicU8,
 }
 
 /// The place of one CPU in a queue. One is enough: a CPU waits for one lock at a time, with interrupts disabled.
@@ -50,7 +54,9 @@ impl Queued {
     constructor! {
         /// A free lock.
         pub(super) fn new() -> Self {
-            Self { state: AtomicU8::new(FREE), last: AtomicU8::new(0), first: AtomicU8::new(0) }
+            let [state, last, first, reserved] =
+                [AtomicU8::new(FREE), AtomicU8::new(0), AtomicU8::new(0), AtomicU8::new(0)];
+            Self { state, last, first, reserved }
         }
     }
 
@@ -60,14 +66,20 @@ impl Queued {
         self.state.compare_exchange(FREE, HELD, Ordering::Acquire, Ordering::Relaxed).is_ok()
     }
 
-    /// Takes the lock if it is free and nobody waits for it.
+    /// Takes the lock if it is free and not reserved.
     #[inline]
     pub(super) fn try_lock_in_turn(&self) -> bool {
-        self.last.load(Ordering::Relaxed) == 0 && self.try_lock()
+        self.reserved.load(Ordering::Relaxed) == 0 && self.try_lock()
     }
 
     /// Waits for the lock on the CPU with this number, and calls `still` every now and then. Interrupts are disabled.
     pub(super) fn wait(&self, places: &[Place], cpu: u32, still: &dyn Fn()) {
+        for _ in 0..wait::EARLY_LOOKS {
+            wait::relax();
+            if self.state.load(Ordering::Relaxed) == FREE && self.try_lock_in_turn() {
+                return;
+            }
+        }
         let (this, own) = (cpu as u8 + 1, &places[cpu as usize]);
         own.turn.store(BEHIND, Ordering::Relaxed);
         own.next.store(0, Ordering::Relaxed);
@@ -77,9 +89,19 @@ impl Queued {
             wait_for(cpu, &own.turn, FIRST, [BEHIND, ASLEEP], still);
         }
         self.first.store(this, Ordering::Relaxed);
+        let reserve = || self.reserved.store(1, Ordering::Relaxed);
         while !self.try_lock() {
-            wait_for(cpu, &self.state, FREE, [HELD, WANTED], still);
+            let late = || {
+                reserve();
+                still();
+            };
+            wait_for(cpu, &self.state, FREE, [HELD, WANTED], &late);
+            if self.try_lock() {
+                break;
+            }
+            reserve();
         }
+        self.reserved.store(0, Ordering::Relaxed);
         if self.last.compare_exchange(this, 0, Ordering::AcqRel, Ordering::Relaxed).is_ok() {
             return;
         }
@@ -113,6 +135,9 @@ fn wait_for(cpu: u32, word: &AtomicU8, goal: u8, [awake, asleep]: [u8; 2], still
     loop {
         let mut now = word.load(Ordering::Acquire);
         looks = looks.wrapping_add(1);
+        if looks.is_multiple_of(wait::LOOKS) {
+            still();
+        }
         if looks >= wait::LOOKS && now == awake {
             match word.compare_exchange(awake, asleep, Ordering::AcqRel, Ordering::Acquire) {
                 Ok(_) => now = asleep,
@@ -121,9 +146,6 @@ fn wait_for(cpu: u32, word: &AtomicU8, goal: u8, [awake, asleep]: [u8; 2], still
         }
         if now == goal {
             return;
-        }
-        if looks.is_multiple_of(wait::LOOKS) {
-            still();
         }
         if now == asleep {
             wait::sleep(cpu, word, asleep);

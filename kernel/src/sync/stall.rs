@@ -5,12 +5,18 @@
 //! console, once for a wait. Neighbours: `irq_mutex`, `mutex` (note and ask), `symbols` (names).
 #![forbid(unsafe_code)]
 
+use alloc::sync::Arc;
 use core::{
     fmt::{self, Write},
     sync::atomic::{AtomicU64, Ordering::Relaxed},
 };
 
-use crate::{cpu, panic::Emergency, symbols};
+use crate::{
+    cpu,
+    panic::Emergency,
+    symbols,
+    task::{Thread, scheduler},
+};
 
 /// How long a CPU may spin for a lock until that is reported. A virtual CPU may be away for a while.
 const PATIENCE_NS: u64 = 10_000_000_000;
@@ -18,7 +24,7 @@ const PATIENCE_NS: u64 = 10_000_000_000;
 /// An address of the image is told by its lower bits; the upper ones are the CPU's number, plus one.
 const ADDRESS_BITS: u32 = 48;
 
-/// Who runs this, and where.
+/// Which CPU runs this, and where.
 #[inline(always)]
 pub(super) fn mark() -> u64 {
     cpu::probe::return_address() & ((1 << ADDRESS_BITS) - 1)
@@ -26,7 +32,7 @@ pub(super) fn mark() -> u64 {
 }
 
 /// A mark, in words.
-struct Mark(u64);
+pub(crate) struct Mark(pub(crate) u64);
 
 impl fmt::Display for Mark {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -76,6 +82,52 @@ pub(super) fn spins_on(cpu: u32, holder: u64) {
             let _ =
                 writeln!(out, "\nSTALL: {place} spins for a lock for {seconds} s; {} has it", Mark(holder));
         }
+    }
+}
+
+/// Who has a blocking lock; the last one if nobody has.
+pub(super) struct Blocking {
+    thread: AtomicU64,
+    place: AtomicU64,
+}
+
+impl Blocking {
+    pub(super) const fn new() -> Self {
+        Self { thread: AtomicU64::new(0), place: AtomicU64::new(0) }
+    }
+
+    /// The thread that runs this has it.
+    #[inline(always)]
+    pub(super) fn taken(&self) {
+        self.thread.store(cpu::switch::current_id(), Relaxed);
+        self.place.store(mark(), Relaxed);
+    }
+
+    /// The thread that runs this waits for it.
+    #[inline(always)]
+    pub(super) fn waits(&self) -> Waits<'_> {
+        let thread = scheduler::current();
+        thread.waits.begin(mark());
+        Waits { lock: self, thread }
+    }
+}
+
+/// A thread waits for a blocking lock while this lives.
+pub(super) struct Waits<'a> {
+    lock: &'a Blocking,
+    thread: Arc<Thread>,
+}
+
+impl Waits<'_> {
+    /// Notes who has it now.
+    pub(super) fn look(&self) {
+        self.thread.waits.look(self.lock.thread.load(Relaxed), self.lock.place.load(Relaxed));
+    }
+}
+
+impl Drop for Waits<'_> {
+    fn drop(&mut self) {
+        self.thread.waits.end();
     }
 }
 

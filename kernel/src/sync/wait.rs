@@ -4,7 +4,8 @@
 
 use core::sync::atomic::AtomicU8;
 
-/// Looks at a lock before sleeping.
+/// Looks at a lock before standing in the queue, and before sleeping there.
+pub(super) const EARLY_LOOKS: u32 = 1 << 6;
 pub(super) const LOOKS: u32 = 1 << 10;
 
 /// Between two looks. The holder may wait for this CPU's TLB.
