@@ -5,7 +5,7 @@
 use alloc::{sync::Arc, vec::Vec};
 use core::{
     cell::Cell,
-    sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering::SeqCst},
+    sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering::SeqCst},
     time::Duration,
 };
 
@@ -168,13 +168,17 @@ kernel_test! {
             crate::skip!("needs one CPU with a timer");
         }
         static STOP: AtomicBool = AtomicBool::new(false);
-        let threads: Vec<_> = (0..2).map(|_| spawn(|| {
+        static TURNS: [AtomicU64; 2] = [const { AtomicU64::new(0) }; 2];
+        let threads: Vec<_> = TURNS.iter().map(|turns| spawn(move || {
             while !STOP.load(SeqCst) {
-                core::hint::spin_loop();
+                turns.store(current().switches(), SeqCst);
             }
             current().switches()
         })).collect();
-        sleep(Duration::from_millis(200));
+        // However slow the machine is: until one has had some turns.
+        while TURNS.iter().all(|turns| turns.load(SeqCst) <= 4) {
+            sleep(Duration::from_millis(20));
+        }
         STOP.store(true, SeqCst);
         let turns: Vec<u64> = threads.into_iter().map(super::JoinHandle::join).collect();
         // One of them may have had one turn more at either end.

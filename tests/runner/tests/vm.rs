@@ -17,6 +17,8 @@ mod faults;
 mod hostile;
 #[path = "vm/kvm.rs"]
 mod kvm;
+#[path = "vm/kvm_features.rs"]
+mod kvm_features;
 #[path = "vm/lab.rs"]
 mod lab;
 #[path = "vm/patching.rs"]
@@ -51,6 +53,7 @@ fn main() -> ExitCode {
         hostile::rows(),
         patching::rows(),
         kvm::rows(),
+        kvm_features::rows(),
         devices::rows(),
     ];
     row::run(&arguments, rows.into_iter().flatten().collect())

@@ -1,6 +1,6 @@
 //! On KVM: the host's where there is one, and real KVM in a Linux that QEMU emulates, on every machine.
+//! Neighbour: `kvm_features` (each of KVM's features at work).
 
-use anyhow::ensure;
 use runner::command::doctor;
 use runner::qemu::{Ending, Machine, Options, Platform};
 
@@ -35,20 +35,22 @@ pub(crate) fn rows() -> Vec<Row> {
             self_test(&on(machine, &[]))
         }));
     }
-    rows.extend([
-        Row::new("kvm_nested::self_test::without_kvm_features", "self_test", || {
-            self_test(&on(Machine::Vmm, &["--without=all"]))
-        }),
-        Row::new("kvm_nested::self_test::without_kvm_leaves", "self_test", || {
-            self_test(&on(Machine::Vmm, &["--hide-kvm"]))
-        }),
-        Row::new("kvm_nested::endings_are_told_apart", "shell", endings_are_told_apart),
-    ]);
+    for (name, options) in [
+        ("q35_with_2_cpus", Options { smp: 2, ..on(Machine::Q35, &[]) }),
+        ("microvm_with_2_cpus", Options { smp: 2, ..on(Machine::Microvm, &[]) }),
+        ("without_kvm_leaves", Options { smp: 2, ..on(Machine::Vmm, &["--hide-kvm"]) }),
+        ("with_apic_ids_above_255", on(Machine::Vmm, &["--apic-ids=0,300"])),
+    ] {
+        rows.push(Row::new(format!("kvm_nested::self_test::{name}"), "self_test", move || {
+            self_test(&options)
+        }));
+    }
+    rows.push(Row::new("kvm_nested::endings_are_told_apart", "shell", endings_are_told_apart));
     rows
 }
 
 /// A small guest on nested KVM; `vmm` is for our own machine monitor.
-fn on(machine: Machine, vmm: &[&str]) -> Options {
+pub(crate) fn on(machine: Machine, vmm: &[&str]) -> Options {
     let vmm = vmm.iter().map(|option| (*option).to_owned()).collect();
     Options { machine, vmm, memory: MEMORY.into(), ..Options::on(Platform::KvmNested) }
 }
@@ -78,8 +80,6 @@ fn endings_are_told_apart() -> anyhow::Result<Verdict> {
                 guest.send(format!("{command}\r").as_bytes())
             })?;
             run.ended(ending)?;
-            let exits = run.counts().all("kvm_exit");
-            ensure!(exits > 0, run.failure("KVM counted no exit of a guest that has run"));
         }
     }
     Ok(Verdict::Kept)
