@@ -18,13 +18,18 @@ pub(crate) fn rows() -> Vec<Row> {
     let mut rows = vec![
         Row::new("kvm::hello", "hello", || with_kvm(Machine::Microvm, says_hello)),
         Row::new("kvm::hello_in_our_monitor", "hello", || with_kvm(Machine::Vmm, says_hello)),
-        Row::new("kvm::self_test", "self_test", || {
-            if doctor::is_kvm_pvm() {
-                return Ok(Verdict::Skipped(
-                    "kvm-pvm host: a guest that does not register with it is emulated, and would test for minutes".into(),
-                ));
+        Row::new("kvm::self_test", "self_test", || with_kvm(Machine::Microvm, self_test)),
+        Row::new("kvm::self_test_with_2_cpus", "self_test", || {
+            with_kvm(Machine::Microvm, |options| self_test(&Options { smp: 2, ..options.clone() }))
+        }),
+        Row::new("kvm::a_guest_that_does_not_register_runs", "hello", || {
+            with_kvm(Machine::Microvm, runs_unregistered)
+        }),
+        Row::new("kvm::registers_where_the_host_is_kvm_pvm", "shell", || {
+            if !doctor::is_kvm_pvm() {
+                return Ok(Verdict::Skipped("this host's KVM is not kvm-pvm".into()));
             }
-            with_kvm(Machine::Microvm, self_test)
+            with_kvm(Machine::Microvm, interrupts_are_disabled_by_a_store)
         }),
     ];
     for (name, machine) in MACHINES {
@@ -63,6 +68,26 @@ fn with_kvm(
         Err(why) => Ok(Verdict::Skipped(why)),
         Ok(_) => body(&Options { machine, ..Options::on(Platform::Kvm) }),
     }
+}
+
+/// Everywhere the guest is KVM's, and where the host would let it register it stays emulated.
+fn runs_unregistered(options: &Options) -> anyhow::Result<Verdict> {
+    let run = lab::run("hello", &Options { append: "kvm=-pvm".into(), ..options.clone() })?;
+    run.ended(&Ending::Status(0))?.says(&["kvm operations"])?.says(&["Hello"])?;
+    Ok(Verdict::Kept)
+}
+
+/// The registered guest's `irq_disable` is one store to memory, and nothing else.
+fn interrupts_are_disabled_by_a_store(options: &Options) -> anyhow::Result<Verdict> {
+    let (mut running, line) = lab::start("shell", options)?;
+    running.wait_for("kvm-pvm operations", 0, lab::PATIENCE)?;
+    let at = running.wait_for("app main after", 0, lab::PATIENCE)?;
+    running.send(b"ops\r")?;
+    let at = running.wait_for("irq_disable", at, lab::PATIENCE)?;
+    running.wait_for("bytes 64 c6 04 25 00 00 00 00 00", at, lab::PATIENCE)?;
+    running.send(b"exit\r")?;
+    lab::finish(running, &line)?.ended(&Ending::Status(0))?;
+    Ok(Verdict::Kept)
 }
 
 /// What a guest does last is known outside, in each of the monitors.
