@@ -113,19 +113,19 @@ kernel_test! {
             crate::skip!("this machine has no timer");
         }
         static STOP: AtomicBool = AtomicBool::new(false);
-        let spinners: Vec<_> = (0..3).map(|_| spawn(|| {
-            let mut turns = 0_u64;
+        static TURNS: [AtomicU64; 3] = [const { AtomicU64::new(0) }; 3];
+        let spinners: Vec<_> = TURNS.iter().map(|turns| spawn(move || {
             while !STOP.load(SeqCst) {
-                turns += 1;
+                turns.fetch_add(1, SeqCst);
                 core::hint::spin_loop();
             }
-            turns
         })).collect();
-        sleep(Duration::from_millis(50));
-        STOP.store(true, SeqCst);
-        for spinner in spinners {
-            assert!(spinner.join() > 0);
+        // Without preemption one of them never has a turn, or this thread never has another one.
+        while TURNS.iter().any(|turns| turns.load(SeqCst) == 0) {
+            sleep(Duration::from_millis(5));
         }
+        STOP.store(true, SeqCst);
+        spinners.into_iter().for_each(super::JoinHandle::join);
     }
 }
 
