@@ -24,6 +24,7 @@ pub mod acpi;
 pub mod irq;
 pub mod time;
 pub mod task;
+pub mod thread;
 
 pub mod platform;
 mod kvm;

@@ -2,7 +2,7 @@
 //! Neighbours: `topology` (which CPUs there are), `trampoline` (where a CPU begins), `percpu` (what it gets), `docs/cpus.md`.
 
 use super::{
-    PerCpu, features, gdt, percpu, tlb,
+    PerCpu, features, gdt, ipi, percpu, tlb,
     topology::{self, Topology},
     trampoline::{Start, Trampoline},
 };
@@ -11,11 +11,13 @@ use crate::{
     irq::{self, apic, exceptions},
     mm::{self, OutOfMemory, map},
     sync::{IrqMutex, OnceCell},
+    task,
+    time::timer,
 };
-use core::sync::atomic::{AtomicU64, Ordering};
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
-/// Bytes of the stack that a CPU begins on, and idles on.
-const STACK_BYTES: u64 = 32 << 10;
+/// Bytes of the stack that a CPU begins on, and polls tasks on.
+const STACK_BYTES: u64 = task::WORKER_STACK_BYTES;
 /// How long a CPU may take from its start-up message to its first step, and until the message is sent again.
 const PATIENCE_NS: u64 = 3_000_000_000;
 const AGAIN_NS: u64 = 50_000_000;
@@ -35,6 +37,12 @@ pub enum Error {
     /// No memory for its data, its stacks, or below 1 MiB for its first steps.
     #[error("{0}")]
     OutOfMemory(#[from] OutOfMemory),
+    /// It is down.
+    #[error("it is down already")]
+    IsDown,
+    /// The machine ends with it.
+    #[error("the boot CPU stays up")]
+    BootCpu,
     /// It was started and did nothing.
     #[error("it was started and does not come")]
     Silent,
@@ -152,9 +160,45 @@ fn run(cpu: &'static PerCpu) -> ! {
     // What was changed before this CPU was told of changes.
     pv_ops::flush_tlb();
     log::debug!("CPU {} is up: APIC {}", cpu.id(), cpu.apic_id());
-    pv_ops::irq_enable();
+    task::enter_cpu(|| LEAVING.load(Ordering::Acquire) == cpu.id());
+    leave(cpu)
+}
+
+/// The CPU that is to go down; 0 if none is.
+static LEAVING: AtomicU32 = AtomicU32::new(0);
+
+/// Takes the CPU with this number down: it does nothing until [`up`]. Returns once it is through with all it had.
+///
+/// # Errors
+/// See [`Error`].
+pub fn down(cpu: u32) -> Result<(), Error> {
+    match (cpu, percpu::by_id(cpu)) {
+        (0, _) => return Err(Error::BootCpu),
+        (_, None) => return Err(Error::NoSuchCpu),
+        _ if !percpu::is_up(cpu) => return Err(Error::IsDown),
+        _ => {}
+    }
+    while LEAVING.compare_exchange(0, cpu, Ordering::AcqRel, Ordering::Relaxed).is_err() {
+        pv_ops::sched_yield();
+    }
+    task::wake_cpu(cpu);
+    while percpu::is_up(cpu) {
+        pv_ops::sched_yield();
+    }
+    LEAVING.store(0, Ordering::Release);
+    // Whoever waits there comes again, here.
+    timer::wake_all(cpu);
+    mm::heap::trim();
+    Ok(())
+}
+
+/// The last steps of a CPU that goes down, with interrupts disabled.
+fn leave(cpu: &'static PerCpu) -> ! {
+    pv_ops::timer_arm(u64::MAX);
+    percpu::set_down(cpu.id());
+    // What was asked before the others saw that.
+    ipi::serve();
     loop {
-        pv_ops::irq_disable();
-        super::sleep();
+        pv_ops::halt();
     }
 }

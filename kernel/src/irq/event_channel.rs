@@ -8,11 +8,12 @@ use alloc::{sync::Arc, vec::Vec};
 use pv_ops::xen::{
     event_channel::{self, Abi, Port, Status},
     hypercall::Errno,
+    lock,
 };
 
 use super::{Error, allocate};
 use crate::{
-    cpu,
+    cpu::{self, Feature, features},
     mm::shared,
     sync::{IrqMutex, OnceCell},
 };
@@ -43,10 +44,11 @@ enum Failure {
     Refused(#[from] Errno),
 }
 
-/// Finds out whether this guest has event channels and lets them in. `abi` is what the command line wants: `2-level`, or
-/// the best there is.
+/// Finds out whether this guest has event channels and lets them in. `abi` is what the command line wants: `2-level`,
+/// `none` where there is a local APIC too, or the best there is.
 pub(super) fn init(abi: Option<&str>) {
-    if !event_channel::is_there() {
+    // Without, a PV guest would have no interrupts at all.
+    if !event_channel::is_there() || abi == Some("none") && features().has(Feature::Apic) {
         return;
     }
     let wants_fifo = abi != Some("2-level");
@@ -65,6 +67,10 @@ fn start(wants_fifo: bool, vector: u8) -> Result<Abi, Errno> {
     let abi = event_channel::start(|| wants_fifo.then(shared::event_page).flatten());
     // SAFETY: the vector's handler is `upcall`.
     unsafe { event_channel::deliver_as(vector) }?;
+    // SAFETY: this CPU's data is in force: `cpu::init` came first.
+    if let Err(error) = unsafe { lock::cpu_up(cpu::current().id(), shared::event_page) } {
+        log::warn!("event channels: {error}: who waits for a lock spins");
+    }
     Ok(abi)
 }
 
@@ -80,6 +86,7 @@ pub fn restart() -> Result<(), Errno> {
     event_channel::forget();
     shared::forget_event_pages();
     start(wants_fifo, vector)?;
+    crate::hypervisor::cpu_up(cpu::current().id());
     if let Ok(&handler) = TIMER.try_get() {
         bind(event_channel::bind_timer(cpu::current().id())?, "timer", handler)?;
         pv_ops::timer_arm(0);

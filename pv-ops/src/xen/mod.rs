@@ -12,11 +12,13 @@ pub mod event_channel;
 pub mod grant_table;
 pub mod hvm;
 pub mod hypercall;
+pub mod lock;
 pub mod memory;
 pub mod pv;
 pub mod rings;
 pub mod sched;
 pub mod shared_info;
+mod steal;
 pub mod suspend;
 pub mod time;
 

@@ -11,12 +11,14 @@ use super::{
     shared_info,
 };
 use crate::{detect::Reader, pvclock::ordered_tsc};
-use core::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 
 /// Xen's system time when the guest's was 0. Less than 0 after the guest came to a Xen that is younger than it.
 static BASE_NS: AtomicI64 = AtomicI64::new(0);
 /// What this guest's clock showed last: two virtual CPUs' clocks differ by some nanoseconds.
 static LAST_NS: AtomicU64 = AtomicU64::new(0);
+/// `VIRQ_TIMER` has a channel.
+static HAS_EVENT: AtomicBool = AtomicBool::new(false);
 /// The TSC's rate in hertz; 0 is "unknown".
 static TSC_HZ: AtomicU64 = AtomicU64::new(0);
 
@@ -61,6 +63,16 @@ pub(super) extern "sysv64" fn wall_ns() -> u64 {
         Ok(boot_ns) if boot_ns != 0 => boot_ns.saturating_add(system_ns()),
         _ => u64::MAX,
     }
+}
+
+/// `VIRQ_TIMER` has a channel from now on.
+pub(super) fn set_event_timer() {
+    HAS_EVENT.store(true, Ordering::Relaxed);
+}
+
+/// Whether Xen's timer can be heard.
+pub(super) fn has_event_timer() -> bool {
+    HAS_EVENT.load(Ordering::Relaxed)
 }
 
 /// Xen's own timer, whose interrupt is the event `VIRQ_TIMER` (vcpu.h). A deadline in the past fires at once.

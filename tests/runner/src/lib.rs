@@ -13,4 +13,5 @@ pub mod nested;
 pub mod proof;
 pub mod qemu;
 pub mod toolchain;
+pub(crate) mod vmm;
 pub mod xen;

@@ -7,6 +7,8 @@
 mod apps;
 #[path = "vm/bare.rs"]
 mod bare;
+#[path = "vm/cpus.rs"]
+mod cpus;
 #[path = "vm/devices.rs"]
 mod devices;
 #[path = "vm/faults.rs"]
@@ -46,6 +48,7 @@ fn main() -> ExitCode {
     arguments.test_threads.get_or_insert(AT_ONCE);
     let rows = [
         platforms::rows(),
+        cpus::rows(),
         xen::rows(),
         apps::rows(),
         bare::rows(),

@@ -34,11 +34,11 @@ struct Window([AtomicU64; ENTRIES as usize]);
 
 static WINDOW: Window = Window([const { AtomicU64::new(0) }; ENTRIES as usize]);
 
-pub(super) fn setup(environment: &Environment<'_>, hypervisors: &Hypervisors) -> PvOps {
-    native::setup(environment, hypervisors);
+pub(super) fn setup(environment: &Environment<'_>, hypervisors: &Hypervisors, ops: &mut PvOps) {
+    native::setup(environment, hypervisors, ops);
     hypercall::set_form(Form::Syscall);
     match prepare(environment, hypervisors) {
-        Ok(table) => *table,
+        Ok(table) => *ops = *table,
         Err(reason) => xen::sched::refuse(reason),
     }
 }

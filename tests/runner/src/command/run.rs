@@ -46,6 +46,12 @@ pub struct Arguments {
     /// The kernel command line
     #[arg(long, default_value = "", allow_hyphen_values = true)]
     pub append: String,
+    /// A further option of our own machine monitor (`--machine vmm`), for example `--vmm=--without=pv-eoi`
+    #[arg(long, value_name = "OPTION", allow_hyphen_values = true)]
+    pub vmm: Vec<String>,
+    /// Show what nested KVM counted: exits, hypercalls, interrupts, ends of interrupts
+    #[arg(long)]
+    pub counts: bool,
     /// Wait for gdb on TCP port 1234 before the first instruction
     #[arg(long)]
     pub gdb: bool,
@@ -59,7 +65,7 @@ pub struct Arguments {
 
 impl Default for Arguments {
     fn default() -> Self {
-        let Options { platform, cpu, smp, memory, append, gdb, .. } = Options::default();
+        let Options { platform, cpu, smp, memory, append, gdb, vmm, .. } = Options::default();
         let app = "shell".into();
         Self {
             app,
@@ -72,6 +78,8 @@ impl Default for Arguments {
             memory,
             append,
             gdb,
+            vmm,
+            counts: false,
             dry_run: false,
             timeout: None,
         }
@@ -175,6 +183,10 @@ fn report(arguments: &Arguments, finished: &Finished) -> u8 {
         }
         _ => "",
     };
+    if arguments.counts {
+        eprint!("{}", nested::Counts::read(&finished.said));
+    }
+    finished.said.lines().filter(|line| line.starts_with("vmm: ")).for_each(|line| eprintln!("{line}"));
     eprintln!(
         "pliant: {} ended after {:.2} s: {}{note}",
         arguments.app,
@@ -194,5 +206,6 @@ fn options(arguments: &Arguments) -> Options {
         memory: arguments.memory.clone(),
         append: arguments.append.clone(),
         gdb: arguments.gdb,
+        vmm: arguments.vmm.clone(),
     }
 }

@@ -6,6 +6,8 @@
 
 use core::ops::{Deref, DerefMut};
 
+pub(crate) mod atomic;
+
 pub use conquer_once::spin::OnceCell;
 
 /// A spin lock whose holder runs with interrupts disabled on its CPU, so that a handler which takes the same
