@@ -24,6 +24,7 @@ pub fn install(info: &mut boot::Info) {
     let xen_start_info = info.xen_pv.as_ref().map(|xen| xen.start_info);
     let environment = Environment {
         cpuid: detect::reader(xen_start_info),
+        read_msr: &pv_ops::native::guarded::read_msr,
         image_physical: &|virt| mm::text::image_physical(info, virt),
         entry_map: layout::direct_map(0)..layout::direct_map(layout::ENTRY_MAP_LEN_BYTES),
         xen_start_info,

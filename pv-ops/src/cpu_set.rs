@@ -38,6 +38,11 @@ impl CpuSet {
         }
     }
 
+    /// Those that are not in `others`.
+    pub fn without(&self, others: &Self) -> Self {
+        Self(core::array::from_fn(|word| self.0[word] & !others.0[word]))
+    }
+
     /// Whether this CPU is among them.
     pub fn contains(&self, cpu: u32) -> bool {
         self.0.get(cpu as usize / 64).is_some_and(|word| word >> (cpu % 64) & 1 != 0)

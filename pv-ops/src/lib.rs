@@ -44,6 +44,7 @@ pub mod ops;
 pub mod patch;
 pub mod percpu;
 pub mod pvclock;
+pub mod pvm;
 pub mod scale;
 pub mod signature;
 pub mod sites;

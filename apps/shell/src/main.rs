@@ -11,12 +11,17 @@ mod look;
 
 use kernel::{
     console::{self, ReadLineError},
+    devices,
     print, println,
 };
 
 kernel::app!(main);
 
 async fn main() {
+    if devices::console::attach().await {
+        // What is typed there arrives with the rest.
+        println!();
+    }
     println!("Pliant {}. `help` lists the commands.", env!("CARGO_PKG_VERSION"));
     loop {
         print!("pliant> ");

@@ -3,7 +3,7 @@
 //! A report never loops: a fault inside it gives one short line, a fault inside that resets the machine.
 //! Neighbours: `vectors` (the list), `backtrace`, `cpu::probe` (faults that are expected), `power` (the end).
 
-use super::{entry::Frame, idt, vectors};
+use super::{entry::Frame, idt, page_ready, vectors};
 use crate::{
     backtrace::Backtrace,
     cpu::{self, fpu, gdt, gdt::ExceptionStack, probe, reset},
@@ -57,6 +57,7 @@ pub(super) fn handle(frame: &mut Frame) {
             die(frame)
         }
         vectors::BREAKPOINT => log::debug!("breakpoint at {:#x}", frame.rip),
+        vectors::PAGE_FAULT if page_ready::wait_for_host() => {}
         vectors::INVALID_OPCODE
         | vectors::STACK_FAULT
         | vectors::GENERAL_PROTECTION

@@ -92,6 +92,8 @@ pub(super) fn take_up(number: u32, thread: &Arc<Thread>) {
     let this = cpu(number);
     let mut queue = this.queue.lock();
     queue.current = Some(thread.clone());
+    // One that began before this CPU went down has no end any more.
+    this.slice.forget();
     this.online.store(true, Ordering::Relaxed);
     drop(queue);
     ONLINE.fetch_max(number + 1, Ordering::Release);

@@ -7,16 +7,26 @@
 mod apps;
 #[path = "vm/bare.rs"]
 mod bare;
+#[path = "vm/cpus.rs"]
+mod cpus;
 #[path = "vm/devices.rs"]
 mod devices;
 #[path = "vm/faults.rs"]
 mod faults;
 #[path = "vm/hostile.rs"]
 mod hostile;
+#[path = "vm/image.rs"]
+mod image;
 #[path = "vm/kvm.rs"]
 mod kvm;
+#[path = "vm/kvm_features.rs"]
+mod kvm_features;
 #[path = "vm/lab.rs"]
 mod lab;
+#[path = "vm/matrix.rs"]
+mod matrix;
+#[path = "vm/memory.rs"]
+mod memory;
 #[path = "vm/patching.rs"]
 mod patching;
 #[path = "vm/platforms.rs"]
@@ -40,6 +50,7 @@ fn main() -> ExitCode {
     arguments.test_threads.get_or_insert(AT_ONCE);
     let rows = [
         platforms::rows(),
+        cpus::rows(),
         xen::rows(),
         apps::rows(),
         bare::rows(),
@@ -48,7 +59,10 @@ fn main() -> ExitCode {
         hostile::rows(),
         patching::rows(),
         kvm::rows(),
+        kvm_features::rows(),
         devices::rows(),
+        matrix::rows(),
+        memory::rows(),
     ];
     row::run(&arguments, rows.into_iter().flatten().collect())
 }
