@@ -11,6 +11,7 @@ mod look;
 
 use kernel::{
     console::{self, ReadLineError},
+    devices,
     print, println,
 };
 

@@ -101,6 +101,20 @@ impl Guest<'_> {
         Ok(self.host.linux.console.wait_for(text, self.from + from, timeout)? - self.from)
     }
 
+    /// What its console has between two places.
+    pub fn written(&self, from: usize, to: usize) -> String {
+        let bytes = self.host.linux.console.bytes();
+        String::from_utf8_lossy(bytes.get(self.from + from..self.from + to).unwrap_or_default()).into_owned()
+    }
+
+    /// Executes a shell command on its host, which must succeed; returns what it printed.
+    ///
+    /// # Errors
+    /// It fails, takes too long, or the host is gone.
+    pub fn host(&mut self, command: &str) -> Result<String> {
+        self.host.run(command)
+    }
+
     /// Types `bytes` on its console.
     ///
     /// # Errors
