@@ -116,7 +116,7 @@ fn store() -> Result<(), Failure> {
         }
     }));
     XENSTORE.init_once(|| store.clone());
-    drop(task::spawn(control::serve(store.clone())));
+    control::start(&store);
     drop(task::spawn(balloon::serve(store.clone())));
     drop(task::spawn(cpus::serve(store)));
     log::info!("xenstore: ring at {:#x}", ring.address());
