@@ -74,7 +74,7 @@ fn vcpu_set(options: &Options) -> anyhow::Result<Verdict> {
                 domain.wait_for(&format!("CPU {cpu} is down"), from, PATIENCE)?;
             }
             let from = domain.written();
-            domain.xl("vcpu-set", &all.to_string())?;
+            domain.xl("vcpu-set --ignore-host", &all.to_string())?;
             for cpu in 1..all {
                 domain.wait_for(&format!("CPU {cpu} is up"), from, PATIENCE)?;
             }
