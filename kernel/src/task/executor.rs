@@ -47,24 +47,28 @@ impl Future for YieldNow {
 
 /// The tasks of a guest.
 pub(super) struct Tasks {
-    ready: [Ready; pv_ops::MAX_CPUS],
+    /// For each CPU.
+    ready: &'static [Ready],
     /// Tasks that exist, ready or not.
     count: AtomicUsize,
     /// Called when a task has become ready on this CPU.
     notify: fn(u32),
 }
 
-/// The ready tasks of a CPU, in the order in which they became so.
-struct Ready {
+/// The ready tasks of a CPU, in the order in which they became so. All zeros at first.
+pub(super) struct Ready {
     list: IrqMutex<List<Task>>,
     /// How many, to be looked at without the lock.
     len: AtomicUsize,
 }
 
+impl Ready {
+    /// None.
+    pub(super) const NONE: Self = Self { list: IrqMutex::new(List::new()), len: AtomicUsize::new(0) };
+}
+
 impl Tasks {
-    pub(super) const fn new(notify: fn(u32)) -> Self {
-        let ready = [const { Ready { list: IrqMutex::new(List::new()), len: AtomicUsize::new(0) } };
-            pv_ops::MAX_CPUS];
+    pub(super) const fn new(ready: &'static [Ready], notify: fn(u32)) -> Self {
         Self { ready, count: AtomicUsize::new(0), notify }
     }
 

@@ -13,20 +13,22 @@ use core::{
 };
 
 use super::{
-    executor::Tasks,
+    executor::{Ready, Tasks},
     idle,
     join::JoinHandle,
     memory::{self, OutOfMemory},
     scheduler::{self, Plan},
     thread::{Priority, Thread},
 };
-use crate::sync::OnceCell;
+use crate::sync::IrqMutex;
 
 /// Bytes of a worker's stack.
 pub const STACK_BYTES: u64 = 64 << 10;
 
-static TASKS: Tasks = Tasks::new(notify);
-static WORKERS: [OnceCell<Arc<Thread>>; pv_ops::MAX_CPUS] = [const { OnceCell::uninit() }; pv_ops::MAX_CPUS];
+static READY: [Ready; pv_ops::MAX_CPUS] = [const { Ready::NONE }; pv_ops::MAX_CPUS];
+static TASKS: Tasks = Tasks::new(&READY, notify);
+static WORKERS: [IrqMutex<Option<Arc<Thread>>>; pv_ops::MAX_CPUS] =
+    [const { IrqMutex::new(None) }; pv_ops::MAX_CPUS];
 /// The boot CPU's worker is being made, or was.
 static STARTED: AtomicBool = AtomicBool::new(false);
 
@@ -42,8 +44,8 @@ pub fn enter_cpu(leaving: impl Fn() -> bool) {
     let cpu = crate::cpu::this_cpu();
     match worker(cpu) {
         // It was here before.
-        Some(worker) => scheduler::take_up(cpu, worker),
-        None => place(cpu).init_once(|| scheduler::adopt("worker", true)),
+        Some(worker) => scheduler::take_up(cpu, &worker),
+        None => *place(cpu).lock() = Some(scheduler::adopt("worker", true)),
     }
     pv_ops::irq_enable();
     while !leaving() {
@@ -64,16 +66,16 @@ pub fn enter_cpu(leaving: impl Fn() -> bool) {
 /// Has the worker of a CPU look around.
 pub fn wake_cpu(cpu: u32) {
     if let Some(worker) = worker(cpu) {
-        worker.wake_by_ref();
+        worker.wake();
     }
 }
 
-fn place(cpu: u32) -> &'static OnceCell<Arc<Thread>> {
+fn place(cpu: u32) -> &'static IrqMutex<Option<Arc<Thread>>> {
     &WORKERS[cpu as usize % WORKERS.len()]
 }
 
-fn worker(cpu: u32) -> Option<&'static Arc<Thread>> {
-    place(cpu).try_get().ok()
+fn worker(cpu: u32) -> Option<Arc<Thread>> {
+    place(cpu).lock().clone()
 }
 
 /// One turn for each task that is ready now; then the other threads of this CPU have theirs.
@@ -141,7 +143,8 @@ fn start_boot_worker() -> Result<(), OutOfMemory> {
     }
     // The first task may be queued before the worker is known: it looks for itself when it begins.
     let body = memory::boxed(|| {
-        place(0).init_once(scheduler::current);
+        let worker = scheduler::current();
+        *place(0).lock() = Some(worker);
         loop {
             work(0);
         }

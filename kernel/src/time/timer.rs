@@ -12,9 +12,19 @@ use core::{
     task::Waker,
 };
 
-/// A queue for each CPU.
-static TIMERS: [IrqMutex<Queue<Waker>>; cpu::MAX_CPUS] =
-    [const { IrqMutex::new(Queue::new()) }; cpu::MAX_CPUS];
+/// The timers of one CPU.
+#[derive(Debug)]
+pub(crate) struct Timers {
+    queue: IrqMutex<Queue<Waker>>,
+    /// When the time slice of its thread is over: 0 when nobody asked, [`OVER`] once it was.
+    slice_ns: AtomicU64,
+}
+
+impl Timers {
+    pub(crate) const NONE: Self = Self { queue: IrqMutex::new(Queue::new()), slice_ns: AtomicU64::new(0) };
+}
+
+const OVER: u64 = u64::MAX;
 
 /// No deadline.
 const NEVER: u64 = u64::MAX;
@@ -22,56 +32,52 @@ const NEVER: u64 = u64::MAX;
 /// A deadline that somebody waits for. Dropping it cancels.
 #[derive(Debug)]
 pub struct Timer {
-    queue: usize,
+    timers: &'static Timers,
     key: Key,
 }
-
-/// When the time slice of each CPU's thread is over: 0 when nobody asked, [`OVER`] once it was.
-static SLICES: [AtomicU64; pv_ops::MAX_CPUS] = [const { AtomicU64::new(0) }; pv_ops::MAX_CPUS];
-const OVER: u64 = u64::MAX;
 
 /// Wakes `waker` once [`super::now`] has reached `deadline_ns`, not before. A deadline in the past wakes as soon as
 /// interrupts are enabled.
 pub fn register(deadline_ns: u64, waker: Waker) -> Result<Timer, OutOfMemory> {
     // The queue, and the timer that is armed, are those of one CPU.
     let _irq = IrqState::disable();
-    let queue = this_queue();
-    let mut timers = TIMERS[queue].lock();
-    let key = timers.insert(deadline_ns, waker)?;
-    if timers.next_deadline() == Some(deadline_ns) {
-        arm(Some(deadline_ns));
+    let timers = cpu::current().timers();
+    let mut queue = timers.queue.lock();
+    let key = queue.insert(deadline_ns, waker)?;
+    if queue.next_deadline() == Some(deadline_ns) {
+        timers.arm(Some(deadline_ns));
     }
-    Ok(Timer { queue, key })
+    Ok(Timer { timers, key })
 }
 
 /// Has an interrupt come at `deadline_ns`, for a time slice of this CPU. Interrupts are disabled.
 pub(crate) fn set_slice(deadline_ns: u64) {
-    let timers = TIMERS[this_queue()].lock();
-    slice().store(deadline_ns.max(1), Ordering::Relaxed);
-    if timers.next_deadline().is_none_or(|next_ns| next_ns > deadline_ns) {
+    let timers = cpu::current().timers();
+    let queue = timers.queue.lock();
+    timers.slice_ns.store(deadline_ns.max(1), Ordering::Relaxed);
+    if queue.next_deadline().is_none_or(|next_ns| next_ns > deadline_ns) {
         pv_ops::timer_arm(deadline_ns);
     }
 }
 
 /// Whether that time came since this was asked last. Interrupts are disabled.
 pub(crate) fn take_slice_over() -> bool {
-    slice().compare_exchange(OVER, 0, Ordering::Relaxed, Ordering::Relaxed).is_ok()
+    let slice_ns = &cpu::current().timers().slice_ns;
+    slice_ns.compare_exchange(OVER, 0, Ordering::Relaxed, Ordering::Relaxed).is_ok()
 }
 
-fn slice() -> &'static AtomicU64 {
-    &SLICES[cpu::current().id() as usize % SLICES.len()]
-}
-
-/// Arms for the earlier of the next timer and the end of the slice.
-fn arm(next_ns: Option<u64>) {
-    let slice_ns = Some(slice().load(Ordering::Relaxed)).filter(|&ns| ns != 0);
-    pv_ops::timer_arm(next_ns.into_iter().chain(slice_ns).min().unwrap_or(NEVER));
+impl Timers {
+    /// Arms for the earlier of the next timer and the end of the slice. On their own CPU.
+    fn arm(&self, next_ns: Option<u64>) {
+        let slice_ns = Some(self.slice_ns.load(Ordering::Relaxed)).filter(|&ns| ns != 0);
+        pv_ops::timer_arm(next_ns.into_iter().chain(slice_ns).min().unwrap_or(NEVER));
+    }
 }
 
 impl Timer {
     /// Wakes `waker` instead. `false` when it is too late: the old one was woken.
     pub fn set_waker(&self, waker: &Waker) -> bool {
-        match TIMERS[self.queue].lock().get_mut(self.key) {
+        match self.timers.queue.lock().get_mut(self.key) {
             Some(place) => {
                 place.clone_from(waker);
                 true
@@ -84,7 +90,7 @@ impl Timer {
 impl Drop for Timer {
     fn drop(&mut self) {
         // The hardware stays armed: at worst it fires once for nobody.
-        let waker = TIMERS[self.queue].lock().remove(self.key);
+        let waker = self.timers.queue.lock().remove(self.key);
         // A waker may free a task: not under the lock.
         drop(waker);
     }
@@ -92,21 +98,21 @@ impl Drop for Timer {
 
 /// Number of timers that are waited for, on all CPUs.
 pub fn pending() -> usize {
-    TIMERS.iter().map(|timers| timers.lock().len()).sum()
+    cpu::percpu::all().map(|cpu| cpu.timers().queue.lock().len()).sum()
 }
 
 /// The handler of the timer interrupt: wakes who is due, notes the end of a slice, and arms for the next.
 pub(super) fn expire() {
-    let timers = &TIMERS[this_queue()];
-    if (1..=pv_ops::monotonic_ns()).contains(&slice().load(Ordering::Relaxed)) {
-        slice().store(OVER, Ordering::Relaxed);
+    let timers = cpu::current().timers();
+    if (1..=pv_ops::monotonic_ns()).contains(&timers.slice_ns.load(Ordering::Relaxed)) {
+        timers.slice_ns.store(OVER, Ordering::Relaxed);
     }
     loop {
         let due = {
-            let mut timers = timers.lock();
-            let due = timers.pop_due(pv_ops::monotonic_ns());
+            let mut queue = timers.queue.lock();
+            let due = queue.pop_due(pv_ops::monotonic_ns());
             if due.is_none() {
-                arm(timers.next_deadline());
+                timers.arm(queue.next_deadline());
             }
             due
         };
@@ -119,11 +125,7 @@ pub(super) fn expire() {
 
 /// Wakes all who wait for a deadline on a CPU that has gone down: they find that it is too early, and wait here.
 pub(crate) fn wake_all(cpu: u32) {
-    while let Some(waker) = TIMERS.get(cpu as usize).and_then(|timers| timers.lock().pop_due(NEVER)) {
+    while let Some(waker) = cpu::percpu::by_id(cpu).and_then(|cpu| cpu.timers().queue.lock().pop_due(NEVER)) {
         waker.wake();
     }
-}
-
-fn this_queue() -> usize {
-    cpu::current().id() as usize
 }
