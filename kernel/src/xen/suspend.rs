@@ -12,10 +12,15 @@ use pv_ops::xen::{
 
 use super::{CONSOLE, STORE};
 use crate::{
-    console, irq,
+    console,
+    cpu::{CpuSet, percpu, smp},
+    irq,
     mm::shared,
     sync::{IrqState, OnceCell},
 };
+
+/// The CPU that saves the domain; the others are down meanwhile.
+const BOOT_CPU: u32 = 0;
 
 /// What becomes of the grant table, where there is one.
 pub(super) struct Grants {
@@ -30,13 +35,25 @@ pub(super) static GRANTS: OnceCell<Grants> = OnceCell::uninit();
 /// xenstore in the last life fails as interrupted, and watches are set again.
 pub(super) fn run(store: &Xenstore) {
     log::info!("suspend");
+    let others: CpuSet = percpu::up().iter().filter(|&cpu| cpu != BOOT_CPU).collect();
+    for cpu in others.iter() {
+        if let Err(error) = smp::down(cpu) {
+            log::warn!("suspend: CPU {cpu}: {error}");
+        }
+    }
     console::flush();
     let disabled = IrqState::disable();
+    // From here on this runs on the boot CPU, and nothing else does anywhere.
     let grants = GRANTS.try_get().ok();
     let result = grants.map_or(Ok(()), |grants| (grants.leave)()).and_then(|()| suspend::suspend());
     let again = grants.map_or(Ok(()), |grants| (grants.come_back)());
     let rebound = if result == Ok(Life::Next) { rebind() } else { Ok(()) };
     drop(disabled);
+    for cpu in others.iter() {
+        if let Err(error) = smp::up(cpu) {
+            log::warn!("resume: CPU {cpu}: {error}");
+        }
+    }
     for error in [again.err(), rebound.err()].into_iter().flatten() {
         log::error!("resume: {error}");
     }
