@@ -10,12 +10,11 @@ use pv_ops::xen::{
     suspend::{self, Life},
 };
 
-use super::{CONSOLE, STORE};
+use super::{CONSOLE, STORE, STORE_PAGE};
 use crate::{
     console,
     cpu::{CpuSet, percpu, smp},
     irq,
-    mm::shared,
     sync::{IrqState, OnceCell},
 };
 
@@ -32,7 +31,8 @@ pub(super) struct Grants {
 pub(super) static GRANTS: OnceCell<Grants> = OnceCell::uninit();
 
 /// Lets the domain be saved; goes on in the next life, or in the same one if it was not to be. What was asked of
-/// xenstore in the last life fails as interrupted, and watches are set again.
+/// xenstore in the last life fails as interrupted, and watches are set again. To be called by a thread: a task would keep
+/// its CPU up.
 pub(super) fn run(store: &Xenstore) {
     log::info!("suspend");
     let others: CpuSet = percpu::up().iter().filter(|&cpu| cpu != BOOT_CPU).collect();
@@ -42,31 +42,35 @@ pub(super) fn run(store: &Xenstore) {
         }
     }
     console::flush();
-    let disabled = IrqState::disable();
-    // From here on this runs on the boot CPU, and nothing else does anywhere.
-    let grants = GRANTS.try_get().ok();
-    let result = grants.map_or(Ok(()), |grants| (grants.leave)()).and_then(|()| suspend::suspend());
-    let again = grants.map_or(Ok(()), |grants| (grants.come_back)());
-    let rebound = if result == Ok(Life::Next) { rebind() } else { Ok(()) };
-    drop(disabled);
+    let mut result = Ok(Life::Same);
+    store.restart(&mut || {
+        result = suspend();
+        // The ring is in the same place, and empty.
+        STORE_PAGE.try_get().ok().copied().filter(|_| result == Ok(Life::Next))
+    });
     for cpu in others.iter() {
         if let Err(error) = smp::up(cpu) {
             log::warn!("resume: CPU {cpu}: {error}");
         }
     }
+    match result {
+        Ok(Life::Same) => log::info!("resumed: the domain was not saved, or goes on beside its copy"),
+        Ok(Life::Next) => log::info!("resumed in another domain"),
+        Err(error) => log::error!("suspend: {error}"),
+    }
+}
+
+/// The part in which nothing else runs anywhere: on the boot CPU, with interrupts disabled.
+fn suspend() -> Result<Life, Errno> {
+    let _disabled = IrqState::disable();
+    let grants = GRANTS.try_get().ok();
+    let result = grants.map_or(Ok(()), |grants| (grants.leave)()).and_then(|()| suspend::suspend());
+    let again = grants.map_or(Ok(()), |grants| (grants.come_back)());
+    let rebound = if result == Ok(Life::Next) { rebind() } else { Ok(()) };
     for error in [again.err(), rebound.err()].into_iter().flatten() {
         log::error!("resume: {error}");
     }
-    match result {
-        Ok(Life::Same) => log::info!("resumed: the domain was not saved, or goes on beside its copy"),
-        Ok(Life::Next) => {
-            if let Some(Ok(page)) = rings::xenstore().map(shared::ring) {
-                store.restart(page);
-            }
-            log::info!("resumed in another domain");
-        }
-        Err(error) => log::error!("suspend: {error}"),
-    }
+    result
 }
 
 /// Gives the rings their channels.
