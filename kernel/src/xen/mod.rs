@@ -18,7 +18,7 @@ use alloc::{boxed::Box, sync::Arc};
 use core::fmt::Display;
 
 use drivers::xen::{
-    Hypervisor,
+    Hypervisor, SharedPage,
     console::HvcConsole,
     xenbus::{Bus, Change},
     xenstore::{Error, Xenstore},
@@ -42,6 +42,7 @@ static XENSTORE: OnceCell<Arc<Xenstore>> = OnceCell::uninit();
 static CONSOLE: Line = Line::new("hvc", consoles::on_receive);
 static STORE: Line = Line::new("xenstore", || STORE_BELL.ring());
 static STORE_BELL: Bell = Bell::new();
+static STORE_PAGE: OnceCell<&SharedPage> = OnceCell::uninit();
 
 /// Pages and channels for drivers of devices that another domain serves; `None` where there is no Xen. The first call
 /// sets the grant table up: who shares no page has none.
@@ -106,6 +107,7 @@ fn store() -> Result<(), Failure> {
     let Some(ring) = rings::xenstore() else { return Ok(()) };
     let page = shared::ring(ring)?;
     let store = Xenstore::new(page, Box::new(|| STORE.ring()));
+    let _ = STORE_PAGE.try_init_once(|| page);
     STORE.bind(ring)?;
     let served = store.clone();
     drop(task::spawn(async move {

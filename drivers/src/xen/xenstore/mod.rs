@@ -117,10 +117,13 @@ impl Xenstore {
         wake.into_iter().for_each(|waker| waker.wake());
     }
 
-    /// Goes on with the ring in `page`, after the guest was saved and restored: requests under way fail with
-    /// [`Error::Interrupted`], watches are set again.
-    pub fn restart(&self, page: &'static SharedPage) {
-        let wake = self.connection.lock().restart(page);
+    /// Lets nobody ask while `away` runs, in which the guest is saved and restored. If that gives the page of another
+    /// ring, goes on with it: requests under way fail with [`Error::Interrupted`], watches are set again.
+    pub fn restart(&self, away: &mut dyn FnMut() -> Option<&'static SharedPage>) {
+        let wake = {
+            let mut connection = self.connection.lock();
+            away().map(|page| connection.restart(page)).unwrap_or_default()
+        };
         wake.into_iter().for_each(|waker| waker.wake());
         self.process();
     }
