@@ -21,7 +21,7 @@ pub mod block;
 pub mod entropy;
 
 #[cfg(test)]
-mod fake;
+pub(crate) mod fake;
 #[cfg(test)]
 mod tests;
 

@@ -28,7 +28,8 @@ pub(super) struct FakeHypervisor {
 struct Books {
     last: u32,
     grants: BTreeSet<u32>,
-    channels: BTreeMap<u32, Handler>,
+    pages: BTreeMap<u32, &'static SharedPage>,
+    channels: BTreeMap<u32, Arc<Handler>>,
     notified: Vec<Port>,
 }
 
@@ -39,6 +40,19 @@ impl FakeHypervisor {
 
     pub(super) fn open_channels(&self) -> usize {
         self.books.lock().unwrap().channels.len()
+    }
+
+    /// What the other domain finds under this name, as long as it may.
+    pub(super) fn page(&self, grant: GrantRef) -> &'static SharedPage {
+        let books = self.books.lock().unwrap();
+        assert!(books.grants.contains(&grant.0), "{grant:?} is not granted");
+        books.pages[&grant.0]
+    }
+
+    /// Rings as the other domain does.
+    pub(super) fn raise(&self, port: Port) {
+        let handler = self.books.lock().unwrap().channels.get(&port.0).cloned();
+        handler.into_iter().for_each(|handler| handler());
     }
 
     pub(super) fn notified(&self) -> Vec<Port> {
@@ -52,7 +66,9 @@ impl Hypervisor for FakeHypervisor {
         books.last += 1;
         let grant = books.last;
         books.grants.insert(grant);
-        Ok((Box::leak(Box::new(SharedPage::new())), GrantRef(grant)))
+        let page = Box::leak(Box::new(SharedPage::new()));
+        books.pages.insert(grant, page);
+        Ok((page, GrantRef(grant)))
     }
 
     fn end_grant(&self, grant: GrantRef) {
@@ -63,7 +79,7 @@ impl Hypervisor for FakeHypervisor {
         let mut books = self.books.lock().unwrap();
         books.last += 1;
         let port = books.last;
-        books.channels.insert(port, handler);
+        books.channels.insert(port, Arc::new(handler));
         Ok(Port(port))
     }
 

@@ -9,10 +9,8 @@ use core::{
 
 use drivers::{
     class::BlockDevice,
-    virtio::{
-        Features,
-        block::{Block, Shared},
-    },
+    virtio::block::{Block, Shared},
+    xen::block as xen,
 };
 
 use crate::sync::IrqMutex;
@@ -23,8 +21,15 @@ static DISKS: IrqMutex<Vec<Disk>> = IrqMutex::new(Vec::new());
 #[derive(Clone)]
 pub struct Disk {
     name: Arc<str>,
-    device: Arc<Shared<IrqMutex<Block>>>,
+    device: Device,
     interrupts: Arc<AtomicU64>,
+}
+
+/// What drives it.
+#[derive(Clone)]
+enum Device {
+    Virtio(Arc<Shared<IrqMutex<Block>>>),
+    Xen(Arc<xen::Shared<IrqMutex<xen::Block>>>),
 }
 
 /// What was sent to and fro so far.
@@ -44,29 +49,40 @@ impl Disk {
         &self.name
     }
 
-    /// What was negotiated with the device.
-    pub fn features(&self) -> Features {
-        self.device.0.lock().features()
-    }
-
     /// What was sent to and fro so far.
     pub fn counts(&self) -> Counts {
-        let counts = self.device.0.lock().counts();
-        let interrupts = self.interrupts.load(Relaxed);
-        Counts { requests: counts.buffers, notifications: counts.notifications, interrupts }
+        match &self.device {
+            Device::Virtio(device) => {
+                let counts = device.0.lock().counts();
+                let interrupts = self.interrupts.load(Relaxed);
+                Counts { requests: counts.buffers, notifications: counts.notifications, interrupts }
+            }
+            Device::Xen(device) => {
+                let xen::Counts { requests, notifications, interrupts } = device.0.lock().counts();
+                Counts { requests, notifications, interrupts }
+            }
+        }
     }
 
     pub(super) fn new(name: String, block: Block) -> Self {
-        Self { name: name.into(), device: Arc::new(Shared(IrqMutex::new(block))), interrupts: Arc::default() }
+        let device = Device::Virtio(Arc::new(Shared(IrqMutex::new(block))));
+        Self { name: name.into(), device, interrupts: Arc::default() }
+    }
+
+    /// A disk that another domain serves; the driver counts its interrupts itself.
+    pub(crate) fn of_xen(name: &str, device: Arc<xen::Shared<IrqMutex<xen::Block>>>) -> Self {
+        Self { name: name.into(), device: Device::Xen(device), interrupts: Arc::default() }
     }
 
     /// Called by the interrupt handler.
     pub(super) fn interrupt(&self) {
         self.interrupts.fetch_add(1, Relaxed);
-        self.device.0.lock().interrupt();
+        if let Device::Virtio(device) = &self.device {
+            device.0.lock().interrupt();
+        }
     }
 
-    pub(super) fn register(self) {
+    pub(crate) fn register(self) {
         DISKS.lock().push(self);
     }
 }
@@ -75,7 +91,10 @@ impl Deref for Disk {
     type Target = dyn BlockDevice;
 
     fn deref(&self) -> &Self::Target {
-        &*self.device
+        match &self.device {
+            Device::Virtio(device) => &**device,
+            Device::Xen(device) => &**device,
+        }
     }
 }
 
@@ -83,4 +102,9 @@ impl Deref for Disk {
 pub fn disks() -> Vec<Disk> {
     super::probe_buses();
     DISKS.lock().clone()
+}
+
+/// Takes a disk that is gone from the list; who has it still fails with all it asks.
+pub(crate) fn remove(name: &str) {
+    DISKS.lock().retain(|disk| disk.name() != name);
 }

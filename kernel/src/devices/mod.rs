@@ -39,7 +39,7 @@ fn probe_buses() {
     PROBED.init_once(|| {
         pci::probe();
         virtio::probe(crate::app::cmdline());
-        crate::xen::probe_bus();
+        crate::xen::bus::probe();
     });
 }
 

@@ -52,13 +52,21 @@ pub struct Bus {
 }
 
 impl Bus {
-    /// Begins to watch. The devices that are there come as [`Change::Added`].
+    /// Begins to watch. The devices that are there have come by [`Change::Added`] when [`pop`](Self::pop) first says
+    /// that there is no more.
     ///
     /// # Errors
     /// See [`Error`].
     pub async fn new(store: &Arc<Xenstore>) -> Result<Self, Error> {
         let watch = store.watch(ROOT).await?;
-        Ok(Self { store: store.clone(), watch, known: Vec::new(), changes: Vec::new() })
+        let mut bus = Self { store: store.clone(), watch, known: Vec::new(), changes: Vec::new() };
+        bus.look().await?;
+        Ok(bus)
+    }
+
+    /// The next device that came or went, as far as is known without a look.
+    pub fn pop(&mut self) -> Option<Change> {
+        self.changes.pop()
     }
 
     /// Waits for the next device that comes or goes.
@@ -67,20 +75,25 @@ impl Bus {
     /// See [`Error`].
     pub async fn next(&mut self) -> Result<Change, Error> {
         loop {
-            if let Some(change) = self.changes.pop() {
+            if let Some(change) = self.pop() {
                 return Ok(change);
             }
-            // Whatever changed below: what counts is what is there now.
-            self.watch.next().await?;
-            let found = self.scan().await?;
-            for id in found.iter().rev().filter(|id| !self.known.contains(id)) {
-                self.changes.push(Change::Added(id.clone()));
-            }
-            for id in self.known.iter().rev().filter(|id| !found.contains(id)) {
-                self.changes.push(Change::Removed(id.clone()));
-            }
-            self.known = found;
+            self.look().await?;
         }
+    }
+
+    /// Waits until something changes below, whatever: what counts is what is there now.
+    async fn look(&mut self) -> Result<(), Error> {
+        self.watch.next().await?;
+        let found = self.scan().await?;
+        for id in found.iter().rev().filter(|id| !self.known.contains(id)) {
+            self.changes.push(Change::Added(id.clone()));
+        }
+        for id in self.known.iter().rev().filter(|id| !found.contains(id)) {
+            self.changes.push(Change::Removed(id.clone()));
+        }
+        self.known = found;
+        Ok(())
     }
 
     async fn scan(&self) -> Result<Vec<Id>, Error> {

@@ -31,6 +31,7 @@ fn front(server: &FakeStore) -> State {
 struct Disk {
     log: Vec<&'static str>,
     fails: bool,
+    faulty: bool,
 }
 
 impl Frontend for Disk {
@@ -49,6 +50,10 @@ impl Frontend for Disk {
             return Err(format!("{} sectors are none", sectors.unwrap_or_default()));
         }
         Ok(())
+    }
+
+    fn poll_fault(&mut self, _cx: &mut Context<'_>) -> Poll<String> {
+        if self.faulty { Poll::Ready("it lies".into()) } else { Poll::Pending }
     }
 
     fn close(&mut self) {
@@ -101,6 +106,15 @@ fn a_device_that_fails_says_why_in_the_store() {
     });
     assert_eq!(disk.log, ["offer", "connect", "close"]);
     assert_eq!(server.get("error/device/vbd/51712/error"), Some("-5  sectors are none"));
+    assert_eq!(front(&server), State::Closed);
+}
+
+#[test]
+fn a_device_that_fails_while_it_is_in_use_says_why_in_the_store() {
+    let mut disk = Disk { faulty: true, ..Disk::default() };
+    let server = life(&mut disk, |_, _| ());
+    assert_eq!(disk.log, ["close"]);
+    assert_eq!(server.get("error/device/vbd/51712/error"), Some("-5 it lies"));
     assert_eq!(front(&server), State::Closed);
 }
 

@@ -1,5 +1,6 @@
 //! Rewrites the first disk, block by block, many at a time; the host looks at the image afterwards. Then fills two
 //! buffers from the entropy source, if there is one. Status 0 if nothing failed.
+//! `wait` waits for a disk that comes later, `until-gone` for its end.
 #![no_std]
 #![no_main]
 #![forbid(unsafe_code)]
@@ -7,6 +8,7 @@
 extern crate alloc;
 
 use alloc::{format, string::String, vec::Vec};
+use core::time::Duration;
 
 use drivers::class::{BlockRequest, Outcome, SECTOR_BYTES};
 use drivers::dma::DmaBuffer;
@@ -20,8 +22,11 @@ const SECTORS: u64 = (BLOCK_BYTES / SECTOR_BYTES) as u64;
 /// Blocks that are worked on at the same time, if the command line does not say.
 const DEPTH: u64 = 32;
 
+/// Between two looks for a disk.
+const POLL: Duration = Duration::from_millis(20);
+
 async fn main() -> Result<(), String> {
-    let disk = devices::block::disks().into_iter().next().ok_or("no disk")?;
+    let disk = first_disk().await?;
     let info = disk.info();
     kernel::println!("disk: {} sectors, name {:?}", info.sectors, name(&disk).await?);
     refuses_what_cannot_be(&disk).await?;
@@ -46,7 +51,33 @@ async fn main() -> Result<(), String> {
         counts.notifications,
         counts.interrupts
     );
+    if has_word("until-gone") {
+        kernel::println!("disk: waits until it is gone");
+        while !devices::block::disks().is_empty() {
+            kernel::task::sleep(POLL).await;
+        }
+        let gone = disk.read(0, buffer()?).await.result;
+        kernel::println!("disk: gone, and answers {gone:?}");
+        return gone.map_or(Ok(()), |_| Err("a disk that is gone was read".into()));
+    }
     random_bytes().await
+}
+
+fn has_word(word: &str) -> bool {
+    kernel::app::args().any(|(key, _)| key == word)
+}
+
+/// The first disk; with `wait` on the command line one may come later.
+async fn first_disk() -> Result<Disk, String> {
+    loop {
+        if let Some(disk) = devices::block::disks().into_iter().next() {
+            return Ok(disk);
+        }
+        if !has_word("wait") {
+            return Err("no disk".into());
+        }
+        kernel::task::sleep(POLL).await;
+    }
 }
 
 /// Changes every byte of the disk; what block `n` is changed by depends on `n`.

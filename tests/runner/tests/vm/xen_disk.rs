@@ -1,0 +1,111 @@
+//! Disks that dom0 serves: what a domU wrote is looked at in dom0, byte by byte; devices come and go while it runs.
+
+use anyhow::{Context, Result, ensure};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use runner::qemu::{Ending, Options, Platform, Tee};
+use runner::xen::{Config, Dom0, Domain, Rig};
+
+use crate::lab::{self, PATIENCE, Run};
+use crate::row::{Row, Verdict};
+
+/// The guest changes the disk in blocks of this many bytes.
+const BLOCK_BYTES: usize = 4096;
+const DISK_BYTES: usize = 256 << 10;
+/// In dom0.
+const IMAGE: &str = "/guest/disk.img";
+const LOOP: &str = "/dev/loop0";
+
+pub(crate) fn rows() -> Vec<Row> {
+    let mut rows = Vec::new();
+    for (name, platform) in [("xen-pv", Platform::XenPv), ("xen-pvh", Platform::XenPvh)] {
+        let mut row = |promise: &str, body: fn(Options) -> Result<Verdict>| {
+            let options = Options { memory: "64M".into(), ..Options::on(platform) };
+            rows.push(Row::new(format!("{name}::{promise}"), "disk", move || body(options)));
+        };
+        row("a_disk_is_rewritten", disk_is_rewritten);
+        row("a_read_only_disk_is_left_alone", read_only_disk);
+        row("a_disk_comes_and_goes_while_the_guest_runs", hot_plug);
+    }
+    rows
+}
+
+/// Bytes in which no two blocks are alike (the linear congruence of Numerical Recipes).
+fn content() -> Vec<u8> {
+    let mut state = 1u32;
+    let step = || {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        (state >> 24) as u8
+    };
+    std::iter::repeat_with(step).take(DISK_BYTES).collect()
+}
+
+/// What guest `disk` makes of it: every byte changed by its block.
+fn rewritten() -> Vec<u8> {
+    let change = |block: usize| (block as u8).wrapping_mul(31).wrapping_add(17);
+    content().iter().enumerate().map(|(at, byte)| byte ^ change(at / BLOCK_BYTES)).collect()
+}
+
+/// Runs `disk` beside a dom0 with the image behind a loop device; what the image holds afterwards.
+fn run(
+    options: &Options,
+    disk: Option<&str>,
+    meanwhile: impl FnOnce(&mut Domain<'_>) -> Result<()>,
+) -> Result<(Run, Vec<u8>)> {
+    let mut config = Config::new(&lab::guest("disk")?, options)?;
+    config.more.extend(disk.map(|mode| format!("disk=[\"phy:{LOOP},xvda,{mode}\"]")));
+    let mut dom0 = Dom0::start(&Rig::get()?, config.megabytes, Tee::Keep)?;
+    dom0.put(&content(), IMAGE)?;
+    dom0.run(&format!("losetup {LOOP} {IMAGE}"))?;
+    let mut domain = dom0.create(&config)?;
+    let met = meanwhile(&mut domain);
+    let finished = domain.wait(Some(PATIENCE))?;
+    let run = Run::beside(&dom0, finished);
+    met.map_err(|error| anyhow::anyhow!(run.failure(&format!("{error:#}"))))?;
+    let image = dom0.run(&format!("sync; base64 {IMAGE}"))?;
+    let image = STANDARD.decode(image.replace('\n', "")).context("the image is no base64")?;
+    Ok((run, image))
+}
+
+fn holds(run: &Run, image: &[u8], expected: &[u8]) -> Result<()> {
+    let wrong = image.iter().zip(expected).position(|(found, expected)| found != expected);
+    ensure!(
+        image.len() == expected.len() && wrong.is_none(),
+        run.failure(&format!("the image has {} bytes, the first wrong one at {wrong:?}", image.len()))
+    );
+    Ok(())
+}
+
+fn disk_is_rewritten(options: Options) -> Result<Verdict> {
+    let (run, image) = run(&options, Some("w"), |_| Ok(()))?;
+    run.ended(&Ending::Status(0))?
+        .says(&["xen-blk vbd/51712: 256 KiB", "read-write"])?
+        .says(&["name \"xvda\""])?;
+    holds(&run, &image, &rewritten())?;
+    Ok(Verdict::Kept)
+}
+
+fn read_only_disk(options: Options) -> Result<Verdict> {
+    let (run, image) = run(&options, Some("r"), |_| Ok(()))?;
+    run.ended(&Ending::Status(0))?.says(&["xen-blk vbd/51712", "read-only"])?;
+    holds(&run, &image, &content())?;
+    Ok(Verdict::Kept)
+}
+
+/// A disk comes and is used, a network card comes that nothing drives, and the disk goes.
+fn hot_plug(options: Options) -> Result<Verdict> {
+    let options = Options { append: "app.wait app.until-gone".into(), ..options };
+    let (run, image) = run(&options, None, |domain| {
+        domain.wait_for("app main after", 0, PATIENCE)?;
+        domain.xl("network-attach", "bridge=xenbr0")?;
+        domain.wait_for("device/vif/0: no driver for kind vif", 0, PATIENCE)?;
+        domain.xl("block-attach", &format!("phy:{LOOP},xvda,w"))?;
+        domain.wait_for("disk: waits until it is gone", 0, PATIENCE)?;
+        let states = domain.dom0("xenstore-read $home/device/vbd/51712/state $home/device/vif/0/state")?;
+        ensure!(states.split_whitespace().eq(["4", "1"]), "the devices' states are {states:?}");
+        domain.xl("block-detach", "xvda").map(|_| ())
+    })?;
+    run.ended(&Ending::Status(0))?.says(&["disk: gone, and answers Err"])?;
+    holds(&run, &image, &rewritten())?;
+    Ok(Verdict::Kept)
+}
