@@ -1,6 +1,7 @@
 //! Rewrites the first disk, block by block, many at a time; the host looks at the image afterwards. Then fills two
 //! buffers from the entropy source, if there is one. Status 0 if nothing failed.
-//! `wait` waits for a disk that comes later, `until-gone` for its end.
+//! `wait` waits for a disk that comes later, `until-gone` for its end; with `twice` it does
+//! its work again after a key.
 #![no_std]
 #![no_main]
 #![forbid(unsafe_code)]
@@ -51,6 +52,11 @@ async fn main() -> Result<(), String> {
         counts.notifications,
         counts.interrupts
     );
+    if has_word("twice") {
+        kernel::println!("disk: waits for a key");
+        kernel::console::read_byte().await;
+        rewrite(&disk).await?;
+    }
     if has_word("until-gone") {
         kernel::println!("disk: waits until it is gone");
         while !devices::block::disks().is_empty() {

@@ -25,6 +25,7 @@ pub(crate) fn rows() -> Vec<Row> {
         };
         row("a_disk_is_rewritten", disk_is_rewritten);
         row("a_read_only_disk_is_left_alone", read_only_disk);
+        row("a_disk_is_the_same_after_save_and_restore", restored);
         row("a_disk_comes_and_goes_while_the_guest_runs", hot_plug);
     }
     rows
@@ -88,6 +89,20 @@ fn disk_is_rewritten(options: Options) -> Result<Verdict> {
 fn read_only_disk(options: Options) -> Result<Verdict> {
     let (run, image) = run(&options, Some("r"), |_| Ok(()))?;
     run.ended(&Ending::Status(0))?.says(&["xen-blk vbd/51712", "read-only"])?;
+    holds(&run, &image, &content())?;
+    Ok(Verdict::Kept)
+}
+
+/// Changed once before, and changed back after.
+fn restored(options: Options) -> Result<Verdict> {
+    let options = Options { append: "app.twice".into(), ..options };
+    let (run, image) = run(&options, Some("w"), |domain| {
+        domain.wait_for("disk: waits for a key", 0, PATIENCE)?;
+        domain.save_and_restore()?;
+        domain.wait_for("resumed in another domain", 0, PATIENCE)?;
+        domain.send(b"\r")
+    })?;
+    run.ended(&Ending::Status(0))?;
     holds(&run, &image, &content())?;
     Ok(Verdict::Kept)
 }
