@@ -110,6 +110,8 @@ pub(super) struct FakeStore {
     pub(super) conflicts: u32,
     /// Every request so far.
     pub(super) seen: Vec<Request>,
+    /// The node that is read as bytes which are no text.
+    pub(super) nonsense: Option<String>,
     /// Requests are taken, but not answered.
     pub(super) is_silent: bool,
 }
@@ -130,6 +132,7 @@ impl FakeStore {
             last_transaction: 0,
             conflicts: 0,
             seen: Vec::new(),
+            nonsense: None,
             is_silent: false,
         };
         (store, Xenstore::new(page, Box::new(|| ())))
@@ -210,6 +213,11 @@ impl FakeStore {
 
     fn answer(&mut self, header: Header, payload: &[u8]) {
         let kind = header.kind;
+        let path = payload.split(|&byte| byte == 0).next();
+        let nonsense = self.nonsense.as_deref().map(str::as_bytes);
+        if kind == Kind::Read as u32 && nonsense.is_some() && nonsense == path {
+            return self.send(kind, header.request, header.transaction, b"\xff\xfe");
+        }
         let result = self.act(header, payload);
         match result {
             Ok(answer) => self.send(kind, header.request, header.transaction, answer.as_bytes()),

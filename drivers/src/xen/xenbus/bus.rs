@@ -2,7 +2,7 @@
 //! Neighbours: `mod` (what is done with one).
 #![forbid(unsafe_code)]
 
-use crate::xen::xenstore::{Error, Refusal, Transaction, Watch, Xenstore};
+use crate::xen::xenstore::{Error, Transaction, Watch, Xenstore};
 use alloc::{format, string::String, sync::Arc, vec::Vec};
 use core::fmt;
 
@@ -103,8 +103,13 @@ impl Bus {
                 let id = Id { kind: kind.clone(), number };
                 // A device is whole once it has a backend: the toolstack writes it in one transaction, others may not.
                 let backend = format!("{}/backend", id.path());
-                if found.len() < MAX_DEVICES && self.store.find(Transaction::NONE, &backend).await?.is_some()
-                {
+                let is_whole = match self.store.find(Transaction::NONE, &backend).await {
+                    Ok(backend) => backend.is_some(),
+                    // Whoever drives it will see.
+                    Err(error) if error.is_of_request() => true,
+                    Err(error) => return Err(error),
+                };
+                if found.len() < MAX_DEVICES && is_whole {
                     found.push(id);
                 }
             }
@@ -112,10 +117,10 @@ impl Bus {
         Ok(found)
     }
 
-    /// The names below a node, none if it is gone.
+    /// The names below a node, none if it is gone or cannot be read.
     async fn names(&self, path: &str) -> Result<Vec<String>, Error> {
         match self.store.directory(Transaction::NONE, path).await {
-            Err(Error::Refused(Refusal::ENOENT)) => Ok(Vec::new()),
+            Err(error) if error.is_of_request() => Ok(Vec::new()),
             other => other,
         }
     }

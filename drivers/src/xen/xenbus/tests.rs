@@ -190,6 +190,22 @@ fn devices_are_told_when_they_come_and_go() {
     );
 }
 
+/// One that was found when its node was no text hid all that came after.
+#[test]
+fn a_device_that_makes_no_sense_does_not_hide_others() {
+    let (mut server, store) = FakeStore::new();
+    server.nonsense = Some("device/vbd/1/backend".into());
+    server.set("device/vbd/1/backend", "");
+    plug(&mut server);
+    run(&mut server, &store, async {
+        let mut bus = Bus::new(&store).await.unwrap();
+        assert_eq!(bus.pop(), Some(Change::Added(Id { kind: "vbd".into(), number: "1".into() })));
+        assert_eq!(bus.pop(), Some(Change::Added(id())));
+        let odd = Id { kind: "vbd".into(), number: "1".into() };
+        assert_eq!(Device::open(&store, odd).await.err(), Some(Error::Nonsense));
+    });
+}
+
 #[test]
 fn a_domain_without_devices_waits_for_some() {
     let (mut server, store) = FakeStore::new();

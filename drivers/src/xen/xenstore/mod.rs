@@ -68,6 +68,13 @@ pub enum Error {
     Ring(#[from] BadIndices),
 }
 
+impl Error {
+    /// Whether it is about that one request, so that others may fare better.
+    pub fn is_of_request(&self) -> bool {
+        !matches!(self, Self::Interrupted | Self::Overlong(_) | Self::Ring(_) | Self::TooMany)
+    }
+}
+
 impl From<TooLong> for Error {
     fn from(TooLong(len_bytes): TooLong) -> Self {
         Self::Overlong(len_bytes)

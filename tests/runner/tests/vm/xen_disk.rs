@@ -26,6 +26,7 @@ pub(crate) fn rows() -> Vec<Row> {
         row("a_disk_is_rewritten", disk_is_rewritten);
         row("a_read_only_disk_is_left_alone", read_only_disk);
         row("a_disk_is_the_same_after_save_and_restore", restored);
+        row("devices_that_make_no_sense_are_refused", senseless);
         row("a_disk_comes_and_goes_while_the_guest_runs", hot_plug);
     }
     rows
@@ -104,6 +105,43 @@ fn restored(options: Options) -> Result<Verdict> {
     })?;
     run.ended(&Ending::Status(0))?;
     holds(&run, &image, &content())?;
+    Ok(Verdict::Kept)
+}
+
+/// Nodes of devices that no toolstack would make; a sensible one beside them works.
+fn senseless(options: Options) -> Result<Verdict> {
+    const NODES: [&str; 10] = [
+        "vbd/1/backend ''",
+        "vbd/2/backend /nowhere vbd/2/backend-id 0 vbd/2/state 1",
+        "vbd/3/backend /nowhere vbd/3/backend-id many vbd/3/state 1",
+        "vbd/4/backend /nowhere vbd/4/backend-id 70000 vbd/4/state 99",
+        "vbd/5/backend $home vbd/5/backend-id 0 vbd/5/state ''",
+        "vbd/number/backend /local/domain/0 vbd/number/backend-id 32751 vbd/number/state 4",
+        "vbd/6/backend \"$(head -c 1500 /dev/zero | tr '\\0' /)\" vbd/6/backend-id 0 vbd/6/state 6",
+        "'vbd/7/backend' \"$(echo -e '\\xff\\xfe')\" vbd/7/backend-id 0 vbd/7/state 1",
+        "nothing/at/all 1",
+        "vkbd/0/backend /nowhere",
+    ];
+    let options = Options { append: "app.wait".into(), ..options };
+    let (run, image) = run(&options, None, |domain| {
+        domain.wait_for("app main after", 0, PATIENCE)?;
+        for nodes in NODES {
+            let pairs: Vec<&str> = nodes.split(' ').collect();
+            let keyed = |word: &str| format!("$home/device/{}", word.trim_matches('\''));
+            // Paths are the words with a kind of device in front.
+            let is_path =
+                |word: &str| ["vbd/", "'vbd/", "vkbd/", "nothing/"].iter().any(|kind| word.starts_with(kind));
+            let words = pairs.iter().map(|word| if is_path(word) { keyed(word) } else { (*word).into() });
+            domain.dom0(&format!("xenstore-write {}", words.collect::<Vec<String>>().join(" ")))?;
+        }
+        domain.wait_for("device/vkbd/0: no driver for kind vkbd", 0, PATIENCE)?;
+        domain.dom0("xenstore-rm $home/device/vbd/5; xenstore-rm $home/device/vbd/2/backend")?;
+        domain.xl("block-attach", &format!("phy:{LOOP},xvda,w")).map(|_| ())
+    })?;
+    run.ended(&Ending::Status(0))?
+        .says(&["device/vbd/3", "not driven"])?
+        .says(&["device/vbd/4", "not driven"])?;
+    holds(&run, &image, &rewritten())?;
     Ok(Verdict::Kept)
 }
 
