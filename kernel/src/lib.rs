@@ -24,10 +24,13 @@ pub mod acpi;
 pub mod irq;
 pub mod time;
 pub mod task;
+pub mod thread;
 
 pub mod platform;
+mod kvm;
 pub mod xen;
 pub mod devices;
+pub mod random;
 
 pub mod app;
 #[cfg(target_os = "none")]

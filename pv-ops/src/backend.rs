@@ -14,18 +14,22 @@ pub struct Backend {
     pub name: &'static str,
     /// Whether this backend can serve here, judged by what the hypervisors found say and by their feature leaves.
     pub detect: fn(&Hypervisors, &Environment<'_>) -> bool,
-    /// Every table that `setup` may choose. Call sites are as long as the longest inline form in any of them.
-    pub tables: &'static [&'static PvOps],
-    /// Prepares the backend on the boot CPU, before any of its ops runs, and chooses its table.
-    pub setup: fn(&Environment<'_>) -> &'static PvOps,
+    /// Prepares the backend on the boot CPU, before any of its ops runs, and puts its ops in the place of native's: those
+    /// of one of its tables ([`detect::TABLES`](crate::detect)), or of several where the host offers only a part.
+    pub setup: fn(&Environment<'_>, &Hypervisors, &mut PvOps),
     /// What the kernel can ask of it besides the ops.
     pub services: Services,
 }
+
+/// Tells the second what the command line says under a key, if anything.
+pub type Options<'a> = &'a dyn Fn(&str, &mut dyn FnMut(&str));
 
 /// What the kernel tells a backend about the way in.
 pub struct Environment<'a> {
     /// Reads CPUID.
     pub cpuid: Reader<'a>,
+    /// Reads a model-specific register that may not be there, before there are exception handlers.
+    pub read_msr: &'a dyn Fn(u32) -> Option<u64>,
     /// The physical address behind an address of the image; `None` where the loader does not let it be known.
     pub image_physical: &'a dyn Fn(u64) -> Option<u64>,
     /// The addresses at which physical memory is mapped at entry, physical address 0 first.
@@ -36,17 +40,21 @@ pub struct Environment<'a> {
     pub spare: Range<u64>,
     /// The time-stamp counter when the guest was entered: time 0.
     pub entry_tsc: u64,
+    /// Tells what the command line says under a key, if anything.
+    pub option: Options<'a>,
 }
 
 impl Environment<'_> {
     /// Nothing is known but the CPU's own answers.
     pub const NATIVE: Environment<'static> = Environment {
         cpuid: &native::cpu::cpuid,
+        read_msr: &|_| None,
         image_physical: &|_| None,
         entry_map: 0..0,
         xen_start_info: None,
         spare: 0..0,
         entry_tsc: 0,
+        option: &|_, _| (),
     };
 }
 
@@ -61,6 +69,25 @@ pub struct Region {
     pub kind: u32,
 }
 
+/// The vector by which the host tells that a page is there ([`Services::page_ready`]). The kernel has a handler for it before
+/// interrupts are enabled.
+pub const PAGE_READY_VECTOR: u8 = 0xf3;
+/// The token that stands for every page.
+pub const ALL_PAGES: u32 = u32::MAX;
+
+/// Something that a hypervisor offers, or could, and what became of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Feature {
+    /// Its name, as the command line has it.
+    pub name: &'static str,
+    /// The hypervisor offers it.
+    pub offered: bool,
+    /// The command line does not want it.
+    pub refused: bool,
+    /// This guest uses it.
+    pub used: bool,
+}
+
 /// What a hypervisor can tell or wants to be told, each in its time. All may be asked of any backend.
 #[derive(Clone, Copy)]
 pub struct Services {
@@ -72,12 +99,29 @@ pub struct Services {
     /// The kernel's own page tables are in force: what the backend shares with its host is mapped anew by `map`, which
     /// takes a physical address of a page and gives an address.
     pub map_pages: fn(map: &dyn Fn(u64) -> Option<*mut u8>),
-    /// Once on each CPU, the boot CPU too, on that CPU, with interrupts disabled, after its own data, GDT and IDT are in
-    /// force and memory is up: what the backend shares with its host for this CPU.
+    /// The CPU that runs this, of this number, has its own data, segments and exception handlers, and memory is up: what
+    /// it shares with the host is registered. Called once on each CPU, the boot CPU too, interrupts disabled.
     pub cpu_up: fn(cpu: u32),
+    /// How many CPUs there are, if the hypervisor counts them and starts them itself: [`start_cpu`](Self::start_cpu).
+    pub cpu_count: fn() -> Option<u32>,
+    /// Stops another CPU for good, wherever it is. Where there is none, an interrupt that cannot be masked does it.
+    pub stop_cpu: Option<fn(cpu: u32)>,
+    /// Whether the page fault that this CPU is taking is no fault but a page that the host is fetching: then its token, once.
+    pub page_fault: fn() -> Option<u32>,
+    /// The token of a page that is there now; [`ALL_PAGES`] stands for all. For the handler of [`PAGE_READY_VECTOR`].
+    pub page_ready: fn() -> Option<u32>,
+    /// Whether a device's message can name a CPU by 15 bits of its APIC ID, the upper 7 of them in bits 5 to 11 of the
+    /// address.
+    pub has_long_message_ids: fn() -> bool,
+    /// Tells every feature that the backend knows of.
+    pub features: fn(each: &mut dyn FnMut(Feature)),
+    /// What is wrong with the command line's words for this backend, if anything.
+    pub complaint: fn() -> Option<&'static str>,
     /// The page tables in force after set-up stay in force: they map all memory, and only the hypervisor could
     /// build others. The kernel changes in them what it wants otherwise.
     pub keeps_entry_tables: bool,
+    /// Changed pages that are better flushed one by one than with all others.
+    pub flush_limit: usize,
 }
 
 impl Services {
@@ -87,7 +131,15 @@ impl Services {
         tsc_hz: || None,
         map_pages: |_| (),
         cpu_up: |_| (),
+        cpu_count: || None,
+        stop_cpu: None,
+        page_fault: || None,
+        page_ready: || None,
+        has_long_message_ids: || false,
+        features: |_| (),
+        complaint: || None,
         keeps_entry_tables: false,
+        flush_limit: 32,
     };
 }
 

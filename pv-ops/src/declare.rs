@@ -113,6 +113,9 @@ macro_rules! arguments {
     ("rdx") => {
         $crate::table::Arguments::Rdx
     };
+    ("rax" "rdi" "rcx" "rdx" "rsi") => {
+        $crate::table::Arguments::Hypercall
+    };
     ("rax" "rcx") => {
         $crate::table::Arguments::RaxRcx
     };

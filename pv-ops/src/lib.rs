@@ -17,7 +17,7 @@
 //! ```
 //!
 //! Interrupt handlers, page tables and devices of the kernel call `pv_ops::irq_disable()` and the like and know no
-//! hypervisor. The backends of this build: [`native`] and [`xen`].
+//! hypervisor. The backends of this build: [`native`], [`kvm`] and [`xen`].
 #![no_std]
 
 #[cfg(test)]
@@ -38,12 +38,13 @@ pub mod backend;
 pub mod detect;
 pub mod encode;
 pub mod host_clock;
-mod kvm;
+pub mod kvm;
 pub mod native;
 pub mod ops;
 pub mod patch;
 pub mod percpu;
 pub mod pvclock;
+pub mod pvm;
 pub mod scale;
 pub mod signature;
 pub mod sites;

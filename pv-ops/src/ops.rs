@@ -4,8 +4,7 @@
 //! `clobbers`); `pure` moreover depend on their argument alone; `call` sites are ordinary function calls; a `jump` does
 //! not come back. Every class changes the arithmetic flags.
 //!
-//! Each op says what it does, then how: natively, under Xen, and under KVM, whose backend is not part of this build
-//! yet. "SDM" is Intel's Software Developer's Manual; `*.h` are Xen's public headers (`xen/include/public`), `*.rst`
+//! Each op says what it does, then how: natively, under Xen, and under KVM. "SDM" is Intel's Software Developer's Manual; `*.h` are Xen's public headers (`xen/include/public`), `*.rst`
 //! Linux's `Documentation/virt/kvm/x86`.
 //! Neighbours: `table` (what the macro makes of this), `native` (the bodies), `docs/pv-ops.md` (the same as a table).
 
@@ -242,6 +241,14 @@ pv_ops! {
         /// As for [`set_pmd`].
         keep pub unsafe fn set_pgd(entry: *mut u64 => "rdi", value: u64 => "rsi");
 
+        /// Stores `count` entries of one table one after the other, from `first` on, as [`pte_make`] gave them: pages of
+        /// the table's level, or zero.
+        /// Native, KVM: one store each. Xen PV: one `mmu_update` for many (xen.h).
+        ///
+        /// # Safety
+        /// As for [`set_pte`], for each; there are `count` words at `values`.
+        call pub unsafe fn set_ptes(first: *mut u64 => "rdi", values: *const u64 => "rsi", count: u64 => "rdx");
+
         /// Reads CR3: the root table's address and its flags (SDM vol. 3A §4.5).
         /// Native, KVM: `mov rax, cr3`. Xen PV: the frame last loaded, as a guest frame.
         keep pub safe fn read_cr3() -> u64 => "rax";
@@ -320,6 +327,14 @@ pv_ops! {
         /// Native: `pause` (SDM vol. 2B, PAUSE). KVM: native, or `KVM_HC_SCHED_YIELD` to a CPU that an IPI went to
         /// (hypercalls.rst). Xen: `SCHEDOP_yield` (sched.h).
         keep pub safe fn sched_yield();
+
+        /// Calls the hypervisor in KVM's way: number and up to four arguments; a negative answer is an error.
+        /// Native, Xen: -1000, "no such call" (Linux `include/uapi/linux/kvm_para.h`, KVM_ENOSYS). KVM: `vmcall`, on
+        /// AMD `vmmcall`, with the first argument in rbx, which the compiler keeps for itself (hypercalls.rst).
+        ///
+        /// # Safety
+        /// What the host does for it is sound.
+        keep pub(crate) unsafe fn hypercall(number: u64 => "rax", a: u64 => "rdi", b: u64 => "rcx", c: u64 => "rdx", d: u64 => "rsi") -> u64 => "rax";
 
         /// Ends the guest. Returns if this platform has no way that needs no ACPI: then the kernel goes on with ACPI.
         /// Native: `Exit` writes 16 + status to QEMU's isa-debug-exit port 0xf4; `Reboot` asks the reset control

@@ -10,8 +10,8 @@ use core::{
 /// Bytes from GS to the words that a CPU shares with its host.
 pub const HOST_WORDS: usize = 64;
 
-/// The first bytes of a CPU's data.
-#[repr(C, align(64))]
+/// The first bytes of a CPU's data, so aligned that they are in one page.
+#[repr(C, align(512))]
 #[derive(Debug)]
 pub struct CpuArea {
     /// Its own address, so that one load from `gs:[0]` finds it.
@@ -21,7 +21,7 @@ pub struct CpuArea {
     host: HostWords,
 }
 
-/// 256 bytes, aligned to 64, in pieces of which none crosses a page.
+/// 256 bytes, aligned to 64.
 #[repr(C, align(64))]
 #[derive(Debug)]
 pub struct HostWords(pub [AtomicU64; 32]);

@@ -2,7 +2,7 @@
 //! Neighbours: `topology` (which CPUs there are), `trampoline` (where a CPU begins), `percpu` (what it gets), `docs/cpus.md`.
 
 use super::{
-    PerCpu, features, gdt, percpu,
+    PerCpu, features, gdt, ipi, percpu, tlb,
     topology::{self, Topology},
     trampoline::{Start, Trampoline},
 };
@@ -11,11 +11,13 @@ use crate::{
     irq::{self, apic, exceptions},
     mm::{self, OutOfMemory, map},
     sync::{IrqMutex, OnceCell},
+    task,
+    time::timer,
 };
-use core::sync::atomic::{AtomicU64, Ordering};
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
-/// Bytes of the stack that a CPU begins on, and idles on.
-const STACK_BYTES: u64 = 32 << 10;
+/// Bytes of the stack that a CPU begins on, and polls tasks on.
+const STACK_BYTES: u64 = task::WORKER_STACK_BYTES;
 /// How long a CPU may take from its start-up message to its first step, and until the message is sent again.
 const PATIENCE_NS: u64 = 3_000_000_000;
 const AGAIN_NS: u64 = 50_000_000;
@@ -35,6 +37,12 @@ pub enum Error {
     /// No memory for its data, its stacks, or below 1 MiB for its first steps.
     #[error("{0}")]
     OutOfMemory(#[from] OutOfMemory),
+    /// It is down.
+    #[error("it is down already")]
+    IsDown,
+    /// The machine ends with it.
+    #[error("the boot CPU stays up")]
+    BootCpu,
     /// It was started and did nothing.
     #[error("it was started and does not come")]
     Silent,
@@ -55,6 +63,7 @@ pub fn init(info: &boot::Info) {
     let topology = topology::find(info.cmdline.get("cpus"));
     let count = topology.count();
     let _ = TOPOLOGY.try_init_once(|| topology);
+    pv_ops::native::mmu::set_shootdown(tlb::shoot_down);
     let mut up = 1;
     for cpu in 1..count {
         match self::up(cpu) {
@@ -73,7 +82,7 @@ pub fn init(info: &boot::Info) {
 /// See [`Error`].
 pub fn up(cpu: u32) -> Result<(), Error> {
     let apic_id = topology().and_then(|topology| topology.apic_id(cpu)).ok_or(Error::NoSuchCpu)?;
-    if percpu::up().contains(cpu) {
+    if percpu::is_up(cpu) {
         return Err(Error::IsUp);
     }
     if apic::local().is_none() {
@@ -109,7 +118,7 @@ fn send_for(data: &'static PerCpu, apic_id: u32) -> Result<(), Error> {
     let start = pv_ops::monotonic_ns();
     let waited = || pv_ops::monotonic_ns().saturating_sub(start);
     let mut again = 0;
-    while !percpu::up().contains(data.id()) {
+    while !percpu::is_up(data.id()) {
         if waited() >= again && again < 3 * AGAIN_NS {
             // SAFETY: the trampoline is in place, aimed at this CPU.
             unsafe { apic::send_start_up(apic_id, trampoline.vector()) };
@@ -145,13 +154,51 @@ fn run(cpu: &'static PerCpu) -> ! {
     irq::cpu_up_exceptions();
     features::enable();
     mm::cpu_up();
-    (hypervisor::services().cpu_up)(cpu.id());
+    hypervisor::cpu_up(cpu.id());
     irq::cpu_up();
     percpu::set_up(cpu.id());
+    // What was changed before this CPU was told of changes.
+    pv_ops::flush_tlb();
     log::debug!("CPU {} is up: APIC {}", cpu.id(), cpu.apic_id());
-    pv_ops::irq_enable();
+    task::enter_cpu(|| LEAVING.load(Ordering::Acquire) == cpu.id());
+    leave(cpu)
+}
+
+/// The CPU that is to go down; 0 if none is.
+static LEAVING: AtomicU32 = AtomicU32::new(0);
+
+/// Takes the CPU with this number down: it does nothing until [`up`]. Returns once it is through with all it had.
+///
+/// # Errors
+/// See [`Error`].
+pub fn down(cpu: u32) -> Result<(), Error> {
+    match (cpu, percpu::by_id(cpu)) {
+        (0, _) => return Err(Error::BootCpu),
+        (_, None) => return Err(Error::NoSuchCpu),
+        _ if !percpu::is_up(cpu) => return Err(Error::IsDown),
+        _ => {}
+    }
+    while LEAVING.compare_exchange(0, cpu, Ordering::AcqRel, Ordering::Relaxed).is_err() {
+        pv_ops::sched_yield();
+    }
+    task::wake_cpu(cpu);
+    while percpu::is_up(cpu) {
+        pv_ops::sched_yield();
+    }
+    LEAVING.store(0, Ordering::Release);
+    // Whoever waits there comes again, here.
+    timer::wake_all(cpu);
+    mm::heap::trim();
+    Ok(())
+}
+
+/// The last steps of a CPU that goes down, with interrupts disabled.
+fn leave(cpu: &'static PerCpu) -> ! {
+    pv_ops::timer_arm(u64::MAX);
+    percpu::set_down(cpu.id());
+    // What was asked before the others saw that.
+    ipi::serve();
     loop {
-        pv_ops::irq_disable();
-        pv_ops::safe_halt();
+        pv_ops::halt();
     }
 }

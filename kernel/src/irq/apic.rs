@@ -245,6 +245,16 @@ pub(super) fn send(apic_id: u32, vector: u8) {
 /// Delivery modes of the interrupt command register, with the level asserted (§11.6.1).
 const ICR_INIT: u32 = 0x4500;
 const ICR_START_UP: u32 = 0x4600;
+const ICR_NMI: u32 = 0x4400;
+
+/// Interrupts the CPU with this APIC ID even where interrupts are disabled.
+///
+/// # Safety
+/// The handler makes sense of it.
+pub unsafe fn send_nmi(apic_id: u32) {
+    // SAFETY: the caller's promise.
+    unsafe { pv_ops::send_ipi(apic_id, ICR_NMI) };
+}
 
 /// Resets the CPU with this APIC ID: it waits for a start-up message then.
 ///

@@ -1,6 +1,6 @@
 //! Event channels as interrupts: one vector for all of them, and behind it a handler a channel.
 //!
-//! Where there are none, [`init`] finds that out and nothing here does anything: lines and APICs are all there is.
+//! Where there are none, `init` finds that out and nothing here does anything: lines and APICs are all there is.
 //! Neighbours: `pv_ops::xen::event_channel` (which came), `dispatch` (the vector), `xen` (who binds most of them).
 
 use alloc::{sync::Arc, vec::Vec};
@@ -86,7 +86,7 @@ pub fn restart() -> Result<(), Errno> {
     event_channel::forget();
     shared::forget_event_pages();
     start(wants_fifo, vector)?;
-    crate::hypervisor::cpu_up();
+    crate::hypervisor::cpu_up(cpu::current().id());
     if let Ok(&handler) = TIMER.try_get() {
         bind(event_channel::bind_timer(cpu::current().id())?, "timer", handler)?;
         pv_ops::timer_arm(0);

@@ -3,10 +3,10 @@
 //! A report never loops: a fault inside it gives one short line, a fault inside that resets the machine.
 //! Neighbours: `vectors` (the list), `backtrace`, `cpu::probe` (faults that are expected), `power` (the end).
 
-use super::{entry::Frame, idt, vectors};
+use super::{entry::Frame, idt, page_ready, vectors};
 use crate::{
     backtrace::Backtrace,
-    cpu::{self, gdt, gdt::ExceptionStack, probe, reset},
+    cpu::{self, fpu, gdt, gdt::ExceptionStack, probe, reset},
     mm::{OutOfMemory, map, stack},
     panic::Emergency,
     power, symbols,
@@ -52,18 +52,25 @@ pub fn give_stacks(cpu: &cpu::PerCpu) -> Result<(), OutOfMemory> {
 /// Called by `dispatch` for vectors 0 to 31.
 pub(super) fn handle(frame: &mut Frame) {
     match frame.vector as u8 {
+        vectors::NMI => {
+            cpu::stop::on_nmi();
+            die(frame)
+        }
         vectors::BREAKPOINT => log::debug!("breakpoint at {:#x}", frame.rip),
+        vectors::PAGE_FAULT if page_ready::wait_for_host() => {}
         vectors::INVALID_OPCODE
         | vectors::STACK_FAULT
         | vectors::GENERAL_PROTECTION
         | vectors::PAGE_FAULT
             if probe::recover(&mut frame.rip, &mut frame.rsp) => {}
+        vectors::DEVICE_NOT_AVAILABLE if fpu::first_use() => {}
         _ => die(frame),
     }
 }
 
 /// Reports and ends the guest.
 fn die(frame: &Frame) -> ! {
+    cpu::stop::others();
     let mut out = Emergency::default();
     let mut status = power::FATAL_EXCEPTION;
     match cpu::current().begin_report() {

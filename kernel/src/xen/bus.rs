@@ -3,7 +3,12 @@
 #![forbid(unsafe_code)]
 
 use alloc::{boxed::Box, sync::Arc, vec::Vec};
-use core::{future::Future, pin::Pin, time::Duration};
+use core::{
+    future::Future,
+    pin::Pin,
+    sync::atomic::{AtomicBool, Ordering},
+    time::Duration,
+};
 
 use drivers::xen::{
     Hypervisor,
@@ -26,9 +31,14 @@ const DRIVERS: [(&str, Drive); 1] = [("vbd", |store, id, hypervisor, up| {
     Box::pin(async move { live(&store, &id, &mut block::Front::new(hypervisor, up)).await })
 })];
 
-/// Looks for devices, and returns when those that are there are up; goes on for as long as the guest runs.
+/// Looks for devices, and returns when those that are there are up; goes on for as long as the guest runs. Who asks
+/// again meanwhile does not wait.
 pub(crate) fn probe() {
+    static STARTED: AtomicBool = AtomicBool::new(false);
     let Some(store) = xenstore() else { return };
+    if STARTED.swap(true, Ordering::Relaxed) {
+        return;
+    }
     match task::block_on(task::timeout(PATIENCE, begin(store))) {
         Ok(Ok(())) => {}
         Ok(Err(error)) => log::warn!("xenbus: {error}: no device is driven"),

@@ -1,10 +1,12 @@
 //! What a domain of Xen has instead of a PC's devices: the console ring, xenstore, and the bus of devices that other
 //! domains serve. Where there is no Xen [`probe`] finds nothing, as with every other device.
 //!
-//! Files: `console` (dom0's), `bus` (devices and their drivers), `block` (disks), `hypervisor` (what drivers ask for, answered by hypercalls), `bell` (from an event to a task), `control` (the
-//! toolstack's wishes: power off, reboot, suspend), `suspend` (the next life). The drivers themselves are in `drivers::xen`.
+//! Files: `console` (dom0's), `bus` (devices and their drivers), `block` (disks), `hypervisor` (what drivers ask for,
+//! answered by hypercalls), `bell` (from an event to a task), `control` (the toolstack's wishes: power off, reboot,
+//! suspend), `suspend` (the next life), `balloon` (how much memory). The drivers themselves are in `drivers::xen`.
 #![forbid(unsafe_code)]
 
+mod balloon;
 mod bell;
 mod block;
 pub(crate) mod bus;
@@ -110,7 +112,8 @@ fn store() -> Result<(), Failure> {
         }
     }));
     XENSTORE.init_once(|| store.clone());
-    drop(task::spawn(control::serve(store)));
+    drop(task::spawn(control::serve(store.clone())));
+    drop(task::spawn(balloon::serve(store)));
     log::info!("xenstore: ring at {:#x}", ring.address());
     Ok(())
 }

@@ -119,9 +119,23 @@ pub(crate) extern "sysv64" fn timer_arm(deadline_ns: u64) {
     }
 }
 
+/// Arms the timer for a time `delay_ns` from now, by whichever clock that is meant; `None` disarms.
+pub(crate) fn timer_arm_after(delay_ns: Option<u64>) {
+    match TIMER.load(Ordering::Relaxed) {
+        0 => {}
+        DEADLINE => write_deadline(delay_ns.map_or(0, |delay_ns| time::tsc_after(delay_ns).unwrap_or(1))),
+        ticks_per_second => {
+            set_initial_count(initial_count(delay_ns.unwrap_or(u64::MAX), 0, ticks_per_second))
+        }
+    }
+}
+
 /// A deadline of 0 disarms; one in the past fires at once (SDM vol. 3A §11.5.4.1).
 fn arm_tsc_deadline(deadline_ns: u64) {
-    let deadline = if deadline_ns == u64::MAX { 0 } else { time::tsc_at(deadline_ns).unwrap_or(1) };
+    write_deadline(if deadline_ns == u64::MAX { 0 } else { time::tsc_at(deadline_ns).unwrap_or(1) });
+}
+
+fn write_deadline(deadline: u64) {
     // SAFETY: `set_timer` was told that the CPU has this mode; the interrupt has a handler by then.
     unsafe { crate::wrmsr(TSC_DEADLINE, deadline) }
 }
@@ -167,7 +181,7 @@ pub(super) unsafe extern "sysv64" fn send_ipi_x2apic(apic_id: u32, icr_low: u32)
 }
 
 /// The local APIC of each CPU, as the complement of its ID; 0 is "unknown".
-static APIC_IDS: [AtomicU32; MAX_CPUS as usize] = [const { AtomicU32::new(0) }; MAX_CPUS as usize];
+static APIC_IDS: [AtomicU32; MAX_CPUS] = [const { AtomicU32::new(0) }; MAX_CPUS];
 
 /// Tells the ID of a CPU's local APIC, so that interrupts can be sent to it by its number.
 pub fn set_apic_id(cpu: u32, apic_id: u32) {

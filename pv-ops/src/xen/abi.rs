@@ -106,6 +106,12 @@ pub mod vcpu {
 pub mod memory {
     use super::offset_of;
 
+    /// Takes memory from the domain; [`Reservation`]. Answers how many extents.
+    #[doc(alias = "XENMEM_decrease_reservation")]
+    pub const DECREASE_RESERVATION: u32 = 1;
+    /// Gives the domain memory; [`Reservation`]. Answers how many extents.
+    #[doc(alias = "XENMEM_populate_physmap")]
+    pub const POPULATE_PHYSMAP: u32 = 6;
     /// Puts a special page at a frame number of the guest; [`AddToPhysmap`].
     #[doc(alias = "XENMEM_add_to_physmap")]
     pub const ADD_TO_PHYSMAP: u32 = 7;
@@ -119,6 +125,25 @@ pub mod memory {
     /// A page of the grant table, by its index.
     #[doc(alias = "XENMAPSPACE_grant_table")]
     pub const SPACE_GRANT_TABLE: u32 = 1;
+
+    /// Which memory is taken or given.
+    #[repr(C)]
+    #[derive(Clone, Copy, Debug)]
+    #[doc(alias = "xen_memory_reservation")]
+    pub struct Reservation {
+        /// The place of a list of frame numbers: of the machine where a PV guest gives, else of the guest. Out, where a
+        /// PV guest gets: the machine's.
+        pub extent_start: u64,
+        /// How many.
+        pub nr_extents: u64,
+        /// An extent has 2^this frames.
+        pub extent_order: u32,
+        /// None.
+        pub mem_flags: u32,
+        /// Whose.
+        pub domid: u16,
+    }
+    const _: () = assert!(size_of::<Reservation>() == 32 && offset_of!(Reservation, domid) == 24);
 
     /// Which page, and where.
     #[repr(C)]

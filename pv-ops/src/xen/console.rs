@@ -2,7 +2,7 @@
 //! Neighbours: `hvm` (finds the ring), the kernel's console driver, which takes over.
 //!
 //! COM1 is Xen's own line: not a byte goes there. The ring is reached under the page tables with which it was mapped
-//! and no others: text between their end and [`set_ring`]'s next call is dropped.
+//! and no others: text between their end and `set_ring`'s next call is dropped.
 
 use super::{
     abi::console,

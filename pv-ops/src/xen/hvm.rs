@@ -20,7 +20,6 @@ use core::sync::atomic::{AtomicU64, Ordering};
 pub static BACKEND: Backend = Backend {
     name: "xen-pvh",
     detect: |hypervisors, _| cpuid::base(hypervisors).is_some(),
-    tables: &[&OPS, &OPS_X2APIC],
     setup,
     services: Services {
         memory_map,
@@ -60,24 +59,21 @@ extern "sysv64" fn timer_arm(deadline_ns: u64) {
 }
 
 /// Finds the way into Xen and has the shared page mapped. Where that does not work out, the guest runs as natively.
-fn setup(environment: &Environment<'_>) -> &'static PvOps {
-    let native = (native::BACKEND.setup)(environment);
+fn setup(environment: &Environment<'_>, hypervisors: &Hypervisors, ops: &mut PvOps) {
+    native::setup(environment, hypervisors, ops);
     let read = environment.cpuid;
     let vendor = read(0, 0);
     hypercall::set_form(hypercall::form_of_vendor(vendor.ebx, vendor.ecx, vendor.edx));
-    let Some(base) = cpuid::base(&Hypervisors::scan(read)) else { return native };
+    let Some(base) = cpuid::base(hypervisors) else { return };
     if !map_shared_info(environment) {
         hypercall::set_form(Form::None);
-        return native;
+        return;
     }
     time::start(environment.entry_tsc, read, base);
     if !super::is_dom0() {
         find_console(&environment.entry_map);
     }
-    match native::irq::apic_mode() {
-        native::irq::ApicMode::XApic => &OPS,
-        native::irq::ApicMode::X2Apic => &OPS_X2APIC,
-    }
+    *ops = over(*ops);
 }
 
 /// The frame of the image's own page in whose place Xen's is.

@@ -1,8 +1,8 @@
 //! Clocks of a Xen guest: `vcpu_time_info` and the wall clock in the shared page.
 //! Neighbours: `pvclock` (arithmetic and reading protocol), `shared_info` (where they are), `hvm` (the ops).
 //!
-//! Xen's system time counts from Xen's own boot. The guest's counts from its entry, as natively: [`start`] finds out
-//! what Xen's clock said then. The time for which a domain is saved does not count ([`go_on`]).
+//! Xen's system time counts from Xen's own boot. The guest's counts from its entry, as natively: `start` finds out
+//! what Xen's clock said then. The time for which a domain is saved does not count (`go_on`).
 
 use super::{
     abi::vcpu,
@@ -10,7 +10,7 @@ use super::{
     hypercall::{self, Number},
     shared_info,
 };
-use crate::detect::Reader;
+use crate::{detect::Reader, pvclock::ordered_tsc};
 use core::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 
 /// Xen's system time when the guest's was 0. Less than 0 after the guest came to a Xen that is younger than it.
@@ -87,12 +87,4 @@ pub(super) extern "sysv64" fn timer_arm(deadline_ns: u64) {
     let address = (&raw const argument).expose_provenance() as u64;
     // SAFETY: the struct is this command's, and Xen only reads it.
     let _ = unsafe { hypercall::call3(Number::VcpuOp, vcpu::SET_SINGLESHOT_TIMER.into(), 0, address) };
-}
-
-/// The TSC, not before earlier loads: those of the clock's version (SDM vol. 2B, RDTSC).
-fn ordered_tsc() -> u64 {
-    // SAFETY: a fence.
-    unsafe { core::arch::x86_64::_mm_lfence() };
-    // SAFETY: reads a counter; CR4.TSD, which could forbid it outside ring 0, is never set here.
-    unsafe { core::arch::x86_64::_rdtsc() }
 }

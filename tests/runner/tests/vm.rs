@@ -7,16 +7,24 @@
 mod apps;
 #[path = "vm/bare.rs"]
 mod bare;
+#[path = "vm/cpus.rs"]
+mod cpus;
 #[path = "vm/devices.rs"]
 mod devices;
 #[path = "vm/faults.rs"]
 mod faults;
 #[path = "vm/hostile.rs"]
 mod hostile;
+#[path = "vm/image.rs"]
+mod image;
 #[path = "vm/kvm.rs"]
 mod kvm;
 #[path = "vm/lab.rs"]
 mod lab;
+#[path = "vm/matrix.rs"]
+mod matrix;
+#[path = "vm/memory.rs"]
+mod memory;
 #[path = "vm/patching.rs"]
 mod patching;
 #[path = "vm/platforms.rs"]
@@ -43,6 +51,7 @@ fn main() -> ExitCode {
     let rows = [
         platforms::rows(),
         xen_disk::rows(),
+        cpus::rows(),
         xen::rows(),
         apps::rows(),
         bare::rows(),
@@ -52,6 +61,8 @@ fn main() -> ExitCode {
         patching::rows(),
         kvm::rows(),
         devices::rows(),
+        matrix::rows(),
+        memory::rows(),
     ];
     row::run(&arguments, rows.into_iter().flatten().collect())
 }

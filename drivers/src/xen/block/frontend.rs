@@ -29,12 +29,17 @@ use core::task::{Context, Poll};
 pub(super) const NOTHING: BlockInfo = BlockInfo {
     sectors: 0,
     block_bytes: SECTOR_BYTES as u32,
+    physical_block_bytes: SECTOR_BYTES as u32,
+    optimal_bytes: PAGE_BYTES as u32,
     max_bytes: (MAX_PAGES * PAGE_BYTES) as u32,
     read_only: true,
     needs_flush: false,
     max_discard_sectors: 0,
     max_write_zeroes_sectors: 0,
 };
+
+/// Bytes that a disk writes at a time at most: more is not believed.
+const MAX_PHYSICAL: u64 = 1 << 20;
 
 /// In the backend's node `info`: it cannot be written.
 #[doc(alias = "VDISK_READONLY")]
@@ -92,6 +97,7 @@ impl<L: Lock<Block> + 'static> Frontend for BlockFront<L> {
     async fn connect(&mut self, device: &Device) -> Result<(), String> {
         let sectors = number(device, "sectors").await?.ok_or("the backend does not say how large it is")?;
         let block_bytes = number(device, "sector-size").await?.unwrap_or(SECTOR_BYTES as u64);
+        let physical = number(device, "physical-sector-size").await?.unwrap_or(block_bytes);
         let info = number(device, "info").await?.unwrap_or(0);
         let needs_flush = number(device, "feature-flush-cache").await?.unwrap_or(0) != 0;
         let name = device.backend_value("dev").await.map_err(text)?.unwrap_or_default();
@@ -102,6 +108,7 @@ impl<L: Lock<Block> + 'static> Frontend for BlockFront<L> {
         let info = BlockInfo {
             sectors,
             block_bytes: block_bytes as u32,
+            physical_block_bytes: physical.clamp(block_bytes, MAX_PHYSICAL) as u32,
             read_only: info & u64::from(READ_ONLY) != 0,
             needs_flush,
             ..NOTHING

@@ -188,7 +188,7 @@ impl Xenstore {
     /// The value of the node at `path`.
     ///
     /// # Errors
-    /// [`Refusal::ENOENT`] when there is none; see [`Error`] for all others.
+    /// [`Refusal::ENOENT`] when there is none; see [`enum@Error`] for all others.
     #[doc(alias = "XS_READ")]
     pub fn read(&self, transaction: Transaction, path: &str) -> Answer<'_, String> {
         self.ask_of(Kind::Read, transaction, path, b"", text)
@@ -197,7 +197,7 @@ impl Xenstore {
     /// As [`read`](Self::read); `None` when there is no such node.
     ///
     /// # Errors
-    /// See [`Error`].
+    /// See [`enum@Error`].
     pub fn find(&self, transaction: Transaction, path: &str) -> Answer<'_, Option<String>> {
         self.ask_of(Kind::Read, transaction, path, b"", |answer| match text(answer) {
             Ok(value) => Ok(Some(value)),
@@ -209,7 +209,7 @@ impl Xenstore {
     /// The names of the nodes below `path`.
     ///
     /// # Errors
-    /// See [`Error`].
+    /// See [`enum@Error`].
     #[doc(alias = "XS_DIRECTORY")]
     pub fn directory(&self, transaction: Transaction, path: &str) -> Answer<'_, Vec<String>> {
         self.ask_of(Kind::Directory, transaction, path, b"", |answer| strings(&answer?))
@@ -218,7 +218,7 @@ impl Xenstore {
     /// Sets the value of the node at `path`; makes it and what is above it, if need be.
     ///
     /// # Errors
-    /// See [`Error`].
+    /// See [`enum@Error`].
     #[doc(alias = "XS_WRITE")]
     pub fn write(&self, transaction: Transaction, path: &str, value: &str) -> Answer<'_, ()> {
         self.ask_of(Kind::Write, transaction, path, value.as_bytes(), done)
@@ -227,7 +227,7 @@ impl Xenstore {
     /// Makes an empty node at `path`, unless there is one.
     ///
     /// # Errors
-    /// See [`Error`].
+    /// See [`enum@Error`].
     #[doc(alias = "XS_MKDIR")]
     pub fn make_directory(&self, transaction: Transaction, path: &str) -> Answer<'_, ()> {
         self.ask_of(Kind::MakeDirectory, transaction, path, b"", done)
@@ -236,7 +236,7 @@ impl Xenstore {
     /// Removes the node at `path` and all below it.
     ///
     /// # Errors
-    /// See [`Error`].
+    /// See [`enum@Error`].
     #[doc(alias = "XS_RM")]
     pub fn remove(&self, transaction: Transaction, path: &str) -> Answer<'_, ()> {
         self.ask_of(Kind::Remove, transaction, path, b"", done)
@@ -246,7 +246,7 @@ impl Xenstore {
     /// watch is set.
     ///
     /// # Errors
-    /// See [`Error`].
+    /// See [`enum@Error`].
     #[doc(alias = "XS_WATCH")]
     pub async fn watch(self: &Arc<Self>, path: &str) -> Result<Watch, Error> {
         let checked = checked(path)?;
@@ -261,7 +261,7 @@ impl Xenstore {
     /// Runs `body` so that others see all of its changes or none, again and again until nobody has interfered.
     ///
     /// # Errors
-    /// What `body` returns, with nothing changed then; [`Error::Conflict`] after 32 tries; see [`Error`].
+    /// What `body` returns, with nothing changed then; [`Error::Conflict`] after 32 tries; see [`enum@Error`].
     #[doc(alias = "XS_TRANSACTION_START")]
     #[doc(alias = "XS_TRANSACTION_END")]
     pub async fn transaction<T, F>(&self, mut body: impl FnMut(Transaction) -> F) -> Result<T, Error>

@@ -28,12 +28,13 @@ pub use trap::set_event_vector;
 pub static BACKEND: Backend = Backend {
     name: "xen-pv",
     detect: |_, environment| environment.xen_start_info.is_some(),
-    tables: &[&OPS, &OPS_DOM0],
     setup: start::setup,
     services: Services {
         tsc_hz: time::tsc_hz,
         cpu_up: steal::cpu_up,
         keeps_entry_tables: true,
+        // Each is a hypercall, as is the flush of everything.
+        flush_limit: 1,
         ..Services::NONE
     },
 };
@@ -80,6 +81,7 @@ pub const OPS: PvOps = PvOps {
     set_pmd: thunk!(set_pmd => mmu::set_entry),
     set_pud: thunk!(set_pud => mmu::set_entry),
     set_pgd: thunk!(set_pgd => mmu::set_entry),
+    set_ptes: function!(set_ptes => mmu::set_entries),
     read_cr3: thunk!(read_cr3 => mmu::read_cr3),
     write_cr3: thunk!(write_cr3 => mmu::write_cr3),
     flush_tlb: function!(flush_tlb => mmu::flush_tlb),

@@ -3,7 +3,7 @@
 use std::ffi::{OsStr, OsString};
 use std::path::Path;
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
 
 use super::Ending;
@@ -13,7 +13,7 @@ use crate::host::process::shell_line;
 /// The I/O port of isa-debug-exit, where a guest writes 16 + its status.
 const EXIT_DEVICE: &str = "isa-debug-exit,iobase=0xf4,iosize=4";
 /// Everything the host offers, but for the register IA32_ARCH_CAPABILITIES: where KVM cannot keep it, QEMU dies of it.
-const KVM_CPU: &str = "host,-arch-capabilities";
+pub(crate) const KVM_CPU: &str = "host,-arch-capabilities";
 const OVMF_VARIABLES: &str = "/usr/share/OVMF/OVMF_VARS_4M.fd";
 
 /// How control reaches the kernel.
@@ -38,6 +38,10 @@ pub enum Platform {
     XenPvDom0,
     /// Xen, as its first PVH guest: dom0, alone
     XenPvhDom0,
+    /// The host's /dev/kvm, by PVH
+    Kvm,
+    /// Real KVM in a Linux that QEMU emulates, by PVH; works everywhere
+    KvmNested,
 }
 
 /// The machine that QEMU plays.
@@ -49,6 +53,8 @@ pub enum Machine {
     Pc,
     /// No PCI, no firmware tables but the needed ones
     Microvm,
+    /// Our own machine monitor on KVM (tests/vmm): one serial line, and what QEMU does not offer
+    Vmm,
 }
 
 /// Who executes the guest's instructions.
@@ -88,6 +94,8 @@ pub struct Options {
     pub append: String,
     /// Wait for gdb on TCP port 1234 before the first instruction.
     pub gdb: bool,
+    /// Further options of [`Machine::Vmm`].
+    pub vmm: Vec<String>,
 }
 
 impl Default for Options {
@@ -101,20 +109,21 @@ impl Default for Options {
             memory: "256M".into(),
             append: String::new(),
             gdb: false,
+            vmm: Vec::new(),
         }
     }
 }
 
 impl Options {
-    /// The default machine behind another door.
+    /// A platform with the machine that it takes when nobody chooses.
     pub fn on(platform: Platform) -> Self {
-        Self { platform, ..Self::default() }
+        Self { platform, machine: platform.machine(), accel: platform.accel(), ..Self::default() }
     }
 }
 
 impl Platform {
     /// All of them.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 11] = [
         Self::Pvh,
         Self::Bios,
         Self::Uefi,
@@ -124,6 +133,8 @@ impl Platform {
         Self::XenPvh,
         Self::XenPvDom0,
         Self::XenPvhDom0,
+        Self::Kvm,
+        Self::KvmNested,
     ];
 
     /// Whether the firmware is UEFI.
@@ -139,6 +150,26 @@ impl Platform {
     /// Whether the guest runs beside a Linux dom0.
     pub fn is_xen_domu(self) -> bool {
         matches!(self, Self::XenPv | Self::XenPvh)
+    }
+
+    /// Whether a Linux in QEMU runs the guest, so that no QEMU line does.
+    pub fn is_beside_linux(self) -> bool {
+        self.is_xen_domu() || self == Self::KvmNested
+    }
+
+    /// Whether KVM runs the guest.
+    pub fn is_kvm(self) -> bool {
+        matches!(self, Self::Kvm | Self::KvmNested)
+    }
+
+    /// The machine when nobody chooses: the smallest where guests run at the host's speed.
+    pub fn machine(self) -> Machine {
+        if self == Self::Kvm { Machine::Microvm } else { Machine::Q35 }
+    }
+
+    /// Who executes the instructions when nobody chooses.
+    pub fn accel(self) -> Accel {
+        if self == Self::Kvm { Accel::Kvm } else { Accel::Tcg }
     }
 
     /// The name on the command line.
@@ -167,10 +198,26 @@ fn check_memory(memory: &str) -> Result<()> {
     }
 }
 
+/// A size as QEMU writes it, in MiB.
+///
+/// # Errors
+/// It is no size, or no whole number of MiB.
+pub(crate) fn megabytes(size: &str) -> Result<u32> {
+    let (number, factor) = match size.as_bytes() {
+        [.., b'G' | b'g'] => (&size[..size.len() - 1], 1024),
+        [.., b'M' | b'm'] => (&size[..size.len() - 1], 1),
+        _ => (size, 1),
+    };
+    let number: u32 = number.parse().with_context(|| format!("{size:?} is no size of memory"))?;
+    number.checked_mul(factor).with_context(|| format!("{size} is more than there can be"))
+}
+
 /// A QEMU command line.
 #[derive(Clone, Debug)]
 pub struct Line {
     words: Vec<OsString>,
+    /// Whether the program is QEMU; else it is our own monitor.
+    pub(crate) is_qemu: bool,
     /// What on the console is the guest's end although QEMU would go on, and which end.
     pub(crate) last_words: &'static [(&'static str, Ending)],
 }
@@ -179,15 +226,25 @@ impl Line {
     /// The line that boots `file`: an ELF for PVH, a disk image for BIOS and UEFI, an ISO for multiboot2.
     ///
     /// # Errors
-    /// QEMU has no such machine, or Xen is to run the guest: see [`crate::xen`].
+    /// QEMU has no such machine, or others run the guest: see [`crate::xen`] and [`crate::nested`].
     pub fn new(options: &Options, file: &Path, serial: Serial) -> Result<Self> {
-        if options.platform.is_xen() {
-            bail!("no QEMU line boots the guest by `--on {}` directly: Xen does", options.platform.name());
+        if options.platform.is_xen() || options.platform.is_beside_linux() {
+            bail!("no QEMU line boots the guest by `--on {}` directly", options.platform.name());
         }
-        if options.machine == Machine::Microvm && options.platform != Platform::Pvh {
+        let by_pvh = matches!(options.platform, Platform::Pvh | Platform::Kvm);
+        if options.platform == Platform::Kvm && options.accel != Accel::Kvm {
+            bail!("`--on kvm` is `--on pvh --accel kvm`: it goes with no other accelerator");
+        }
+        if options.machine == Machine::Microvm && !by_pvh {
             bail!("microvm has no firmware that reads disks: it boots by `--on pvh` only");
         }
         check_memory(&options.memory)?;
+        if options.machine == Machine::Vmm {
+            if options.platform != Platform::Kvm {
+                bail!("our own machine monitor goes with `--on kvm` and `--on kvm-nested` only");
+            }
+            return Self::of_vmm(options, crate::vmm::get()?.as_os_str(), file.as_os_str());
+        }
         let machine = options.machine.to_possible_value().map(|value| value.get_name().to_owned());
         let accel = if options.accel == Accel::Kvm { "kvm" } else { "tcg" };
         let cpu = if options.accel == Accel::Kvm { KVM_CPU } else { "max" };
@@ -201,9 +258,28 @@ impl Line {
         Ok(line)
     }
 
+    /// The line of our own machine monitor `program`, to run `file`.
+    ///
+    /// # Errors
+    /// It has no such options.
+    pub(crate) fn of_vmm(options: &Options, program: &OsStr, file: &OsStr) -> Result<Self> {
+        if options.gdb || options.cpu.is_some() {
+            bail!("our own machine monitor knows neither gdb nor processor models");
+        }
+        let mut line = Self { words: vec![program.into()], is_qemu: false, last_words: &[] };
+        line.option("--memory", megabytes(&options.memory)?.to_string());
+        line.option("--cpus", options.smp.to_string());
+        if !options.append.is_empty() {
+            line.option("--append", &options.append);
+        }
+        line.words.extend(options.vmm.iter().map(OsString::from));
+        line.words.push(file.into());
+        Ok(line)
+    }
+
     /// A machine's kind and processor.
     pub(crate) fn bare(machine: &str, accel: &str, cpu: &str) -> Self {
-        let mut line = Self { words: vec![QEMU.what.into()], last_words: &[] };
+        let mut line = Self { words: vec![QEMU.what.into()], is_qemu: true, last_words: &[] };
         line.option("-machine", machine);
         line.option("-accel", accel);
         line.option("-cpu", cpu);
@@ -226,7 +302,7 @@ impl Line {
             self.option("-drive", format!("if=pflash,format=raw,snapshot=on,file={OVMF_VARIABLES}"));
         }
         match options.platform {
-            Platform::Pvh => {
+            Platform::Pvh | Platform::Kvm => {
                 self.option("-kernel", file);
                 if !options.append.is_empty() {
                     self.option("-append", &options.append);
@@ -242,7 +318,11 @@ impl Line {
                 self.option("-cdrom", file);
             }
             // Refused before.
-            Platform::XenPv | Platform::XenPvh | Platform::XenPvDom0 | Platform::XenPvhDom0 => {}
+            Platform::XenPv
+            | Platform::XenPvh
+            | Platform::XenPvDom0
+            | Platform::XenPvhDom0
+            | Platform::KvmNested => {}
         }
     }
 
@@ -335,6 +415,15 @@ mod tests {
     }
 
     #[test]
+    fn our_own_monitor_has_its_own_words() {
+        let vmm = ["--without", "all"].map(str::to_owned).to_vec();
+        let options = Options { smp: 2, append: "a b".into(), vmm, ..Options::on(Platform::Kvm) };
+        let line = Line::of_vmm(&options, "/vmm".as_ref(), "/k.elf".as_ref()).unwrap().to_string();
+        assert_eq!(line, "/vmm --memory 256 --cpus 2 --append 'a b' --without all /k.elf");
+        assert!(Line::of_vmm(&Options { gdb: true, ..options }, "/vmm".as_ref(), "/k".as_ref()).is_err());
+    }
+
+    #[test]
     fn microvm_boots_by_pvh_only() {
         let options = Options { machine: Machine::Microvm, ..Options::on(Platform::Bios) };
         let error = Line::new(&options, Path::new("/k"), Serial::Plain).unwrap_err().to_string();
@@ -355,5 +444,14 @@ mod tests {
     fn commas_in_file_names_do_not_end_the_option() {
         let line = Line::new(&Options::on(Platform::Bios), Path::new("/a,b"), Serial::Plain).unwrap();
         assert!(line.to_string().ends_with("file=/a,,b"));
+    }
+
+    #[test]
+    fn sizes_are_mebibytes() {
+        assert_eq!(
+            [megabytes("64M").unwrap(), megabytes("2G").unwrap(), megabytes("7").unwrap()],
+            [64, 2048, 7]
+        );
+        assert!(megabytes("").is_err() && megabytes("9999999G").is_err() && megabytes("M").is_err());
     }
 }

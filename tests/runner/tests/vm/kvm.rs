@@ -1,28 +1,107 @@
-//! The host's KVM, where there is one.
+//! On KVM: the host's where there is one, and real KVM in a Linux that QEMU emulates, on every machine.
 
+use anyhow::ensure;
 use runner::command::doctor;
-use runner::qemu::{Accel, Machine, Options};
+use runner::qemu::{Ending, Machine, Options, Platform};
 
+use crate::lab;
 use crate::platforms::{says_hello, self_test};
 use crate::row::{Row, Verdict};
 
+/// The machines in which nested KVM runs guests.
+const MACHINES: [(&str, Machine); 3] =
+    [("q35", Machine::Q35), ("microvm", Machine::Microvm), ("vmm", Machine::Vmm)];
+/// Memory of a guest.
+const MEMORY: &str = "64M";
+
 pub(crate) fn rows() -> Vec<Row> {
-    vec![
-        Row::new("kvm::hello_on_microvm", "hello", || with_kvm(says_hello)),
-        Row::new("kvm::self_test_on_microvm", "self_test", || {
-            if doctor::is_kvm_pvm() {
-                return Ok(Verdict::Skipped(
-                    "kvm-pvm host: a guest that does not register with it is emulated, and would test for minutes".into(),
-                ));
-            }
-            with_kvm(self_test)
+    let mut rows = vec![
+        Row::new("kvm::hello", "hello", || with_kvm(Machine::Microvm, says_hello)),
+        Row::new("kvm::hello_in_our_monitor", "hello", || with_kvm(Machine::Vmm, says_hello)),
+        Row::new("kvm::self_test", "self_test", || with_kvm(Machine::Microvm, self_test)),
+        Row::new("kvm::hello_on_q35", "hello", || with_kvm(Machine::Q35, says_hello)),
+        Row::new("kvm::a_guest_that_does_not_register_runs", "hello", || {
+            with_kvm(Machine::Microvm, |options| {
+                let unregistered = Options { append: "kvm=-pvm".into(), ..options.clone() };
+                let run = lab::run("hello", &unregistered)?;
+                run.ended(&Ending::Status(0))?.says(&["kvm operations"])?.says(&["Hello"])?;
+                Ok(Verdict::Kept)
+            })
         }),
-    ]
+        Row::new("kvm::registers_where_the_host_is_kvm_pvm", "shell", || {
+            if !doctor::is_kvm_pvm() {
+                return Ok(Verdict::Skipped("this host's KVM is not kvm-pvm".into()));
+            }
+            with_kvm(Machine::Microvm, interrupts_are_disabled_by_a_store)
+        }),
+    ];
+    for (name, machine) in MACHINES {
+        rows.push(Row::new(format!("kvm_nested::hello::{name}"), "hello", move || {
+            says_hello(&on(machine, &[]))
+        }));
+        rows.push(Row::new(format!("kvm_nested::self_test::{name}"), "self_test", move || {
+            self_test(&on(machine, &[]))
+        }));
+    }
+    rows.extend([
+        Row::new("kvm_nested::self_test::without_kvm_features", "self_test", || {
+            self_test(&on(Machine::Vmm, &["--without=all"]))
+        }),
+        Row::new("kvm_nested::self_test::without_kvm_leaves", "self_test", || {
+            self_test(&on(Machine::Vmm, &["--hide-kvm"]))
+        }),
+        Row::new("kvm_nested::endings_are_told_apart", "shell", endings_are_told_apart),
+    ]);
+    rows
 }
 
-fn with_kvm(body: impl FnOnce(&Options) -> anyhow::Result<Verdict>) -> anyhow::Result<Verdict> {
+/// A small guest on nested KVM; `vmm` is for our own machine monitor.
+fn on(machine: Machine, vmm: &[&str]) -> Options {
+    let vmm = vmm.iter().map(|option| (*option).to_owned()).collect();
+    Options { machine, vmm, memory: MEMORY.into(), ..Options::on(Platform::KvmNested) }
+}
+
+fn with_kvm(
+    machine: Machine,
+    body: impl FnOnce(&Options) -> anyhow::Result<Verdict>,
+) -> anyhow::Result<Verdict> {
     match doctor::kvm() {
         Err(why) => Ok(Verdict::Skipped(why)),
-        Ok(_) => body(&Options { machine: Machine::Microvm, accel: Accel::Kvm, ..Options::default() }),
+        Ok(_) => body(&Options { machine, ..Options::on(Platform::Kvm) }),
     }
+}
+
+/// The registered guest's `irq_disable` is one store to memory, and nothing else.
+fn interrupts_are_disabled_by_a_store(options: &Options) -> anyhow::Result<Verdict> {
+    let (mut running, line) = lab::start("shell", options)?;
+    running.wait_for("kvm-pvm operations", 0, lab::PATIENCE)?;
+    let at = running.wait_for("app main after", 0, lab::PATIENCE)?;
+    running.send(b"ops\r")?;
+    let at = running.wait_for("irq_disable", at, lab::PATIENCE)?;
+    running.wait_for("bytes 64 c6 04 25 00 00 00 00 00", at, lab::PATIENCE)?;
+    running.send(b"exit\r")?;
+    lab::finish(running, &line)?.ended(&Ending::Status(0))?;
+    Ok(Verdict::Kept)
+}
+
+/// What a guest does last is known outside, in each of the monitors.
+fn endings_are_told_apart() -> anyhow::Result<Verdict> {
+    let deeds = [
+        ("exit 7", Ending::Status(7)),
+        ("poweroff", Ending::PowerOff),
+        ("reboot", Ending::Reset),
+        ("panic", Ending::Status(2)),
+    ];
+    for machine in [Machine::Vmm, Machine::Q35] {
+        for (command, ending) in &deeds {
+            let run = lab::run_nested("shell", &on(machine, &[]), |guest| {
+                guest.wait_for("app main after", 0, lab::PATIENCE)?;
+                guest.send(format!("{command}\r").as_bytes())
+            })?;
+            run.ended(ending)?;
+            let exits = run.counts().all("kvm_exit");
+            ensure!(exits > 0, run.failure("KVM counted no exit of a guest that has run"));
+        }
+    }
+    Ok(Verdict::Kept)
 }

@@ -21,7 +21,7 @@ pub(crate) fn rows() -> Vec<Row> {
     for (name, platform) in [("xen-pv", Platform::XenPv), ("xen-pvh", Platform::XenPvh)] {
         let mut row = |promise: &str, body: fn(Options) -> Result<Verdict>| {
             let options = Options { memory: "64M".into(), ..Options::on(platform) };
-            rows.push(Row::new(format!("{name}::{promise}"), "disk", move || body(options)));
+            rows.push(Row::new(format!("{name}::{promise}"), "devices", move || body(options)));
         };
         row("a_disk_is_rewritten", disk_is_rewritten);
         row("a_read_only_disk_is_left_alone", read_only_disk);
@@ -48,13 +48,13 @@ fn rewritten() -> Vec<u8> {
     content().iter().enumerate().map(|(at, byte)| byte ^ change(at / BLOCK_BYTES)).collect()
 }
 
-/// Runs `disk` beside a dom0 with the image behind a loop device; what the image holds afterwards.
+/// Runs guest `devices` beside a dom0 with the image behind a loop device; what the image holds afterwards.
 fn run(
     options: &Options,
     disk: Option<&str>,
     meanwhile: impl FnOnce(&mut Domain<'_>) -> Result<()>,
 ) -> Result<(Run, Vec<u8>)> {
-    let mut config = Config::new(&lab::guest("disk")?, options)?;
+    let mut config = Config::new(&lab::guest("devices")?, options)?;
     config.more.extend(disk.map(|mode| format!("disk=[\"phy:{LOOP},xvda,{mode}\"]")));
     let mut dom0 = Dom0::start(&Rig::get()?, config.megabytes, Tee::Keep)?;
     dom0.put(&content(), IMAGE)?;
