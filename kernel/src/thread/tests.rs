@@ -113,19 +113,17 @@ kernel_test! {
             crate::skip!("this machine has no timer");
         }
         static STOP: AtomicBool = AtomicBool::new(false);
-        let spinners: Vec<_> = (0..3).map(|_| spawn(|| {
-            let mut turns = 0_u64;
-            while !STOP.load(SeqCst) {
-                turns += 1;
+        let turns: Arc<[AtomicU32; 3]> = Arc::default();
+        let spinners: Vec<_> = (0..3).map(|number| {
+            let turns = turns.clone();
+            spawn(move || while !STOP.load(SeqCst) {
+                turns[number].fetch_add(1, SeqCst);
                 core::hint::spin_loop();
-            }
-            turns
-        })).collect();
-        sleep(Duration::from_millis(50));
+            })
+        }).collect();
+        wait_until("a turn for each", || turns.iter().all(|turns| turns.load(SeqCst) > 0));
         STOP.store(true, SeqCst);
-        for spinner in spinners {
-            assert!(spinner.join() > 0);
-        }
+        spinners.into_iter().for_each(super::JoinHandle::join);
     }
 }
 

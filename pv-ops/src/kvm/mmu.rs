@@ -6,7 +6,7 @@
 
 use super::area;
 use crate::{CpuSet, native};
-use core::sync::atomic::Ordering;
+use core::sync::atomic::{AtomicU32, Ordering};
 
 /// Set by the host: the CPU does not run.
 #[doc(alias = "KVM_VCPU_PREEMPTED")]
@@ -14,6 +14,14 @@ pub(super) const PREEMPTED: u8 = 1 << 0;
 /// Set by a guest: flush before it runs again.
 #[doc(alias = "KVM_VCPU_FLUSH_TLB")]
 const FLUSH_TLB: u8 = 1 << 1;
+
+/// CPUs that were marked.
+static MARKED: AtomicU32 = AtomicU32::new(0);
+
+/// How often a CPU was marked instead of interrupted.
+pub fn marked() -> u32 {
+    MARKED.load(Ordering::Relaxed)
+}
 
 /// # Panics
 /// As [`native::mmu::flush_tlb_others`].
@@ -23,6 +31,7 @@ pub(super) extern "sysv64" fn flush_tlb_others(cpus: *const CpuSet, start: u64, 
     let mut running = *all;
     for cpu in all.iter() {
         if is_put_aside_and_marked(cpu) {
+            MARKED.fetch_add(1, Ordering::Relaxed);
             running.remove(cpu);
         }
     }
@@ -39,6 +48,6 @@ fn is_put_aside_and_marked(cpu: u32) -> bool {
 }
 
 /// Whether the host has put this CPU aside.
-pub(super) fn is_put_aside(cpu: u32) -> bool {
+pub fn is_put_aside(cpu: u32) -> bool {
     area::of(cpu).is_some_and(|area| area.steal.preempted.load(Ordering::Relaxed) & PREEMPTED != 0)
 }

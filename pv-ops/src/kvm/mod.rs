@@ -10,10 +10,10 @@ mod area;
 mod async_pf;
 pub(crate) mod clock_rate;
 pub mod features;
-mod hypercall;
+pub mod hypercall;
 pub mod irq;
 mod lock;
-mod mmu;
+pub mod mmu;
 mod msr;
 mod time;
 

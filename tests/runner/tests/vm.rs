@@ -19,6 +19,8 @@ mod hostile;
 mod image;
 #[path = "vm/kvm.rs"]
 mod kvm;
+#[path = "vm/kvm_features.rs"]
+mod kvm_features;
 #[path = "vm/lab.rs"]
 mod lab;
 #[path = "vm/matrix.rs"]
@@ -60,6 +62,7 @@ fn main() -> ExitCode {
         hostile::rows(),
         patching::rows(),
         kvm::rows(),
+        kvm_features::rows(),
         devices::rows(),
         matrix::rows(),
         memory::rows(),
