@@ -290,17 +290,36 @@ fn free_kib(domain: &mut Domain<'_>) -> anyhow::Result<u64> {
     number.with_context(|| format!("no free memory in {text:?}"))
 }
 
-/// Values that no toolstack would write, and a request the guest does not know.
+/// Values that no toolstack would write: shell words, as `xenstore-write` takes them.
+const NONSENSE: [&str; 7] = [
+    "''",
+    "-1",
+    "18446744073709551616",
+    "poweroffpoweroff",
+    "\"$(echo -e '\\x01\\xff\\xfe\\x80')\"",
+    "\"$(head -c 1500 /dev/zero | tr '\\0' x)\"",
+    "'   0x10   '",
+];
+
+/// All of it in every node that the guest looks at, keys that nobody has, and nodes that vanish.
 fn nonsense(domain: &mut Domain<'_>) -> anyhow::Result<()> {
+    const NODES: [&str; 5] =
+        ["control/shutdown", "control/sysrq", "memory/target", "memory/static-max", "domid"];
     let from = domain.written();
-    for node in
-        ["control/shutdown frobnicate", "memory/target minus-one", "memory/target 0", "memory/target ''"]
-    {
-        domain.dom0(&format!("xenstore-write $home/{node}"))?;
+    for node in NODES {
+        let writes = NONSENSE.map(|value| format!("xenstore-write $home/{node} {value};"));
+        domain.dom0(&writes.concat())?;
     }
-    domain.xl("sysrq", "Z")?;
+    for key in ["Z", "0", "h"] {
+        domain.xl("sysrq", key)?;
+    }
+    domain.dom0("xenstore-write $home/control/shutdown frobnicate")?;
     domain.wait_for("frobnicate", from, PATIENCE)?;
     domain.wait_for("more tries", from, PATIENCE)?;
+    for node in NODES {
+        // What comes again is dom0's alone.
+        domain.dom0(&format!("xenstore-rm $home/{node}; xenstore-write $home/{node} poweroff"))?;
+    }
     power_off(domain)
 }
 
