@@ -3,7 +3,8 @@
 //!
 //! Files: `console` (dom0's), `bus` (devices and their drivers), `block` (disks), `hypervisor` (what drivers ask for,
 //! answered by hypercalls), `bell` (from an event to a task), `control` (the toolstack's wishes: power off, reboot,
-//! suspend), `suspend` (the next life), `balloon` (how much memory). The drivers themselves are in `drivers::xen`.
+//! suspend), `suspend` (the next life), `balloon` (how much memory), `cpus` (how many CPUs). The drivers themselves are
+//! in `drivers::xen`.
 #![forbid(unsafe_code)]
 
 mod balloon;
@@ -12,6 +13,7 @@ mod block;
 pub(crate) mod bus;
 mod console;
 mod control;
+mod cpus;
 mod hypervisor;
 mod suspend;
 mod tests;
@@ -115,7 +117,8 @@ fn store() -> Result<(), Failure> {
     }));
     XENSTORE.init_once(|| store.clone());
     control::start(&store);
-    drop(task::spawn(balloon::serve(store)));
+    drop(task::spawn(balloon::serve(store.clone())));
+    drop(task::spawn(cpus::serve(store)));
     log::info!("xenstore: ring at {:#x}", ring.address());
     Ok(())
 }
