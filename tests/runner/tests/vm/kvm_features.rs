@@ -23,7 +23,8 @@ struct Feature {
 const HC_KICK_CPU: u64 = 5;
 const HC_SEND_IPI: u64 = 10;
 const HC_SCHED_YIELD: u64 = 11;
-const MSR_SYSTEM_TIME_NEW: u64 = 0x4b56_4d01;
+/// A guest that only asks for the counter's rate does not ask for the date.
+const MSR_WALL_CLOCK_NEW: u64 = 0x4b56_4d00;
 const MSR_STEAL_TIME: u64 = 0x4b56_4d03;
 const MSR_ASYNC_PF_ACK: u64 = 0x4b56_4d07;
 
@@ -32,7 +33,7 @@ const FEATURES: [Feature; 7] = [
     Feature {
         name: "clock_is_the_host_s",
         bits: "clocksource,clocksource2",
-        counted: |counts| counts.of("kvm_msr", MSR_SYSTEM_TIME_NEW),
+        counted: |counts| counts.of("kvm_msr", MSR_WALL_CLOCK_NEW),
     },
     Feature {
         name: "steal_time_is_asked_for",
