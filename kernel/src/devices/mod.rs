@@ -12,6 +12,7 @@ pub mod block;
 pub mod entropy;
 mod legacy;
 mod pci;
+pub mod survey;
 mod virtio;
 
 use alloc::boxed::Box;
