@@ -4,10 +4,7 @@
 //! stands at its call sites is told beside it. Those that a hypervisor does not let a guest do are left out.
 
 use alloc::{format, string::String, vec::Vec};
-use core::{
-    cell::Cell,
-    sync::atomic::{AtomicU64, Ordering},
-};
+use core::sync::atomic::{AtomicU64, Ordering};
 
 use kernel::{
     acpi, cpu, irq,
@@ -48,6 +45,11 @@ fn sample(repeat: u64, mut operation: impl FnMut()) -> [u64; 3] {
         spent += cycles;
         samples.push(cycles / repeat);
     }
+    spread(samples)
+}
+
+/// Least, median and most of some samples.
+fn spread(mut samples: Vec<u64>) -> [u64; 3] {
     samples.sort_unstable();
     [samples[0], samples[samples.len() / 2], samples[samples.len() - 1]]
 }
@@ -116,9 +118,9 @@ pub(crate) fn measure() -> Value {
         );
         row("call on other CPUs", "send_ipi_many", sample(1, || cpu::ipi::call_on(others, &|| ())));
     }
-    if let Some(cycles) = interrupt() {
-        row("interrupt to itself", "send_ipi", cycles);
-        row("end of interrupt", "eoi", sample(1, pv_ops::eoi));
+    if let Some([whole, ending]) = interrupt() {
+        row("interrupt to itself", "send_ipi", whole);
+        row("its end and return", "eoi", ending);
     }
     let far = pv_ops::monotonic_ns().saturating_add(3_600_000_000_000);
     row("timer arming", "timer_arm", sample(1, || pv_ops::timer_arm(far)));
@@ -144,24 +146,26 @@ fn device_memory() -> Option<[u64; 3]> {
     Some(sample(1, || _ = registers.read_at::<u32>(0)))
 }
 
-/// From sending an interrupt to this CPU until its handler has run.
-fn interrupt() -> Option<[u64; 3]> {
-    static CAME: AtomicU64 = AtomicU64::new(0);
+/// From sending an interrupt to this CPU until the interrupted code goes on, and of that the part from its handler's end.
+fn interrupt() -> Option<[[u64; 3]; 2]> {
+    /// When the handler ended; 0 while it has not run.
+    static ENDED: AtomicU64 = AtomicU64::new(0);
     /// Looks until it is given up.
     const PATIENCE: u64 = 100_000_000;
     irq::apic::local()?;
-    let vector = irq::allocate("probe", || _ = CAME.fetch_add(1, Ordering::Relaxed)).ok()?;
-    let lost = Cell::new(false);
-    let cycles = sample(1, || {
-        if lost.get() {
-            return;
-        }
-        let before = CAME.load(Ordering::Relaxed);
+    let vector = irq::allocate("probe", || ENDED.store(pv_ops::rdtsc(), Ordering::Relaxed)).ok()?;
+    let mut wholes = Vec::new();
+    let mut endings = Vec::new();
+    while wholes.len() < SAMPLES {
+        ENDED.store(0, Ordering::Relaxed);
+        let start = pv_ops::rdtsc();
         irq::send(cpu::current(), vector);
-        let came = (0..PATIENCE).any(|_| CAME.load(Ordering::Relaxed) != before);
-        lost.set(!came);
-    });
-    (!lost.get()).then_some(cycles)
+        let ended = (0..PATIENCE).map(|_| ENDED.load(Ordering::Relaxed)).find(|&ended| ended != 0)?;
+        let now = pv_ops::rdtsc();
+        wholes.push(now.wrapping_sub(start));
+        endings.push(now.wrapping_sub(ended));
+    }
+    Some([wholes, endings].map(spread))
 }
 
 /// The cheapest call: KVM's poll for an interrupt, Xen's version.
