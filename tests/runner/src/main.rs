@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use runner::command::{clippy, doctor, gdb, image, run, size, test};
+use runner::command::{clippy, doctor, gdb, image, probe, run, size, test};
 use runner::qemu::terminal;
 
 /// Builds Pliant guests and runs them.
@@ -24,6 +24,8 @@ enum Command {
     Test(test::Arguments),
     /// Boot a guest under gdb, stopped before its first line
     Gdb(gdb::Arguments),
+    /// Tell what a host offers to its guests
+    Probe(probe::Arguments),
     /// Show what a guest's ELF is made of
     Size(size::Arguments),
     /// Tell what is found on this machine and what is missing
@@ -41,6 +43,7 @@ fn main() -> ExitCode {
         Some(Command::Image(arguments)) => image::run(&arguments),
         Some(Command::Test(arguments)) => test::run(&arguments),
         Some(Command::Gdb(arguments)) => gdb::run(&arguments),
+        Some(Command::Probe(arguments)) => probe::run(&arguments),
         Some(Command::Size(arguments)) => size::run(&arguments),
         Some(Command::Doctor) => doctor::run(),
         Some(Command::Clippy(arguments)) => clippy::run(&arguments),
