@@ -30,6 +30,7 @@ pub mod platform;
 mod kvm;
 pub mod xen;
 pub mod devices;
+pub mod random;
 
 pub mod app;
 #[cfg(target_os = "none")]

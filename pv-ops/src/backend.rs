@@ -120,6 +120,8 @@ pub struct Services {
     /// The page tables in force after set-up stay in force: they map all memory, and only the hypervisor could
     /// build others. The kernel changes in them what it wants otherwise.
     pub keeps_entry_tables: bool,
+    /// Changed pages that are better flushed one by one than with all others.
+    pub flush_limit: usize,
 }
 
 impl Services {
@@ -137,6 +139,7 @@ impl Services {
         features: |_| (),
         complaint: || None,
         keeps_entry_tables: false,
+        flush_limit: 32,
     };
 }
 

@@ -17,6 +17,10 @@ use kernel::{
 kernel::app!(main);
 
 async fn main() {
+    if devices::console::attach().await {
+        // What is typed there arrives with the rest.
+        println!();
+    }
     println!("Pliant {}. `help` lists the commands.", env!("CARGO_PKG_VERSION"));
     loop {
         print!("pliant> ");

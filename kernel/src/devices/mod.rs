@@ -1,19 +1,22 @@
 //! What this machine has: each kind of device is looked for, and put to use where it is.
 //!
 //! Files: `legacy` (a PC's emulated hardware) · `pci` (the bus) · `virtio` (a hypervisor's devices, on PCI and
-//! without a bus) · `block` (the disks that were found, for apps). Neighbours: `drivers` (how each is driven),
-//! `platform` (what they ask of this kernel).
+//! without a bus) · `wiring` (their interrupts) · `block`, `entropy` and so on (the devices of a kind, for apps).
+//! Neighbours: `drivers` (how each is driven), `platform` (what they ask of this kernel).
 //!
-//! A PC's own devices are looked for at the start; the buses when somebody first asks for a device that is on one. So
-//! an app without a disk neither carries a driver for disks nor waits until the buses were walked.
+//! A PC's own devices are looked for at the start; the buses when somebody first asks for a device that is on one, and
+//! then devices of that kind are brought up. So an app carries no driver that it does not use.
 #![forbid(unsafe_code)]
 
+pub mod balloon;
 pub mod block;
+pub mod console;
 pub mod entropy;
 mod legacy;
 mod pci;
 pub mod survey;
 mod virtio;
+mod wiring;
 
 use alloc::boxed::Box;
 use core::fmt::Display;
@@ -25,6 +28,17 @@ use crate::{platform::Platform, sync::OnceCell};
 /// Why a device that may be there is not used. Told to people only, so the text is all that is kept.
 type Failure = Box<dyn Display>;
 
+/// What was sent to and fro so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Requests that the device took, or buffers.
+    pub requests: u64,
+    /// Notifications sent to the device.
+    pub notifications: u64,
+    /// Interrupts that came.
+    pub interrupts: u64,
+}
+
 fn failure(error: impl Display + 'static) -> Failure {
     Box::new(error)
 }
@@ -34,12 +48,12 @@ pub fn probe(info: &boot::Info) {
     legacy::probe(info);
 }
 
-/// Brings up what is on the buses, once.
-fn probe_buses() {
-    static PROBED: OnceCell<()> = OnceCell::uninit();
-    PROBED.init_once(|| {
-        pci::probe();
-        virtio::probe(crate::app::cmdline());
+/// Walks the buses, once: what is there is noted for who drives its kind.
+fn walk_buses() {
+    static WALKED: OnceCell<()> = OnceCell::uninit();
+    WALKED.init_once(|| {
+        virtio::walk();
+        crate::xen::probe_bus();
     });
 }
 

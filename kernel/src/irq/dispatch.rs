@@ -9,6 +9,7 @@ use crate::{
     sync::{IrqMutex, OnceCell},
 };
 use alloc::boxed::Box;
+use spin::Once;
 
 /// What to call when a vector is raised. It runs with interrupts disabled.
 pub type Handler = Box<dyn Fn() + Send + Sync>;
@@ -17,10 +18,11 @@ pub type Handler = Box<dyn Fn() + Send + Sync>;
 struct Node {
     name: &'static str,
     handler: Handler,
-    next: OnceCell<Box<Node>>,
+    next: Once<Box<Node>>,
 }
 
-static HANDLERS: [OnceCell<Box<Node>>; 256] = [const { OnceCell::uninit() }; 256];
+/// All zeros while empty, so that the file does not carry it.
+static HANDLERS: [Once<Box<Node>>; 256] = [const { Once::new() }; 256];
 /// What is called at the end of each interrupt.
 static AT_END: OnceCell<fn()> = OnceCell::uninit();
 
@@ -40,21 +42,21 @@ pub(super) fn allocate() -> Result<u8, Error> {
 
 /// Adds a handler to `vector`.
 pub fn handle(vector: u8, name: &'static str, handler: impl Fn() + Send + Sync + 'static) {
-    let mut node = Some(Box::new(Node { name, handler: Box::new(handler), next: OnceCell::uninit() }));
+    let mut node = Some(Box::new(Node { name, handler: Box::new(handler), next: Once::new() }));
     let mut place = &HANDLERS[usize::from(vector)];
     loop {
         // Whoever comes first wins the place; the other goes on to the place behind it.
-        place.init_once(|| node.take().expect("a place is initialised once"));
-        match place.try_get() {
-            Ok(taken) if node.is_some() => place = &taken.next,
-            _ => return,
+        let taken = place.call_once(|| node.take().expect("a place is initialised once"));
+        if node.is_none() {
+            return;
         }
+        place = &taken.next;
     }
 }
 
 fn nodes(vector: u8) -> impl Iterator<Item = &'static Node> {
-    let first = HANDLERS[usize::from(vector)].try_get().ok();
-    core::iter::successors(first, |node| node.next.try_get().ok()).map(|node| &**node)
+    let first = HANDLERS[usize::from(vector)].get();
+    core::iter::successors(first, |node| node.next.get()).map(|node| &**node)
 }
 
 /// Has `act` called at the end of every interrupt, with interrupts disabled: it may stay away, and let others run

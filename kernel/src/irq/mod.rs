@@ -198,12 +198,16 @@ pub struct Message {
     pub data: u32,
 }
 
-/// Calls `handler` whenever a device writes the returned message.
+/// Calls `handler` on `cpu` whenever a device writes the returned message.
 ///
 /// # Errors
 /// No vector is left, or there is no local APIC that a message can name.
-pub fn message(name: &'static str, handler: impl Fn() + Send + Sync + 'static) -> Result<Message, Error> {
-    let id = boot_apic_id();
+pub fn message(
+    cpu: &cpu::PerCpu,
+    name: &'static str,
+    handler: impl Fn() + Send + Sync + 'static,
+) -> Result<Message, Error> {
+    let id = cpu.apic_id();
     // A message has eight bits for the destination, and seven more where the host says so.
     let bits = if (hypervisor::services().has_long_message_ids)() { 15 } else { 8 };
     if apic::local().is_none() || id >> bits != 0 {

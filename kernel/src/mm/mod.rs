@@ -7,6 +7,7 @@
 //!
 //! Every page is writable or executable, never both, under all its addresses together: see [`Protection`].
 
+pub(crate) mod balloon;
 pub mod dma;
 pub mod early;
 pub mod frame;

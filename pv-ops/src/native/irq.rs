@@ -109,7 +109,7 @@ pub fn timer() -> TimerMode {
     }
 }
 
-pub(super) extern "sysv64" fn timer_arm(deadline_ns: u64) {
+pub(crate) extern "sysv64" fn timer_arm(deadline_ns: u64) {
     match TIMER.load(Ordering::Relaxed) {
         0 => {}
         DEADLINE => arm_tsc_deadline(deadline_ns),

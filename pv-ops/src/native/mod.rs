@@ -68,6 +68,7 @@ pub const OPS: PvOps = PvOps {
     set_pmd: instruction!(set_pmd: "mov [rdi], rsi" => [0x48, 0x89, 0x37]),
     set_pud: instruction!(set_pud: "mov [rdi], rsi" => [0x48, 0x89, 0x37]),
     set_pgd: instruction!(set_pgd: "mov [rdi], rsi" => [0x48, 0x89, 0x37]),
+    set_ptes: function!(set_ptes => mmu::set_ptes),
     read_cr3: instruction!(read_cr3: "mov rax, cr3" => [0x0f, 0x20, 0xd8]),
     write_cr3: instruction!(write_cr3: "mov cr3, rdi" => [0x0f, 0x22, 0xdf]),
     flush_tlb: function!(flush_tlb => mmu::flush_tlb),

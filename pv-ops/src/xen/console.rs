@@ -2,7 +2,7 @@
 //! Neighbours: `hvm` (finds the ring), the kernel's console driver, which takes over.
 //!
 //! COM1 is Xen's own line: not a byte goes there. The ring is reached under the page tables with which it was mapped
-//! and no others: text between their end and [`set_ring`]'s next call is dropped.
+//! and no others: text between their end and `set_ring`'s next call is dropped.
 
 use super::{
     abi::console,
@@ -49,6 +49,11 @@ pub(super) unsafe fn set_ring(page: *mut u8, port: u32, root: u64) {
     RING.store(page.cast(), Ordering::Release);
 }
 
+/// Another channel wakes the ring's reader now.
+pub(super) fn set_port(port: u32) {
+    PORT.store(port, Ordering::Relaxed);
+}
+
 /// # Safety
 /// `text` is valid for `len_bytes` bytes.
 pub(super) unsafe extern "sysv64" fn console_write(text: *const u8, len_bytes: u64) {
@@ -74,6 +79,18 @@ pub(super) fn write_to_xen(text: &[u8]) {
     let address = text.as_ptr().expose_provenance() as u64;
     // SAFETY: Xen reads the slice.
     let _ = unsafe { hypercall::call3(Number::ConsoleIo, console::WRITE.into(), text.len() as u64, address) };
+}
+
+/// Takes one byte of what was typed on Xen's console, if there is one; only dom0 gets any.
+#[doc(alias = "CONSOLEIO_read")]
+pub fn read_from_xen() -> Option<u8> {
+    let mut byte = 0_u8;
+    let address = (&raw mut byte).expose_provenance() as u64;
+    // SAFETY: Xen writes one byte at most, as it is told.
+    let taken = unsafe { hypercall::call3(Number::ConsoleIo, console::READ.into(), 1, address) };
+    // SAFETY: it was initialised; Xen may have written it since, which the compiler does not see.
+    let byte = unsafe { (&raw const byte).read_volatile() };
+    (taken == Ok(1)).then_some(byte)
 }
 
 fn write(ring: &Ring, mut text: &[u8]) {

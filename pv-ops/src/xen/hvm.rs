@@ -5,8 +5,8 @@
 use super::{
     abi::{hvm, memory::SPACE_SHARED_INFO},
     console, cpuid,
-    hypercall::{self, Form},
-    memory, sched, shared_info, time,
+    hypercall::{self, Errno, Form},
+    lock, memory, sched, shared_info, steal, time,
 };
 use crate::{
     backend::{Backend, Environment, Services},
@@ -14,13 +14,20 @@ use crate::{
     native,
     ops::PvOps,
 };
+use core::sync::atomic::{AtomicU64, Ordering};
 
 /// The backend.
 pub static BACKEND: Backend = Backend {
     name: "xen-pvh",
     detect: |hypervisors, _| cpuid::base(hypervisors).is_some(),
     setup,
-    services: Services { memory_map, tsc_hz: time::tsc_hz, map_pages, ..Services::NONE },
+    services: Services {
+        memory_map,
+        tsc_hz: time::tsc_hz,
+        map_pages,
+        cpu_up: steal::cpu_up,
+        ..Services::NONE
+    },
 };
 
 /// What a PVH guest does otherwise than a machine.
@@ -31,9 +38,12 @@ pub const OPS_X2APIC: PvOps = over(native::OPS_X2APIC);
 
 const fn over(native: PvOps) -> PvOps {
     PvOps {
-        timer_arm: function!(timer_arm => time::timer_arm),
+        timer_arm: function!(timer_arm => timer_arm),
         monotonic_ns: thunk!(monotonic_ns => time::monotonic_ns),
         wall_ns: function!(wall_ns => time::wall_ns),
+        steal_ns: thunk!(steal_ns => steal::steal_ns),
+        lock_kick: thunk!(lock_kick => lock::lock_kick),
+        lock_wait: thunk!(lock_wait => lock::lock_wait),
         sched_yield: thunk!(sched_yield => sched::sched_yield),
         shutdown: function!(shutdown => sched::shutdown),
         console_write: function!(console_write => console::console_write),
@@ -42,6 +52,11 @@ const fn over(native: PvOps) -> PvOps {
 }
 
 const PAGE: u64 = 4096;
+
+/// Xen's timer once its event has a handler; before, and where there is none, the local APIC's.
+extern "sysv64" fn timer_arm(deadline_ns: u64) {
+    if time::has_event_timer() { time::timer_arm(deadline_ns) } else { native::irq::timer_arm(deadline_ns) }
+}
 
 /// Finds the way into Xen and has the shared page mapped. Where that does not work out, the guest runs as natively.
 fn setup(environment: &Environment<'_>, hypervisors: &Hypervisors, ops: &mut PvOps) {
@@ -61,15 +76,23 @@ fn setup(environment: &Environment<'_>, hypervisors: &Hypervisors, ops: &mut PvO
     *ops = over(*ops);
 }
 
+/// The frame of the image's own page in whose place Xen's is.
+static SHARED_FRAME: AtomicU64 = AtomicU64::new(0);
+
 /// Puts Xen's page in place of the image's own, whose frame must be known.
 fn map_shared_info(environment: &Environment<'_>) -> bool {
     let Some(physical) = (environment.image_physical)(shared_info::address()) else { return false };
+    SHARED_FRAME.store(physical / PAGE, Ordering::Relaxed);
+    map_again().is_ok()
+}
+
+/// The same after the domain was restored, when there is nothing in its place.
+pub(super) fn map_again() -> Result<(), Errno> {
+    let frame = SHARED_FRAME.load(Ordering::Relaxed);
     // SAFETY: the frame is that of a page of the image which is nobody's but Xen's: `shared_info`'s.
-    let mapped = unsafe { memory::add_to_physmap(SPACE_SHARED_INFO, 0, physical / PAGE) };
-    if mapped.is_ok() {
-        shared_info::set_mapped();
-    }
-    mapped.is_ok()
+    unsafe { memory::add_to_physmap(SPACE_SHARED_INFO, 0, frame) }?;
+    shared_info::set_mapped();
+    Ok(())
 }
 
 /// The console ring's frame number and event channel, if the toolstack gave one.

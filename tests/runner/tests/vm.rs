@@ -15,12 +15,18 @@ mod devices;
 mod faults;
 #[path = "vm/hostile.rs"]
 mod hostile;
+#[path = "vm/image.rs"]
+mod image;
 #[path = "vm/kvm.rs"]
 mod kvm;
 #[path = "vm/kvm_features.rs"]
 mod kvm_features;
 #[path = "vm/lab.rs"]
 mod lab;
+#[path = "vm/matrix.rs"]
+mod matrix;
+#[path = "vm/memory.rs"]
+mod memory;
 #[path = "vm/patching.rs"]
 mod patching;
 #[path = "vm/platforms.rs"]
@@ -55,6 +61,8 @@ fn main() -> ExitCode {
         kvm::rows(),
         kvm_features::rows(),
         devices::rows(),
+        matrix::rows(),
+        memory::rows(),
     ];
     row::run(&arguments, rows.into_iter().flatten().collect())
 }

@@ -2,7 +2,11 @@
 //! devices that do not.
 #![forbid(unsafe_code)]
 
+mod balloon;
 mod block;
+mod console;
+mod entropy;
+mod hostile;
 mod init;
 mod queue;
 

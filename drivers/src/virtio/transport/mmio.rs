@@ -130,6 +130,15 @@ impl Transport for MmioTransport {
         Ok(())
     }
 
+    /// Not here: QEMU offers the feature on this transport, and has no register QueueReset.
+    fn can_reset_queues(&self) -> bool {
+        false
+    }
+
+    fn reset_queue(&mut self, _index: u16) -> bool {
+        false
+    }
+
     fn notify(&mut self, index: u16, position: Option<u16>) {
         let position = u32::from(position.unwrap_or(0)) << 16;
         self.write(r::QUEUE_NOTIFY, u32::from(index) | position);
@@ -157,6 +166,10 @@ impl Transport for MmioTransport {
 
     fn config_u32(&self, offset: usize) -> Option<u32> {
         self.registers.read_at(r::CONFIG.checked_add(offset)?)
+    }
+
+    fn set_config_u32(&mut self, offset: usize, value: u32) {
+        let _ = r::CONFIG.checked_add(offset).and_then(|offset| self.registers.write_at(offset, value));
     }
 }
 

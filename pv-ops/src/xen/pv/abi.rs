@@ -72,6 +72,7 @@ pub(super) struct MmuextOp {
 const _: () = assert!(size_of::<MmuextOp>() == 24 && offset_of!(MmuextOp, arg1) == 8);
 
 #[repr(C)]
+#[derive(Clone, Copy)]
 #[doc(alias = "mmu_update")]
 pub(super) struct MmuUpdate {
     /// Machine address of the entry; the two lowest bits are the command, 0 being an ordinary update.
@@ -82,6 +83,10 @@ const _: () = assert!(size_of::<MmuUpdate>() == 16);
 
 /// `update_va_mapping`: flush that address, on this CPU.
 pub(super) const UVMF_INVLPG: u64 = 2;
+/// Flush everything, on all CPUs.
+#[doc(alias = "UVMF_TLB_FLUSH")]
+#[doc(alias = "UVMF_ALL")]
+pub(super) const UVMF_TLB_FLUSH_ALL: u64 = 1 | 4;
 
 /// Base of GS while the kernel runs.
 pub(super) const SEGBASE_GS_KERNEL: u64 = 2;

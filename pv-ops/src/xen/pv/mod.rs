@@ -1,6 +1,6 @@
 //! The backend `xen-pv`: a guest without any hardware assistance. The kernel runs in ring 3, its page tables hold
 //! machine frames and are changed by Xen only, interrupts are events, descriptor tables are Xen's.
-//! All ops are in this file; their bodies in `irq`, `cpu`, `mmu`, `trap`; set-up in `start`.
+//! All ops are in this file; their bodies in `irq`, `cpu`, `mmu`, `trap`; set-up in `start`, and again in `suspend`.
 //!
 //! Neighbours: `p2m` (frames), `start` (from Xen's tables to a direct map), `xen::{time, sched, console}` (shared with
 //! `hvm`), `boot::xen_pv` (the way in).
@@ -11,9 +11,10 @@ mod irq;
 pub mod mmu;
 pub mod p2m;
 mod start;
+pub(super) mod suspend;
 mod trap;
 
-use super::{console, sched, time};
+use super::{console, lock, sched, steal, time};
 use crate::{
     backend::{Backend, Services},
     native,
@@ -28,7 +29,14 @@ pub static BACKEND: Backend = Backend {
     name: "xen-pv",
     detect: |_, environment| environment.xen_start_info.is_some(),
     setup: start::setup,
-    services: Services { tsc_hz: time::tsc_hz, keeps_entry_tables: true, ..Services::NONE },
+    services: Services {
+        tsc_hz: time::tsc_hz,
+        cpu_up: steal::cpu_up,
+        keeps_entry_tables: true,
+        // Each is a hypercall, as is the flush of everything.
+        flush_limit: 1,
+        ..Services::NONE
+    },
 };
 
 /// The ops of a domain without devices of the machine. What is native here needs no privilege.
@@ -73,6 +81,7 @@ pub const OPS: PvOps = PvOps {
     set_pmd: thunk!(set_pmd => mmu::set_entry),
     set_pud: thunk!(set_pud => mmu::set_entry),
     set_pgd: thunk!(set_pgd => mmu::set_entry),
+    set_ptes: function!(set_ptes => mmu::set_entries),
     read_cr3: thunk!(read_cr3 => mmu::read_cr3),
     write_cr3: thunk!(write_cr3 => mmu::write_cr3),
     flush_tlb: function!(flush_tlb => mmu::flush_tlb),
@@ -82,6 +91,9 @@ pub const OPS: PvOps = PvOps {
 
     monotonic_ns: thunk!(monotonic_ns => time::monotonic_ns),
     wall_ns: function!(wall_ns => time::wall_ns),
+    steal_ns: thunk!(steal_ns => steal::steal_ns),
+    lock_kick: thunk!(lock_kick => lock::lock_kick),
+    lock_wait: thunk!(lock_wait => lock::lock_wait),
     sched_yield: thunk!(sched_yield => sched::sched_yield),
     shutdown: function!(shutdown => sched::shutdown),
     console_write: function!(console_write => console::console_write),

@@ -6,6 +6,7 @@ use super::{
     abi::{MAGIC, PHYSDEVOP_SET_IOPL, SetIopl, StartInfo},
     irq, mmu,
     p2m::{self, ACCESSED, DIRTY, NO_EXECUTE, PAGE, PRESENT, WRITABLE},
+    suspend,
 };
 use crate::{
     backend::Environment,
@@ -60,6 +61,9 @@ fn prepare(environment: &Environment<'_>, hypervisors: &Hypervisors) -> Result<&
     let builders = root / PAGE..root / PAGE + start_info.nr_pt_frames;
     let spare = environment.spare.start / PAGE..environment.spare.end / PAGE;
     build_direct_map(environment.entry_map.start, start_info.nr_pages, root, image, &builders, &spare)?;
+    mmu::set_list(physical(start_info.mfn_list)? / PAGE);
+    mmu::tell_list(shared_info::get());
+    suspend::set_start_info(physical(address)? / PAGE);
 
     let read = environment.cpuid;
     if let Some(base) = cpuid::base(hypervisors) {

@@ -14,6 +14,8 @@ const CPU: &str = "max,family=23,model=1,stepping=2,-monitor";
 /// Xen and dom0 on the first serial line. SMAP is for HVM guests only: QEMU 7.2 faults on IRETQ to a user page with it.
 const XEN: &str = "console=com1 com1=115200 loglvl=warning guest_loglvl=all smap=hvm";
 const DOM0_KERNEL: &str = "console=hvc0 quiet loglevel=4 rdinit=/init";
+/// What a guest writes as dom0 waits here for the line; Xen drops what goes beyond.
+const TX_BUFFER: &str = "serial_tx_buffer=4M";
 /// What Xen itself takes of the machine's memory, with room.
 const XEN_MEGABYTES: u32 = 128;
 /// Memory of the Linux dom0.
@@ -40,7 +42,8 @@ pub fn alone(rig: &Rig, guest: &Path, options: &Options, serial: Serial) -> Resu
     line.option("-kernel", rig.hypervisor());
     let shape = if options.platform == Platform::XenPvhDom0 { " dom0=pvh dom0-iommu=none" } else { "" };
     let vcpus = options.smp;
-    line.option("-append", format!("{XEN} dom0_mem={own}M,max:{own}M dom0_max_vcpus={vcpus}{shape}"));
+    let memory = format!("dom0_mem={own}M,max:{own}M dom0_max_vcpus={vcpus}");
+    line.option("-append", format!("{XEN} {TX_BUFFER} {memory}{shape}"));
     line.option("-initrd", format!("{guest} {}", options.append.replace(',', ",,")).trim_end());
     if options.gdb {
         line.flag("-S");
@@ -89,7 +92,7 @@ mod tests {
             "qemu-system-x86_64 -machine q35 -accel tcg -cpu max,family=23,model=1,stepping=2,-monitor -smp 1 -m 384M \
              -nodefaults -no-user-config -no-reboot -display none -serial stdio -device isa-debug-exit,iobase=0xf4,iosize=4 \
              -kernel /rig/xen -append 'console=com1 com1=115200 loglvl=warning guest_loglvl=all smap=hvm \
-             dom0_mem=256M,max:256M dom0_max_vcpus=1' -initrd '/k.elf log=debug a=b,,c'"
+             serial_tx_buffer=4M dom0_mem=256M,max:256M dom0_max_vcpus=1' -initrd '/k.elf log=debug a=b,,c'"
         );
     }
 

@@ -2,12 +2,14 @@
 
 use std::cell::RefCell;
 use std::collections::HashMap;
+use std::fs;
+use std::path::PathBuf;
 use std::sync::{Mutex, OnceLock};
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use runner::guest::{Guest, Profile};
-use runner::host::cache;
+use runner::host::{cache, paths};
 use runner::nested::{self, Counts, Host};
 use runner::qemu::process::Finished;
 use runner::qemu::{Ending, Line, Options, Platform, Running, Serial, Tee};
@@ -116,6 +118,15 @@ pub(crate) fn run(name: &str, options: &Options) -> Result<Run> {
     }
     let (running, line) = start(name, options)?;
     finish(running, &line)
+}
+
+/// Where a row may put a file or a socket of this name; nothing is there.
+pub(crate) fn scratch_path(name: &str) -> Result<PathBuf> {
+    let directory = paths::output_directory().join("disks");
+    fs::create_dir_all(&directory)?;
+    let path = directory.join(format!("{}-{name}", std::process::id()));
+    let _ = fs::remove_file(&path);
+    Ok(path)
 }
 
 /// Waits for the end of a guest that was started.
