@@ -8,6 +8,8 @@ extern crate alloc;
 
 pub mod hypervisor;
 pub mod sync;
+#[cfg(test)]
+mod interleave;
 
 pub mod console;
 pub mod log;

@@ -5,6 +5,7 @@ use crate::{
     detect::{Hypervisors, Reader},
     native,
     ops::PvOps,
+    percpu::CpuArea,
 };
 use core::ops::Range;
 
@@ -88,6 +89,22 @@ pub struct Feature {
     pub used: bool,
 }
 
+/// See [`Services::start_cpu`]. What it is told must be there for a CPU that does not run.
+pub type StartCpu = unsafe fn(cpu: u32, start: &CpuStart) -> bool;
+
+/// How a CPU begins.
+#[derive(Clone, Copy, Debug)]
+pub struct CpuStart {
+    /// Its stack pointer, a multiple of 16.
+    pub stack: u64,
+    /// What it calls.
+    pub entry: extern "sysv64" fn(u64) -> !,
+    /// For `entry`.
+    pub argument: u64,
+    /// The CPU's own data, for GS.
+    pub area: &'static CpuArea,
+}
+
 /// What a hypervisor can tell or wants to be told, each in its time. All may be asked of any backend.
 #[derive(Clone, Copy)]
 pub struct Services {
@@ -102,8 +119,14 @@ pub struct Services {
     /// The CPU that runs this, of this number, has its own data, segments and exception handlers, and memory is up: what
     /// it shares with the host is registered. Called once on each CPU, the boot CPU too, interrupts disabled.
     pub cpu_up: fn(cpu: u32),
+    /// CPUs that the backend can serve.
+    pub max_cpus: u32,
     /// How many CPUs there are, if the hypervisor counts them and starts them itself: [`start_cpu`](Self::start_cpu).
     pub cpu_count: fn() -> Option<u32>,
+    /// Starts the CPU with this number: it calls `entry` with `argument`, interrupts disabled, on the stack that ends at
+    /// `stack`, with GS at `area`, or goes on where it went down. Whether the hypervisor does it. Where there is none,
+    /// the local APIC's messages start CPUs.
+    pub start_cpu: Option<StartCpu>,
     /// Stops another CPU for good, wherever it is. Where there is none, an interrupt that cannot be masked does it.
     pub stop_cpu: Option<fn(cpu: u32)>,
     /// Whether the page fault that this CPU is taking is no fault but a page that the host is fetching: then its token, once.
@@ -131,7 +154,9 @@ impl Services {
         tsc_hz: || None,
         map_pages: |_| (),
         cpu_up: |_| (),
+        max_cpus: crate::MAX_CPUS as u32,
         cpu_count: || None,
+        start_cpu: None,
         stop_cpu: None,
         page_fault: || None,
         page_ready: || None,

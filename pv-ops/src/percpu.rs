@@ -4,7 +4,7 @@
 
 use core::{
     mem::offset_of,
-    sync::atomic::{AtomicPtr, AtomicU64, Ordering},
+    sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering},
 };
 
 /// Bytes from GS to the words that a CPU shares with its host.
@@ -17,6 +17,7 @@ pub struct CpuArea {
     /// Its own address, so that one load from `gs:[0]` finds it.
     this: AtomicPtr<CpuArea>,
     host_address: AtomicU64,
+    number: AtomicU32,
     /// What the host reads and writes at any time; what it means is the backend's.
     host: HostWords,
 }
@@ -34,15 +35,22 @@ impl CpuArea {
         Self {
             this: AtomicPtr::new(core::ptr::null_mut()),
             host_address: AtomicU64::new(0),
+            number: AtomicU32::new(0),
             host: HostWords([const { AtomicU64::new(0) }; 32]),
         }
     }
 
-    /// Notes where it is; `physical` gives the physical address behind an address.
-    pub fn settle(&'static self, physical: impl Fn(u64) -> Option<u64>) {
+    /// Notes where it is, and the CPU's number; `physical` gives the physical address behind an address.
+    pub fn settle(&'static self, number: u32, physical: impl Fn(u64) -> Option<u64>) {
         self.this.store(core::ptr::from_ref(self).cast_mut(), Ordering::Relaxed);
+        self.number.store(number, Ordering::Relaxed);
         let host = physical((&raw const self.host).addr() as u64).unwrap_or(0);
         self.host_address.store(host, Ordering::Relaxed);
+    }
+
+    /// The number of the CPU.
+    pub fn number(&self) -> u32 {
+        self.number.load(Ordering::Relaxed)
     }
 
     /// The words shared with the host.

@@ -11,7 +11,7 @@ mod look;
 
 use kernel::{
     console::{self, ReadLineError},
-    print, println,
+    devices, print, println,
 };
 
 kernel::app!(main);

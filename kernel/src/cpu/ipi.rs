@@ -58,6 +58,8 @@ pub fn call_on(cpus: CpuSet, function: &(dyn Fn() + Sync)) {
         pv_ops::sched_yield();
     }
     let _stay = super::stay();
+    // This thread stays on this CPU until its own part is done.
+    let here = IrqState::disable();
     let this = percpu::this_cpu();
     let up = percpu::up();
     let others: CpuSet = cpus.iter().filter(|&cpu| cpu != this && up.contains(cpu)).collect();
@@ -71,9 +73,9 @@ pub fn call_on(cpus: CpuSet, function: &(dyn Fn() + Sync)) {
     }
     send(&others);
     if cpus.contains(this) {
-        let _irq = IrqState::disable();
         function();
     }
+    drop(here);
     for cpu in others.iter() {
         while CALL.unfinished.contains(cpu) {
             if !percpu::is_up(cpu) && CALL.wanted.remove(cpu) {

@@ -65,6 +65,11 @@ impl PerCpu {
         self.id
     }
 
+    /// What it shares with the host.
+    pub(super) fn area(&'static self) -> &'static CpuArea {
+        &self.area
+    }
+
     /// Where the stack begins that it starts on; 0 for the boot CPU.
     pub(super) fn stack_top(&self) -> u64 {
         self.stack_top
@@ -208,13 +213,13 @@ pub(super) fn make(id: u32, stack_top: u64) -> Option<&'static PerCpu> {
     one.push(PerCpu::new(id, stack_top));
     place.store(one.leak().first_mut()?, Ordering::Release);
     let cpu = by_id(id)?;
-    cpu.area.settle(mm::map::translate);
+    cpu.area.settle(id, mm::map::translate);
     Some(cpu)
 }
 
 /// Lets GS of the boot CPU point to its data.
 pub(super) fn init_boot_cpu() -> &'static PerCpu {
-    BOOT_CPU.area.settle(mm::map::translate);
+    BOOT_CPU.area.settle(0, mm::map::translate);
     // SAFETY: the boot CPU runs this, alone.
     unsafe { BOOT_CPU.take_over() };
     READY.store(true, Ordering::Relaxed);

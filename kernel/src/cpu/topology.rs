@@ -34,12 +34,13 @@ impl Topology {
 /// Finds out which CPUs there are; `limit` is what the command line says of their number.
 pub(super) fn find(limit: Option<&str>) -> Topology {
     let boot = super::current().apic_id();
+    let most = hypervisor::services().max_cpus.min(MAX_CPUS as u32);
     let limit = match limit.map(str::parse::<u32>) {
-        None => MAX_CPUS as u32,
-        Some(Ok(limit)) if limit > 0 => limit.min(MAX_CPUS as u32),
+        None => most,
+        Some(Ok(limit)) if limit > 0 => limit.min(most),
         Some(_) => {
             log::warn!("cpus= wants a number above 0: ignored");
-            MAX_CPUS as u32
+            most
         }
     };
     if let Some(count) = (hypervisor::services().cpu_count)() {

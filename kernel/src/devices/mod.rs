@@ -21,7 +21,11 @@ mod wiring;
 use alloc::boxed::Box;
 use core::fmt::Display;
 
-use drivers::{dma::DmaBuffer, hal::Hal};
+use drivers::{
+    dma::DmaBuffer,
+    hal::Hal,
+    virtio::{DeviceId, transport::Transport},
+};
 
 use crate::{platform::Platform, sync::OnceCell};
 
@@ -55,6 +59,12 @@ fn walk_buses() {
         virtio::walk();
         crate::xen::probe_bus();
     });
+}
+
+/// The registers of the last virtio device of `kind` that nobody drives, for an app that drives it by itself, without
+/// interrupts; `None` if there is none.
+pub fn bare(kind: DeviceId) -> Option<Box<dyn Transport>> {
+    virtio::bare(kind)
 }
 
 /// A buffer of `len_bytes` zeroed bytes for requests to devices, 4 MiB at most.

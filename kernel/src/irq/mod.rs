@@ -116,6 +116,9 @@ pub fn init(info: &boot::Info) {
         Err(error) if event_channel::is_up() => log::debug!("local APIC: {error}"),
         Err(error) => log::error!("local APIC: {error}: no device interrupts and no timer; apps must poll"),
     }
+    if let Err(error) = event_channel::bind_requests(0) {
+        log::error!("event channel of CPU 0: {error}: no other CPU can reach it");
+    }
     pv_ops::irq_enable();
 }
 
@@ -127,6 +130,7 @@ pub(crate) fn cpu_up_exceptions() {
 /// Lets a further CPU take interrupts, once they are enabled there.
 pub(crate) fn cpu_up() {
     apic::cpu_up(acpi::tables().madt.as_ref());
+    event_channel::cpu_up();
 }
 
 fn plural(count: usize) -> &'static str {

@@ -5,7 +5,8 @@
 //! interrupts it but the one that the next sleeper asked for.
 //! Reads in this order: `executor` (ready tasks), `waker`, `ready` (when a task is ready), `join` (a result), `sleep`
 //! (`sleep`, `timeout`), `worker` (the threads that poll, `block_on`), `scheduler` (threads), `queue`, `slice`,
-//! `idle`, `thread`, `parker`, `list`, `memory` (allocations that may fail). Apps see threads through
+//! `idle`, `thread`, `parker`, `list`, `watch` (reports of
+//! who gets no further), `memory` (allocations that may fail). Apps see threads through
 //! [`crate::thread`].
 #![forbid(unsafe_code)]
 
@@ -24,6 +25,7 @@ mod slice;
 mod tests;
 mod thread;
 mod waker;
+mod watch;
 mod worker;
 
 use crate::sync::atomic;
@@ -33,6 +35,7 @@ pub use join::JoinHandle;
 pub use memory::OutOfMemory;
 pub use sleep::{Elapsed, Sleep, sleep, sleep_until, timeout};
 pub use thread::Priority;
+pub use watch::watch;
 pub use worker::{
     STACK_BYTES as WORKER_STACK_BYTES, block_on, count, enter_cpu, init, spawn, try_spawn, wake_cpu,
 };

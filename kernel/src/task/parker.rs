@@ -45,9 +45,4 @@ impl Parker {
             }
         }
     }
-
-    /// Whether the thread waits.
-    pub(crate) fn is_parked(&self) -> bool {
-        self.0.load(Ordering::Relaxed) == PARKED
-    }
 }

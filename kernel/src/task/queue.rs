@@ -10,13 +10,13 @@ use super::{
 };
 
 /// Every so many turns the least urgent thread has its own.
-const FAIR_TURN: u32 = 16;
+const FAIR_TURN: u64 = 16;
 
 /// What is ready, and what runs. All zeros at first.
 pub(super) struct RunQueue {
     levels: [List<Thread>; Priority::LEVELS],
     len: usize,
-    turns: u32,
+    turns: u64,
     /// What the CPU runs: held here, so that it lives while it runs.
     pub(super) current: Option<Arc<Thread>>,
 }
@@ -31,6 +31,11 @@ impl RunQueue {
         self.len
     }
 
+    /// How often a thread was picked, or looked for.
+    pub(super) fn turns(&self) -> u64 {
+        self.turns
+    }
+
     /// Adds a thread behind those of its priority.
     pub(super) fn push(&mut self, thread: Arc<Thread>) {
         self.len += 1;
@@ -39,8 +44,8 @@ impl RunQueue {
 
     /// Takes the thread whose turn it is.
     pub(super) fn pick(&mut self) -> Option<Arc<Thread>> {
-        self.turns = (self.turns + 1) % FAIR_TURN;
-        match self.turns {
+        self.turns += 1;
+        match self.turns % FAIR_TURN {
             0 => self.take(0..Priority::LEVELS, |_| true),
             _ => self.take((0..Priority::LEVELS).rev(), |_| true),
         }

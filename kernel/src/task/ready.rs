@@ -48,7 +48,8 @@ impl State {
         if done {
             self.0.store(DONE, Ordering::Release);
         } else if self.0.compare_exchange(RUNNING, 0, Ordering::AcqRel, Ordering::Acquire).is_err() {
-            self.0.store(READY, Ordering::Release);
+            // Acquires what a further waker wrote, whose mark this overwrites.
+            self.0.swap(READY, Ordering::AcqRel);
             return After::Queue;
         }
         After::Leave

@@ -8,7 +8,7 @@
 #![forbid(unsafe_code)]
 
 use alloc::{boxed::Box, sync::Arc, vec::Vec};
-use core::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
 use super::{
     idle,
@@ -31,6 +31,8 @@ pub(super) struct Cpu {
     len: AtomicUsize,
     /// It schedules. Changed under the lock of the queue.
     online: AtomicBool,
+    /// For reports: the turn at the last look.
+    looked_at: AtomicU64,
     /// The running thread is to give way at the end of the next interrupt.
     preempt: AtomicBool,
     pub(super) slice: Slice,
@@ -41,6 +43,7 @@ static CPUS: [Cpu; pv_ops::MAX_CPUS] = [const {
         queue: IrqMutex::new(RunQueue::new()),
         len: AtomicUsize::new(0),
         online: AtomicBool::new(false),
+        looked_at: AtomicU64::new(0),
         preempt: AtomicBool::new(false),
         slice: Slice::new(),
     }
@@ -89,6 +92,8 @@ pub(super) fn take_up(number: u32, thread: &Arc<Thread>) {
     let this = cpu(number);
     let mut queue = this.queue.lock();
     queue.current = Some(thread.clone());
+    // One that began before this CPU went down has no end any more.
+    this.slice.forget();
     this.online.store(true, Ordering::Relaxed);
     drop(queue);
     ONLINE.fetch_max(number + 1, Ordering::Release);
@@ -153,9 +158,27 @@ pub(crate) fn start(plan: Plan, body: Body) -> Result<Arc<Thread>, OutOfMemory> 
     Ok(thread)
 }
 
-/// Calls `each` with every thread, most of them in the order of their start. No thread may start or end in it.
-pub(crate) fn for_each_thread(mut each: impl FnMut(&Thread)) {
-    THREADS.lock().iter().for_each(|thread| each(thread));
+/// Calls `each` with every thread, unless one is starting or ending this moment. None may start or end in it.
+pub(super) fn for_each_thread(each: &mut dyn FnMut(&Thread)) {
+    if let Some(threads) = THREADS.try_lock() {
+        threads.iter().for_each(|thread| each(thread));
+    }
+}
+
+/// Calls `each` with every CPU that went on with no other thread since the last call, although some are ready there: its
+/// number, its thread, how many are ready.
+pub(super) fn for_each_stuck_cpu(each: &mut dyn FnMut(u32, &Thread, usize)) {
+    for number in cpus() {
+        let this = cpu(number);
+        let Some(queue) = this.queue.try_lock() else { continue };
+        let Some(current) = &queue.current else { continue };
+        // As two turns are never of one thread while others are ready, but at the ends.
+        let turn = queue.turns() << 1 | 1;
+        let before = this.looked_at.swap(if queue.len() != 0 { turn } else { 0 }, Ordering::Relaxed);
+        if before == turn && queue.len() != 0 {
+            each(number, current, queue.len());
+        }
+    }
 }
 
 /// Number of threads that have not ended.
@@ -286,10 +309,12 @@ fn lock_online(number: u32) -> (u32, &'static Cpu, IrqGuard<'static, RunQueue>) 
 fn interrupt_ends() {
     let number = this_cpu();
     let this = cpu(number);
+    // Asked for in any case, or it would never be set again.
+    let is_over = this.slice.is_over();
     if idle::is_idle(number) {
         return;
     }
-    if this.slice.is_over() && this.len.load(Ordering::Relaxed) != 0 && !this.slice.goes_on(number) {
+    if is_over && this.len.load(Ordering::Relaxed) != 0 && !this.slice.goes_on(number) {
         this.preempt.store(true, Ordering::Relaxed);
     }
     if this.preempt.swap(false, Ordering::Relaxed) {

@@ -40,6 +40,12 @@ impl Slice {
         }
     }
 
+    /// No end is set.
+    pub(super) fn forget(&self) {
+        timer::take_slice_over();
+        self.timed.store(false, Relaxed);
+    }
+
     /// Another thread runs; `fresh` when that has nothing to do with the end of a slice.
     pub(super) fn set_fresh(&self, fresh: bool) {
         self.fresh.store(fresh, Relaxed);

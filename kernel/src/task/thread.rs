@@ -13,6 +13,7 @@ use super::{
     list::{Link, Linked},
     parker::Parker,
     scheduler,
+    watch::Waits,
 };
 use crate::{cpu::switch::Context, mm::stack::Stack, sync::IrqMutex};
 
@@ -61,6 +62,8 @@ pub(crate) struct Thread {
     pub(super) index: AtomicUsize,
     /// Its values of `thread_local!`, the oldest first.
     pub(crate) locals: IrqMutex<Vec<Local>>,
+    /// What it waits for, for reports.
+    pub(crate) waits: Waits,
     /// How often a CPU went on with it.
     pub(crate) switches: AtomicU64,
     link: Link<Thread>,
@@ -116,6 +119,7 @@ impl Thread {
             cpu: AtomicU32::new(cpu),
             index: AtomicUsize::new(0),
             locals: IrqMutex::new(Vec::new()),
+            waits: Waits::default(),
             switches: AtomicU64::new(0),
             link: Link::new(),
         }

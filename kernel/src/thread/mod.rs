@@ -12,7 +12,7 @@
 mod local;
 mod tests;
 
-pub use crate::task::Priority;
+pub use crate::task::{Priority, watch};
 pub use local::LocalKey;
 
 use alloc::{boxed::Box, sync::Arc, task::Wake};

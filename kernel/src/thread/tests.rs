@@ -5,7 +5,7 @@
 use alloc::{sync::Arc, vec::Vec};
 use core::{
     cell::Cell,
-    sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering::SeqCst},
+    sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering::SeqCst},
     time::Duration,
 };
 
@@ -113,19 +113,17 @@ kernel_test! {
             crate::skip!("this machine has no timer");
         }
         static STOP: AtomicBool = AtomicBool::new(false);
-        let spinners: Vec<_> = (0..3).map(|_| spawn(|| {
-            let mut turns = 0_u64;
-            while !STOP.load(SeqCst) {
-                turns += 1;
+        let turns: Arc<[AtomicU32; 3]> = Arc::default();
+        let spinners: Vec<_> = (0..3).map(|number| {
+            let turns = turns.clone();
+            spawn(move || while !STOP.load(SeqCst) {
+                turns[number].fetch_add(1, SeqCst);
                 core::hint::spin_loop();
-            }
-            turns
-        })).collect();
-        sleep(Duration::from_millis(50));
+            })
+        }).collect();
+        wait_until("a turn for each", || turns.iter().all(|turns| turns.load(SeqCst) > 0));
         STOP.store(true, SeqCst);
-        for spinner in spinners {
-            assert!(spinner.join() > 0);
-        }
+        spinners.into_iter().for_each(super::JoinHandle::join);
     }
 }
 
@@ -168,17 +166,13 @@ kernel_test! {
             crate::skip!("needs one CPU with a timer");
         }
         static STOP: AtomicBool = AtomicBool::new(false);
-        static TURNS: [AtomicU64; 2] = [const { AtomicU64::new(0) }; 2];
-        let threads: Vec<_> = TURNS.iter().map(|turns| spawn(move || {
+        let threads: Vec<_> = (0..2).map(|_| spawn(|| {
             while !STOP.load(SeqCst) {
-                turns.store(current().switches(), SeqCst);
+                core::hint::spin_loop();
             }
             current().switches()
         })).collect();
-        // However slow the machine is: until one has had some turns.
-        while TURNS.iter().all(|turns| turns.load(SeqCst) <= 4) {
-            sleep(Duration::from_millis(20));
-        }
+        sleep(Duration::from_millis(200));
         STOP.store(true, SeqCst);
         let turns: Vec<u64> = threads.into_iter().map(super::JoinHandle::join).collect();
         // One of them may have had one turn more at either end.

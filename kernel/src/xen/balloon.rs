@@ -58,12 +58,13 @@ async fn follow(store: &Arc<Xenstore>) -> Result<(), Error> {
             }
             Err(task::Elapsed) => tries -= 1,
         }
+        let before = balloon.frames();
         while (0..STEPS).all(|_| balloon.step(wanted)) {
             task::yield_now().await;
         }
-        if balloon.frames() == wanted {
+        if balloon.frames() == wanted && wanted != before {
             log::info!("{TARGET}: {} KiB are the hypervisor's now", wanted * KIB_PER_FRAME);
-        } else if tries == TRIES {
+        } else if balloon.frames() != wanted && tries == TRIES {
             let (found, wanted) = (balloon.frames() * KIB_PER_FRAME, wanted * KIB_PER_FRAME);
             log::warn!(
                 "{TARGET}: the hypervisor is to have {wanted} KiB and has {found}: {TRIES} more tries"

@@ -115,7 +115,7 @@ fn store() -> Result<(), Failure> {
         }
     }));
     XENSTORE.init_once(|| store.clone());
-    drop(task::spawn(control::serve(store.clone())));
+    control::start(&store);
     drop(task::spawn(balloon::serve(store)));
     log::info!("xenstore: ring at {:#x}", ring.address());
     Ok(())

@@ -97,7 +97,7 @@ crate::kernel_test! {
                 pv_ops::lock_wait(&AtomicU8::new(1), seen);
             }
         }
-        pv_ops::lock_kick(pv_ops::MAX_CPUS);
+        pv_ops::lock_kick(pv_ops::MAX_CPUS as u32);
         pv_ops::lock_kick(u32::MAX);
     }
 }

@@ -62,6 +62,33 @@ pub mod sched {
 
 /// Commands of `vcpu_op` (vcpu.h).
 pub mod vcpu {
+    /// Gives a virtual CPU its first state (PV: `vcpu_guest_context`).
+    #[doc(alias = "VCPUOP_initialise")]
+    pub const INITIALISE: u32 = 0;
+    /// Lets it run.
+    #[doc(alias = "VCPUOP_up")]
+    pub const UP: u32 = 1;
+    /// Whether it runs; an error if there is no such virtual CPU.
+    #[doc(alias = "VCPUOP_is_up")]
+    pub const IS_UP: u32 = 3;
+    /// Moves its `vcpu_info` into memory of the guest, once for all; [`RegisterVcpuInfo`].
+    #[doc(alias = "VCPUOP_register_vcpu_info")]
+    pub const REGISTER_VCPU_INFO: u32 = 10;
+
+    /// Where.
+    #[repr(C)]
+    #[derive(Clone, Copy, Debug)]
+    #[doc(alias = "vcpu_register_vcpu_info")]
+    pub struct RegisterVcpuInfo {
+        /// The frame, by Xen's number.
+        pub mfn: u64,
+        /// The place in it: the struct crosses no page.
+        pub offset: u32,
+        /// None.
+        pub _rsvd: u32,
+    }
+    const _: () = assert!(size_of::<RegisterVcpuInfo>() == 16);
+
     /// Takes a virtual CPU off.
     #[doc(alias = "VCPUOP_down")]
     pub const DOWN: u32 = 2;

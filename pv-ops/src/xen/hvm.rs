@@ -26,6 +26,7 @@ pub static BACKEND: Backend = Backend {
         tsc_hz: time::tsc_hz,
         map_pages,
         cpu_up: steal::cpu_up,
+        max_cpus: shared_info::VCPUS as u32,
         ..Services::NONE
     },
 };

@@ -24,6 +24,7 @@ use core::{
 pub enum Number {
     SetTrapTable = 0,
     MmuUpdate = 1,
+    FpuTaskswitch = 5,
     MemoryOp = 12,
     Multicall = 13,
     UpdateVaMapping = 14,

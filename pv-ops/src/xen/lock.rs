@@ -19,7 +19,7 @@ const PORT_WORD: usize = 31;
 const LONGEST_NS: u64 = 1_000_000;
 
 /// Each CPU's channel; 0 is "none".
-static PORTS: [AtomicU32; MAX_CPUS as usize] = [const { AtomicU32::new(0) }; MAX_CPUS as usize];
+static PORTS: [AtomicU32; MAX_CPUS] = [const { AtomicU32::new(0) }; MAX_CPUS];
 
 /// Gives virtual CPU `cpu`, which runs this, a channel to be kicked on. `page` as for [`event_channel::prepare`].
 /// Without one, waiting is spinning.

@@ -5,17 +5,20 @@
 use super::{
     abi::vcpu,
     hypercall::{self, Number},
+    vcpu::INFO_WORDS,
 };
 use crate::{cpu_set::MAX_CPUS, percpu};
 use core::sync::atomic::{AtomicPtr, AtomicU64, Ordering, fence};
 
-/// The area by words: the state (a word of 32 bits), since when, and nanoseconds in each state.
+/// The area, behind the CPU's `vcpu_info`, by words: the state (a word of 32 bits), since when, and nanoseconds in each state.
 mod word {
-    pub(super) const ENTRY_TIME: usize = 1;
+    use super::INFO_WORDS;
+    pub(super) const STATE: usize = INFO_WORDS;
+    pub(super) const ENTRY_TIME: usize = STATE + 1;
     /// Ready to run, but nothing runs it (`RUNSTATE_runnable`).
-    pub(super) const RUNNABLE: usize = 3;
+    pub(super) const RUNNABLE: usize = STATE + 3;
     /// Neither asleep nor ready: paused from outside (`RUNSTATE_offline`).
-    pub(super) const OFFLINE: usize = 5;
+    pub(super) const OFFLINE: usize = STATE + 5;
 }
 
 /// In the word of the entry time: Xen is about to change the area. Only if asked for.
@@ -33,8 +36,7 @@ const TRIES: u32 = 10_000;
 type Area = [AtomicU64; 32];
 
 /// Where the areas are; null before [`cpu_up`].
-static AREAS: [AtomicPtr<Area>; MAX_CPUS as usize] =
-    [const { AtomicPtr::new(core::ptr::null_mut()) }; MAX_CPUS as usize];
+static AREAS: [AtomicPtr<Area>; MAX_CPUS] = [const { AtomicPtr::new(core::ptr::null_mut()) }; MAX_CPUS];
 
 /// As [`Services::cpu_up`](crate::backend::Services::cpu_up), and called as such alone: has Xen tell how virtual CPU
 /// `cpu`, which runs this, is scheduled. Where Xen does not, no time is stolen.
@@ -44,7 +46,8 @@ pub(super) fn cpu_up(cpu: u32) {
     let _ = unsafe { hypercall::call2(Number::VmAssist, ENABLE, RUNSTATE_UPDATE_FLAG) };
     // SAFETY: the CPU's own data is in force (`Services::cpu_up`).
     let area: &'static Area = unsafe { percpu::current() }.host();
-    let argument = vcpu::RegisterRunstateMemoryArea { address: area.as_ptr().expose_provenance() as u64 };
+    let argument =
+        vcpu::RegisterRunstateMemoryArea { address: area[word::STATE..].as_ptr().expose_provenance() as u64 };
     let address = (&raw const argument).expose_provenance() as u64;
     let command = vcpu::REGISTER_RUNSTATE_MEMORY_AREA.into();
     // SAFETY: the struct is this command's; the area has room, stays for good, and is atomic.
@@ -81,7 +84,7 @@ mod tests {
 
     fn area(words: [u64; 6]) -> Area {
         let mut area = [const { AtomicU64::new(0) }; 32];
-        for (place, word) in area.iter_mut().zip(words) {
+        for (place, word) in area[word::STATE..].iter_mut().zip(words) {
             *place = AtomicU64::new(word);
         }
         area

@@ -5,7 +5,7 @@
 //! what Xen's clock said then. The time for which a domain is saved does not count (`go_on`).
 
 use super::{
-    abi::vcpu,
+    abi::vcpu as vcpu_op,
     cpuid,
     hypercall::{self, Number},
     shared_info,
@@ -77,14 +77,15 @@ pub(super) fn has_event_timer() -> bool {
 
 /// Xen's own timer, whose interrupt is the event `VIRQ_TIMER` (vcpu.h). A deadline in the past fires at once.
 pub(super) extern "sysv64" fn timer_arm(deadline_ns: u64) {
+    let vcpu = super::vcpu::current();
     if deadline_ns == u64::MAX {
         // SAFETY: stops this CPU's timer.
-        let _ = unsafe { hypercall::call3(Number::VcpuOp, vcpu::STOP_SINGLESHOT_TIMER.into(), 0, 0) };
+        let _ = unsafe { hypercall::call3(Number::VcpuOp, vcpu_op::STOP_SINGLESHOT_TIMER.into(), vcpu, 0) };
         return;
     }
     let timeout_abs_ns = deadline_ns.saturating_add_signed(BASE_NS.load(Ordering::Relaxed));
-    let argument = vcpu::SetSingleshotTimer { timeout_abs_ns, flags: 0, _pad: 0 };
+    let argument = vcpu_op::SetSingleshotTimer { timeout_abs_ns, flags: 0, _pad: 0 };
     let address = (&raw const argument).expose_provenance() as u64;
     // SAFETY: the struct is this command's, and Xen only reads it.
-    let _ = unsafe { hypercall::call3(Number::VcpuOp, vcpu::SET_SINGLESHOT_TIMER.into(), 0, address) };
+    let _ = unsafe { hypercall::call3(Number::VcpuOp, vcpu_op::SET_SINGLESHOT_TIMER.into(), vcpu, address) };
 }

@@ -3,7 +3,7 @@
 //! domain's own frames only, and nothing else may hold machine frames at all.
 //! Neighbours: `xen::suspend` (who calls), `mmu` (the shared page and the p2m list).
 
-use super::{abi::StartInfo, mmu, p2m::PAGE};
+use super::{abi::StartInfo, mmu, p2m::PAGE, vcpu};
 use crate::xen::{hypercall::Errno, rings, shared_info, suspend::Life};
 use core::sync::atomic::{AtomicU64, Ordering};
 
@@ -46,6 +46,7 @@ pub(in crate::xen) fn come_back(life: Life) -> Result<(), Errno> {
     mmu::share_again(start_info.shared_info / PAGE)?;
     if life == Life::Next {
         shared_info::set_mapped();
+        vcpu::move_again();
         mmu::tell_list(shared_info::get());
         rings::set(
             (mmu::guest_frame(start_info.console_mfn), start_info.console_evtchn),

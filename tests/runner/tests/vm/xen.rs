@@ -20,6 +20,9 @@ const SHAPES: [(&str, Platform); 4] = [
 /// Memory of a guest.
 const MEMORY: &str = "64M";
 
+/// More than a PV guest's first tables map, with the guest's own tables for it beyond the builder's; and more than 4 GiB.
+const MORE_MEMORY: [&str; 2] = ["640M", "5G"];
+
 /// Something done to a running shell from outside, and how the guest ends by it.
 struct Deed {
     name: &'static str,
@@ -85,6 +88,11 @@ pub(crate) fn rows() -> Vec<Row> {
         rows.push(Row::new(format!("self_test::{name}"), "self_test", move || self_test(&tests)));
         rows.push(Row::new(format!("hello::{name}"), "hello", move || says_hello(&hello)));
         if !platform.is_xen_domu() {
+            for memory in MORE_MEMORY {
+                let options = Options { memory: memory.into(), ..options.clone() };
+                let row = format!("hello::{name}-{memory}");
+                rows.push(Row::new(row, "hello", move || says_hello(&options)));
+            }
             rows.push(Row::new(format!("{name}::console_answers_what_is_typed"), "shell", move || {
                 dom0_console_answers(&options)
             }));
@@ -248,6 +256,7 @@ fn nonsense(domain: &mut Domain<'_>) -> anyhow::Result<()> {
     }
     domain.xl("sysrq", "Z")?;
     domain.wait_for("frobnicate", from, PATIENCE)?;
+    domain.wait_for("more tries", from, PATIENCE)?;
     power_off(domain)
 }
 
