@@ -12,7 +12,7 @@ use drivers::{
         transport::{
             Transport,
             mmio::MmioTransport,
-            pci::{PciTransport, device_id},
+            pci::{PciTransport, Vectors, device_id},
         },
     },
 };
@@ -84,8 +84,9 @@ fn found(place: String, id: DeviceId, features: Option<u64>) -> VirtioDevice {
 
 fn pci_features(function: &Function<'_>) -> Option<u64> {
     function.enable();
-    let features =
-        PciTransport::probe(function, &Platform, 0).ok().map(|mut transport| transport.device_features());
+    let features = PciTransport::probe(function, &Platform, Vectors::Line)
+        .ok()
+        .map(|mut transport| transport.device_features());
     function.disable();
     features
 }
