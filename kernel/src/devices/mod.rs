@@ -14,6 +14,7 @@ pub mod console;
 pub mod entropy;
 mod legacy;
 mod pci;
+pub mod survey;
 mod virtio;
 mod wiring;
 

@@ -31,6 +31,8 @@ mod memory;
 mod patching;
 #[path = "vm/platforms.rs"]
 mod platforms;
+#[path = "vm/probe.rs"]
+mod probe;
 #[path = "vm/row.rs"]
 mod row;
 #[path = "vm/screen.rs"]
@@ -62,6 +64,7 @@ fn main() -> ExitCode {
         hostile::rows(),
         patching::rows(),
         kvm::rows(),
+        probe::rows(),
         kvm_features::rows(),
         devices::rows(),
         matrix::rows(),
