@@ -24,8 +24,10 @@ pub mod block;
 pub mod console;
 pub mod entropy;
 
-#[cfg(test)]
-mod fake;
+#[cfg(any(test, feature = "script"))]
+pub(crate) mod fake;
+#[cfg(any(test, feature = "script"))]
+pub mod script;
 #[cfg(test)]
 mod tests;
 

@@ -4,7 +4,7 @@
 //! Neighbours: `gdt` (the tables in it), `irq::dispatch` (the counters in it), `probe` (the recovery point), `smp`.
 
 use super::{gdt::Descriptors, tlb::Requests};
-use crate::{mm, time::timer::Timers};
+use crate::mm;
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, Ordering};
 use pv_ops::{AtomicCpuSet, CpuSet, MAX_CPUS, percpu::CpuArea};
@@ -30,7 +30,6 @@ pub struct PerCpu {
     pub(super) stays: AtomicU32,
     pub(super) tlb: Requests,
     memory: mm::Local,
-    timers: Timers,
     pub(super) descriptors: Descriptors,
     interrupts: [AtomicU64; VECTORS],
 }
@@ -56,7 +55,6 @@ impl PerCpu {
             stays: AtomicU32::new(0),
             tlb: Requests::NONE,
             memory: mm::Local::EMPTY,
-            timers: Timers::NONE,
             descriptors: Descriptors::new(),
             interrupts: [const { AtomicU64::new(0) }; VECTORS],
         }
@@ -103,11 +101,6 @@ impl PerCpu {
     /// The memory that it keeps at hand.
     pub(crate) fn memory(&self) -> &mm::Local {
         &self.memory
-    }
-
-    /// Its timers.
-    pub(crate) fn timers(&self) -> &Timers {
-        &self.timers
     }
 
     /// Begins a report of something fatal; says how many were begun before on this CPU.

@@ -14,13 +14,18 @@ pub mod console;
 pub mod entropy;
 mod legacy;
 mod pci;
+pub mod survey;
 mod virtio;
 mod wiring;
 
 use alloc::boxed::Box;
 use core::fmt::Display;
 
-use drivers::{dma::DmaBuffer, hal::Hal};
+use drivers::{
+    dma::DmaBuffer,
+    hal::Hal,
+    virtio::{DeviceId, transport::Transport},
+};
 
 use crate::{platform::Platform, sync::OnceCell};
 
@@ -52,8 +57,13 @@ fn walk_buses() {
     static WALKED: OnceCell<()> = OnceCell::uninit();
     WALKED.init_once(|| {
         virtio::walk();
-        crate::xen::probe_bus();
     });
+}
+
+/// The registers of the last virtio device of `kind` that nobody drives, for an app that drives it by itself, without
+/// interrupts; `None` if there is none.
+pub fn bare(kind: DeviceId) -> Option<Box<dyn Transport>> {
+    virtio::bare(kind)
 }
 
 /// A buffer of `len_bytes` zeroed bytes for requests to devices, 4 MiB at most.

@@ -68,6 +68,17 @@ pub(super) fn take(kind: DeviceId, queue_vectors: u16, bring_up: BringUp) {
     }
 }
 
+/// The registers of the last device of `kind` that nobody has taken, which does not interrupt.
+pub(super) fn bare(kind: DeviceId) -> Option<Box<dyn Transport>> {
+    super::walk_buses();
+    let mut found = FOUND.lock();
+    let last = found.iter().rposition(|found| found.kind == kind)?;
+    match found.remove(last).way {
+        Way::Pci(found) => found.bare().ok().map(|transport| Box::new(transport) as Box<dyn Transport>),
+        Way::Mmio(transport, _) => Some(Box::new(transport)),
+    }
+}
+
 /// Notes what is on the PCI bus, and what has no bus.
 pub(super) fn walk() {
     let mut found = pci::walk();

@@ -13,6 +13,8 @@ use core::{
     task::{Context, Poll},
 };
 
+use spin::Once;
+
 use super::{
     join::{self, JoinHandle},
     list::List,
@@ -47,29 +49,31 @@ impl Future for YieldNow {
 
 /// The tasks of a guest.
 pub(super) struct Tasks {
-    /// For each CPU.
-    ready: &'static [Ready],
+    ready: [Ready; pv_ops::MAX_CPUS],
     /// Tasks that exist, ready or not.
     count: AtomicUsize,
     /// Called when a task has become ready on this CPU.
-    notify: fn(u32),
+    notify: Once<fn(u32)>,
 }
 
-/// The ready tasks of a CPU, in the order in which they became so. All zeros at first.
-pub(super) struct Ready {
+/// The ready tasks of a CPU, in the order in which they became so.
+struct Ready {
     list: IrqMutex<List<Task>>,
     /// How many, to be looked at without the lock.
     len: AtomicUsize,
 }
 
-impl Ready {
-    /// None.
-    pub(super) const NONE: Self = Self { list: IrqMutex::new(List::new()), len: AtomicUsize::new(0) };
-}
-
 impl Tasks {
-    pub(super) const fn new(ready: &'static [Ready], notify: fn(u32)) -> Self {
-        Self { ready, count: AtomicUsize::new(0), notify }
+    /// None. All zeros, so that the file does not carry it.
+    pub(super) const fn new() -> Self {
+        let ready = [const { Ready { list: IrqMutex::new(List::new()), len: AtomicUsize::new(0) } };
+            pv_ops::MAX_CPUS];
+        Self { ready, count: AtomicUsize::new(0), notify: Once::new() }
+    }
+
+    /// Has `notify` called whenever a task has become ready on a CPU. The first to ask has it.
+    pub(super) fn on_ready(&self, notify: fn(u32)) {
+        self.notify.call_once(|| notify);
     }
 
     /// A new task, ready on `cpu`.
@@ -93,7 +97,9 @@ impl Tasks {
         list.push(task);
         ready.len.fetch_add(1, Ordering::Relaxed);
         drop(list);
-        (self.notify)(cpu);
+        if let Some(notify) = self.notify.get() {
+            notify(cpu);
+        }
     }
 
     /// Polls one ready task: of `cpu`, or else of another one below `cpus`. `false` when none is ready.

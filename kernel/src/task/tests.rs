@@ -1,10 +1,7 @@
 //! Tasks on the host: threads play the interrupt handlers.
 #![forbid(unsafe_code)]
 
-use super::{
-    executor::{Ready, Tasks},
-    yield_now,
-};
+use super::{executor::Tasks, yield_now};
 use core::{
     future::{Future, poll_fn},
     pin::pin,
@@ -22,7 +19,7 @@ use std::{
 
 /// A queue of its own for each test.
 fn queue() -> &'static Tasks {
-    Box::leak(Box::new(Tasks::new(Box::leak(Box::new([const { Ready::NONE }; 4])), |_| ())))
+    Box::leak(Box::new(Tasks::new()))
 }
 
 /// The test plays the worker while it waits.

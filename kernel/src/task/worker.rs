@@ -13,27 +13,26 @@ use core::{
 };
 
 use super::{
-    executor::{Ready, Tasks},
+    executor::Tasks,
     idle,
     join::JoinHandle,
     memory::{self, OutOfMemory},
     scheduler::{self, Plan},
     thread::{Priority, Thread},
 };
-use crate::sync::IrqMutex;
+use spin::Once;
 
 /// Bytes of a worker's stack.
 pub const STACK_BYTES: u64 = 64 << 10;
 
-static READY: [Ready; pv_ops::MAX_CPUS] = [const { Ready::NONE }; pv_ops::MAX_CPUS];
-static TASKS: Tasks = Tasks::new(&READY, notify);
-static WORKERS: [IrqMutex<Option<Arc<Thread>>>; pv_ops::MAX_CPUS] =
-    [const { IrqMutex::new(None) }; pv_ops::MAX_CPUS];
+static TASKS: Tasks = Tasks::new();
+static WORKERS: [Once<Arc<Thread>>; pv_ops::MAX_CPUS] = [const { Once::new() }; pv_ops::MAX_CPUS];
 /// The boot CPU's worker is being made, or was.
 static STARTED: AtomicBool = AtomicBool::new(false);
 
 /// Makes the start of the guest a thread, called `main`. Once, when there is memory.
 pub fn init() {
+    TASKS.on_ready(notify);
     drop(scheduler::adopt("main", false));
 }
 
@@ -44,8 +43,8 @@ pub fn enter_cpu(leaving: impl Fn() -> bool) {
     let cpu = crate::cpu::this_cpu();
     match worker(cpu) {
         // It was here before.
-        Some(worker) => scheduler::take_up(cpu, &worker),
-        None => *place(cpu).lock() = Some(scheduler::adopt("worker", true)),
+        Some(worker) => scheduler::take_up(cpu, worker),
+        None => drop(place(cpu).call_once(|| scheduler::adopt("worker", true))),
     }
     pv_ops::irq_enable();
     while !leaving() {
@@ -66,16 +65,16 @@ pub fn enter_cpu(leaving: impl Fn() -> bool) {
 /// Has the worker of a CPU look around.
 pub fn wake_cpu(cpu: u32) {
     if let Some(worker) = worker(cpu) {
-        worker.wake();
+        worker.wake_by_ref();
     }
 }
 
-fn place(cpu: u32) -> &'static IrqMutex<Option<Arc<Thread>>> {
+fn place(cpu: u32) -> &'static Once<Arc<Thread>> {
     &WORKERS[cpu as usize % WORKERS.len()]
 }
 
-fn worker(cpu: u32) -> Option<Arc<Thread>> {
-    place(cpu).lock().clone()
+fn worker(cpu: u32) -> Option<&'static Arc<Thread>> {
+    place(cpu).get()
 }
 
 /// One turn for each task that is ready now; then the other threads of this CPU have theirs.
@@ -143,8 +142,7 @@ fn start_boot_worker() -> Result<(), OutOfMemory> {
     }
     // The first task may be queued before the worker is known: it looks for itself when it begins.
     let body = memory::boxed(|| {
-        let worker = scheduler::current();
-        *place(0).lock() = Some(worker);
+        place(0).call_once(scheduler::current);
         loop {
             work(0);
         }

@@ -50,3 +50,11 @@ fn bell() -> (Arc<Bell>, Waker) {
     let bell = Arc::<Bell>::default();
     (bell.clone(), bell.into())
 }
+
+proptest! {
+    /// What the fuzz target tries by evolution is tried here by chance: `script` says what is promised.
+    #[test]
+    fn any_script_of_a_device_is_survived(script in proptest::collection::vec(any::<u8>(), 0..600)) {
+        super::script::run(&script);
+    }
+}
