@@ -14,6 +14,7 @@ pub mod console;
 pub mod entropy;
 mod legacy;
 mod pci;
+pub mod survey;
 mod virtio;
 mod wiring;
 
@@ -56,7 +57,6 @@ fn walk_buses() {
     static WALKED: OnceCell<()> = OnceCell::uninit();
     WALKED.init_once(|| {
         virtio::walk();
-        crate::xen::probe_bus();
     });
 }
 

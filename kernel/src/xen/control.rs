@@ -25,12 +25,15 @@ pub(super) fn start(store: &Arc<Xenstore>) {
         "poweroff" | "halt" => power::off(),
         "reboot" => power::reboot(),
         "suspend" => {
-            // Not here: a task cannot leave the CPU that polls it.
+            // A thread leaves a CPU that goes down; a task would keep it up.
             let store = store.clone();
-            drop(thread::spawn(move || {
+            let begun = thread::Builder::new().name("suspend").spawn(move || {
                 suspend::run(&store);
                 drop(task::spawn(advertise(store)));
-            }));
+            });
+            if let Err(error) = begun {
+                log::error!("{SHUTDOWN}: {error}");
+            }
         }
         other => {
             log::warn!("{SHUTDOWN}: {other:?} is not understood, expected poweroff, halt, reboot or suspend");

@@ -31,12 +31,16 @@ mod memory;
 mod patching;
 #[path = "vm/platforms.rs"]
 mod platforms;
+#[path = "vm/probe.rs"]
+mod probe;
 #[path = "vm/row.rs"]
 mod row;
 #[path = "vm/screen.rs"]
 mod screen;
 #[path = "vm/xen.rs"]
 mod xen;
+#[path = "vm/xen_disk.rs"]
+mod xen_disk;
 
 use std::process::ExitCode;
 
@@ -50,6 +54,7 @@ fn main() -> ExitCode {
     arguments.test_threads.get_or_insert(AT_ONCE);
     let rows = [
         platforms::rows(),
+        xen_disk::rows(),
         cpus::rows(),
         xen::rows(),
         apps::rows(),
@@ -59,6 +64,7 @@ fn main() -> ExitCode {
         hostile::rows(),
         patching::rows(),
         kvm::rows(),
+        probe::rows(),
         kvm_features::rows(),
         devices::rows(),
         matrix::rows(),
