@@ -11,8 +11,7 @@ mod look;
 
 use kernel::{
     console::{self, ReadLineError},
-    devices,
-    print, println,
+    devices, print, println,
 };
 
 kernel::app!(main);
