@@ -28,6 +28,7 @@ pub mod task;
 pub mod platform;
 pub mod xen;
 pub mod devices;
+pub mod net;
 
 pub mod app;
 #[cfg(target_os = "none")]

@@ -1,7 +1,7 @@
 //! What this machine has: each kind of device is looked for, and put to use where it is.
 //!
 //! Files: `legacy` (a PC's emulated hardware) · `pci` (the bus) · `virtio` (a hypervisor's devices, on PCI and
-//! without a bus) · `block` (the disks that were found, for apps). Neighbours: `drivers` (how each is driven),
+//! without a bus) · `block`, `entropy`, `net` (the devices that were found, for apps). Neighbours: `drivers` (how each is driven),
 //! `platform` (what they ask of this kernel).
 //!
 //! A PC's own devices are looked for at the start; the buses when somebody first asks for a device that is on one. So
@@ -11,6 +11,7 @@
 pub mod block;
 pub mod entropy;
 mod legacy;
+pub mod net;
 mod pci;
 mod virtio;
 

@@ -11,11 +11,18 @@ use drivers::{
         DeviceId, Features,
         block::Block,
         entropy::Entropy,
+        net::Net,
         transport::{Transport, mmio::MmioTransport},
     },
 };
 
-use super::{Failure, block::Disk, entropy::Source, failure};
+use super::{
+    Failure,
+    block::Disk,
+    entropy::Source,
+    failure,
+    net::{self, Card},
+};
 use crate::{
     acpi::{self, virtio_mmio::Place},
     irq::{self, Irq, Signal},
@@ -115,6 +122,17 @@ pub(super) fn bring_up(
             connect("virtio-rng", Box::new(move || handler.interrupt())).map_err(failure)?;
             log::info!("{}: random bytes{}", source.name(), rings(features));
             source.register();
+        }
+        DeviceId::NET => {
+            let net = Net::probe(transport, &Platform, net::sizes(), net::some_address()).map_err(failure)?;
+            let card = Card::new(format!("virtio-net {place}"), net);
+            let handler = card.clone();
+            connect("virtio-net", Box::new(move || handler.interrupt())).map_err(failure)?;
+            let (info, features) = (card.info(), card.features());
+            let link = if info.link_up { "up" } else { "down" };
+            log::info!("{}: {}, link {link}{}", card.name(), info.mac, rings(features));
+            log::debug!("{}: features {:#x}, {:?}", card.name(), features.bits(), info.offloads);
+            card.register();
         }
         id => log::info!("virtio-{} {place}: no driver for kind {}", id.name(), id.0),
     }
