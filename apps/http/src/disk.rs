@@ -155,21 +155,21 @@ impl Mounted {
         let mut bytes = vec![0; len as usize];
         let mut done = 0;
         for _ in 0..MOST_FETCHES {
+            // Most files lie in one piece: what comes next is fetched before it is missed.
+            if self.open.as_ref().is_some_and(|(open, file)| open == path && file.position() == at)
+                && let Some(next) = self.cache.next()
+            {
+                fetch(&self.disk, &self.cache, next).await?;
+            }
             match self.read_here(path, at, &mut bytes, &mut done) {
                 Ok(()) => {
                     bytes.truncate(done);
-                    // What comes next is fetched before it is missed: a miss has the file opened again.
                     return Ok(bytes);
                 }
                 Err(error) => {
-                    // Opened again: where a file stands after an error is not told.
-                    self.open = None;
                     let missing = self.cache.take_missing().ok_or_else(|| status(error))?;
                     fetch(&self.disk, &self.cache, missing).await?;
                 }
-            }
-            if let Some(next) = self.cache.next() {
-                fetch(&self.disk, &self.cache, next).await?;
             }
         }
         Err(Status::InternalServerError)
@@ -184,6 +184,7 @@ impl Mounted {
         done: &mut usize,
     ) -> Result<(), Ext4Error> {
         let position = at + *done as u64;
+        // After an error it is opened again: where it stands then is not told.
         let mut file = match self.open.take() {
             Some((open, file)) if open == *path && file.position() == position => file,
             _ => {
