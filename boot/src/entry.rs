@@ -8,6 +8,8 @@ use crate::physical::PhysicalMemory;
 use crate::{DIRECT_MAP, Info, KERNEL_VMA, bootloader, multiboot2, pvh, xen_pv};
 use bootloader_api::{BootInfo, BootloaderConfig};
 use core::arch::{asm, global_asm};
+use core::cell::UnsafeCell;
+use core::mem::MaybeUninit;
 use core::ops::Range;
 
 /// What `entry.s` maps: physical memory below 4 GiB.
@@ -46,33 +48,50 @@ static BOOTLOADER_CONFIG: [u8; BootloaderConfig::SERIALIZED_LEN] = bootloader::C
 unsafe extern "Rust" {
     /// Defined by [`entry!`](crate::entry), which checks its type.
     #[link_name = "pliant_kernel_main"]
-    safe static KERNEL_MAIN: fn(Info) -> !;
+    safe static KERNEL_MAIN: fn(&'static mut Info) -> !;
 }
 
 extern "sysv64" fn enter_pvh(start_info: u64) -> ! {
     let image = image::physical();
     let memory = DirectMap { end: MAPPED_BYTES, image: image.clone() };
-    KERNEL_MAIN(pvh::read(&memory, start_info, &image))
+    start(pvh::read(&memory, start_info, &image))
 }
 
 extern "sysv64" fn enter_multiboot2(address: u64, magic: u32) -> ! {
     let image = image::physical();
     let memory = DirectMap { end: MAPPED_BYTES, image: image.clone() };
-    KERNEL_MAIN(multiboot2::read(&memory, magic, address, &image))
+    start(multiboot2::read(&memory, magic, address, &image))
 }
 
 extern "sysv64" fn enter_bootloader(boot_info: &'static mut BootInfo) -> ! {
     // The loader maps all that its regions tell of, and 4 GiB at least. The image's frames are scattered.
     let end = boot_info.memory_regions.iter().map(|region| region.end).fold(MAPPED_BYTES, u64::max);
     let memory = DirectMap { end: end.min(DIRECT_MAP_BYTES), image: 0..0 };
-    KERNEL_MAIN(bootloader::read(&memory, read_cr3(), boot_info))
+    start(bootloader::read(&memory, read_cr3(), boot_info))
 }
 
 extern "sysv64" fn enter_xen_pv(start_info: u64) -> ! {
     let page: *const u8 = core::ptr::with_exposed_provenance(start_info as usize);
     // SAFETY: Xen maps the structure at the address that it leaves in RSI, on a page of its own, and writes it no more.
     let page = unsafe { core::slice::from_raw_parts(page, PAGE_SIZE as usize) };
-    KERNEL_MAIN(xen_pv::read(page, start_info, &image::physical()))
+    start(xen_pv::read(page, start_info, &image::physical()))
+}
+
+/// The place of the one [`Info`], for as long as the guest runs: it is too large to be moved around.
+struct Place(UnsafeCell<MaybeUninit<Info>>);
+
+// SAFETY: only `start` touches it, once, before there is a second CPU.
+unsafe impl Sync for Place {}
+
+static INFO: Place = Place(UnsafeCell::new(MaybeUninit::uninit()));
+
+/// Control passes to the kernel.
+fn start(info: Info) -> ! {
+    let place = INFO.0.get();
+    // SAFETY: every way in ends here, and only one is taken, once, on the one CPU that runs: nobody else has a
+    // reference to `INFO`, and there will be no other.
+    let place: &'static mut MaybeUninit<Info> = unsafe { &mut *place };
+    KERNEL_MAIN(place.write(info))
 }
 
 /// Physical memory as the entry code or the loader mapped it at [`DIRECT_MAP`].

@@ -32,7 +32,7 @@ pub const DIRECT_MAP: u64 = 0xffff_8800_0000_0000;
 /// Where the image's link addresses count from: under PVH and Multiboot2 `physical = virtual - KERNEL_VMA`.
 pub const KERNEL_VMA: u64 = 0xffff_ffff_8000_0000;
 
-/// Makes the function at `$main`, a `fn(boot::Info) -> !`, the one that every way in ends in.
+/// Makes the function at `$main`, a `fn(&'static mut boot::Info) -> !`, the one that every way in ends in.
 ///
 /// ```ignore
 /// boot::entry!(start::kernel_main);
@@ -42,7 +42,7 @@ macro_rules! entry {
     ($main:path) => {
         const _: () = {
             #[unsafe(export_name = "pliant_kernel_main")]
-            static KERNEL_MAIN: fn($crate::Info) -> ! = $main;
+            static KERNEL_MAIN: fn(&'static mut $crate::Info) -> ! = $main;
         };
     };
 }

@@ -76,7 +76,7 @@ macro_rules! app {
     };
 }
 
-static BOOT: OnceCell<boot::Info> = OnceCell::uninit();
+static BOOT: OnceCell<&'static boot::Info> = OnceCell::uninit();
 
 /// How this guest was booted: protocol, loader, memory map, command line.
 ///
@@ -105,7 +105,7 @@ pub fn args() -> impl Iterator<Item = (&'static str, &'static str)> {
 
 /// The last stage of the start: runs the app and ends the guest with its status.
 #[cfg(target_os = "none")]
-pub fn run(info: boot::Info) -> ! {
+pub fn run(info: &'static boot::Info) -> ! {
     BOOT.init_once(|| info);
     log::info!("app main after {} us", pv_ops::monotonic_ns() / 1000);
     let ExitStatus(status) = crate::cpu::sections::app()();

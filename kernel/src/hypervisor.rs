@@ -2,11 +2,12 @@
 //! Neighbours: `pv_ops` (does all of it), `mm::text` (lets it write the code).
 #![forbid(unsafe_code)]
 
+use alloc::vec::Vec;
 use core::{fmt, ptr::NonNull};
 
 use pv_ops::{
     Environment, Report,
-    backend::Services,
+    backend::{Feature, Services},
     detect::{self, Detection, Hypervisors},
 };
 
@@ -23,16 +24,18 @@ pub fn install(info: &mut boot::Info) {
     let xen_start_info = info.xen_pv.as_ref().map(|xen| xen.start_info);
     let environment = Environment {
         cpuid: detect::reader(xen_start_info),
-        image_physical: &|virt| info.image_physical(virt),
+        read_msr: &pv_ops::native::guarded::read_msr,
+        image_physical: &|virt| mm::text::image_physical(info, virt),
         entry_map: layout::direct_map(0)..layout::direct_map(layout::ENTRY_MAP_LEN_BYTES),
         xen_start_info,
         spare: info.xen_pv.as_ref().map_or(0..0, |xen| xen.spare.clone()),
         entry_tsc: boot::entry_tsc(),
+        option: &|key, tell| info.cmdline.get(key).into_iter().for_each(tell),
     };
     let detection = detect::detect(&environment, info.cmdline.get("pv"));
     DETECTION.init_once(|| detection);
     // It fails only once call sites are patched, which comes after.
-    let _ = pv_ops::install(detection.backend, &environment);
+    let _ = pv_ops::install(detection.backend, &environment, &detection.hypervisors);
     if info.memory.usable_bytes() == 0 {
         (services().memory_map)(&mut |region| info.add_memory(region.start, region.len_bytes, region.kind));
     }
@@ -54,6 +57,19 @@ pub fn map_pages() {
     });
 }
 
+/// Lets the backend register what this CPU shares with its host: its own data, segments and exceptions are in force.
+/// Interrupts are disabled.
+pub fn cpu_up(cpu: u32) {
+    (services().cpu_up)(cpu);
+}
+
+/// Every feature of the host that the backend knows of, and what became of it.
+pub fn features() -> Vec<Feature> {
+    let mut features = Vec::new();
+    (services().features)(&mut |feature| features.push(feature));
+    features
+}
+
 /// Patches the call sites for the installed backend, and tells what was found and done.
 ///
 /// # Panics
@@ -63,6 +79,9 @@ pub fn patch(info: &boot::Info) {
     let detection = detection();
     if let Some(error) = detection.refused {
         log::warn!("{error}");
+    }
+    if let Some(complaint) = (services().complaint)() {
+        log::warn!("{complaint}");
     }
     log::info!("{}: {} operations, {}", name(), detection.backend.name, Patched(&report));
     for (site, refusal) in report.refusals.iter().flatten() {

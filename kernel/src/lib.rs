@@ -26,6 +26,7 @@ pub mod time;
 pub mod task;
 
 pub mod platform;
+mod kvm;
 pub mod xen;
 pub mod devices;
 pub mod net;

@@ -32,6 +32,7 @@ fn panic(info: &PanicInfo<'_>) -> ! {
     use core::fmt::Write as _;
 
     pv_ops::irq_disable();
+    crate::cpu::stop::others();
     let mut out = Emergency::default();
     match DEPTH.fetch_add(1, Relaxed) {
         0 => {}

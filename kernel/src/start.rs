@@ -12,15 +12,17 @@ boot::entry!(kernel_main);
 const STACK_BYTES: u64 = 128 << 10;
 
 /// From the way in to the kernel's own memory, on the stack of the entry code.
-fn kernel_main(mut info: boot::Info) -> ! {
-    hypervisor::install(&mut info);
+fn kernel_main(info: &'static mut boot::Info) -> ! {
+    hypervisor::install(info);
+    let info: &'static boot::Info = info;
     log::init(&info.cmdline);
     console::init(&info.cmdline);
-    hypervisor::patch(&info);
-    check(&info);
+    hypervisor::patch(info);
+    check(info);
     cpu::init();
     irq::exceptions::init();
-    mm::init(&info);
+    hypervisor::cpu_up(0);
+    mm::init(info);
     mm::protect_pv_table();
     let Err::<Infallible, _>(error) = mm::run_on_new_stack(STACK_BYTES, info, run);
     ::log::error!("boot refused: no kernel stack: {error}");
@@ -28,10 +30,11 @@ fn kernel_main(mut info: boot::Info) -> ! {
 }
 
 /// From interrupts to the app, on the kernel's own stack.
-fn run(info: boot::Info) -> ! {
-    irq::init(&info);
+fn run(info: &'static boot::Info) -> ! {
+    irq::init(info);
     time::init();
-    devices::probe(&info);
+    cpu::smp::init(info);
+    devices::probe(info);
     mm::reclaim_loader_memory();
     app::run(info)
 }

@@ -24,7 +24,14 @@ impl<T: ?Sized> IrqMutex<T> {
     /// Disables interrupts on this CPU and waits for the lock. Dropping the guard puts both back.
     pub fn lock(&self) -> IrqGuard<'_, T> {
         let irq = IrqState::disable();
-        IrqGuard { value: self.0.lock(), _irq: irq }
+        loop {
+            if let Some(value) = self.0.try_lock() {
+                return IrqGuard { value, _irq: irq };
+            }
+            // The holder may wait for this CPU's TLB.
+            crate::cpu::tlb::poll();
+            core::hint::spin_loop();
+        }
     }
 
     /// As [`lock`](Self::lock), but gives up at once when the lock is taken: for panics and log lines.

@@ -14,10 +14,11 @@ pub struct Backend {
     pub name: &'static str,
     /// Whether this backend can serve here, judged by what the hypervisors found say and by their feature leaves.
     pub detect: fn(&Hypervisors, &Environment<'_>) -> bool,
-    /// Every table that `setup` may choose. Call sites are as long as the longest inline form in any of them.
+    /// Every table from which `setup` may choose. Call sites are as long as the longest inline form in any of them.
     pub tables: &'static [&'static PvOps],
-    /// Prepares the backend on the boot CPU, before any of its ops runs, and chooses its table.
-    pub setup: fn(&Environment<'_>) -> &'static PvOps,
+    /// Prepares the backend on the boot CPU, before any of its ops runs, and gives its ops: one of its tables, or a
+    /// mixture of several where the host offers only a part.
+    pub setup: fn(&Environment<'_>, &Hypervisors) -> PvOps,
     /// What the kernel can ask of it besides the ops.
     pub services: Services,
 }
@@ -26,6 +27,8 @@ pub struct Backend {
 pub struct Environment<'a> {
     /// Reads CPUID.
     pub cpuid: Reader<'a>,
+    /// Reads a model-specific register that may not be there, before there are exception handlers.
+    pub read_msr: &'a dyn Fn(u32) -> Option<u64>,
     /// The physical address behind an address of the image; `None` where the loader does not let it be known.
     pub image_physical: &'a dyn Fn(u64) -> Option<u64>,
     /// The addresses at which physical memory is mapped at entry, physical address 0 first.
@@ -36,17 +39,21 @@ pub struct Environment<'a> {
     pub spare: Range<u64>,
     /// The time-stamp counter when the guest was entered: time 0.
     pub entry_tsc: u64,
+    /// Tells what the command line says under a key, if anything.
+    pub option: &'a dyn Fn(&str, &mut dyn FnMut(&str)),
 }
 
 impl Environment<'_> {
     /// Nothing is known but the CPU's own answers.
     pub const NATIVE: Environment<'static> = Environment {
         cpuid: &native::cpu::cpuid,
+        read_msr: &|_| None,
         image_physical: &|_| None,
         entry_map: 0..0,
         xen_start_info: None,
         spare: 0..0,
         entry_tsc: 0,
+        option: &|_, _| (),
     };
 }
 
@@ -61,6 +68,23 @@ pub struct Region {
     pub kind: u32,
 }
 
+/// Where in a CPU's own data, at this distance from the base of GS, the backend keeps an address of its own: 8 bytes,
+/// 0 until [`Services::cpu_up`] ran on that CPU. Inline forms have it in their text.
+pub const CPU_SLOT: u64 = 16;
+
+/// Something that a hypervisor offers, or could, and what became of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Feature {
+    /// Its name, as the command line has it.
+    pub name: &'static str,
+    /// The hypervisor offers it.
+    pub offered: bool,
+    /// The command line does not want it.
+    pub refused: bool,
+    /// This guest uses it.
+    pub used: bool,
+}
+
 /// What a hypervisor can tell or wants to be told, each in its time. All may be asked of any backend.
 #[derive(Clone, Copy)]
 pub struct Services {
@@ -72,6 +96,15 @@ pub struct Services {
     /// The kernel's own page tables are in force: what the backend shares with its host is mapped anew by `map`, which
     /// takes a physical address of a page and gives an address.
     pub map_pages: fn(map: &dyn Fn(u64) -> Option<*mut u8>),
+    /// The CPU that runs this, of this number, has its own data, segments and exception handlers: what it shares with
+    /// the host is registered. Called once on each CPU, interrupts disabled.
+    pub cpu_up: fn(cpu: u32),
+    /// Stops another CPU for good, wherever it is. Where there is none, an interrupt that cannot be masked does it.
+    pub stop_cpu: Option<fn(cpu: u32)>,
+    /// Tells every feature that the backend knows of.
+    pub features: fn(each: &mut dyn FnMut(Feature)),
+    /// What is wrong with the command line's words for this backend, if anything.
+    pub complaint: fn() -> Option<&'static str>,
     /// The page tables in force after set-up stay in force: they map all memory, and only the hypervisor could
     /// build others. The kernel changes in them what it wants otherwise.
     pub keeps_entry_tables: bool,
@@ -79,8 +112,16 @@ pub struct Services {
 
 impl Services {
     /// Nothing to tell.
-    pub const NONE: Self =
-        Self { memory_map: |_| (), tsc_hz: || None, map_pages: |_| (), keeps_entry_tables: false };
+    pub const NONE: Self = Self {
+        memory_map: |_| (),
+        tsc_hz: || None,
+        map_pages: |_| (),
+        cpu_up: |_| (),
+        stop_cpu: None,
+        features: |_| (),
+        complaint: || None,
+        keeps_entry_tables: false,
+    };
 }
 
 impl core::fmt::Debug for Backend {

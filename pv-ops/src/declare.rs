@@ -95,6 +95,9 @@ macro_rules! arguments {
     ("rdi" "rsi") => {
         $crate::table::Arguments::SystemV
     };
+    ("rdi" "rsi" "rdx") => {
+        $crate::table::Arguments::SystemV
+    };
     ("rax") => {
         $crate::table::Arguments::Rax
     };
@@ -109,6 +112,9 @@ macro_rules! arguments {
     };
     ("rdx") => {
         $crate::table::Arguments::Rdx
+    };
+    ("rax" "rdi" "rcx" "rdx" "rsi") => {
+        $crate::table::Arguments::Hypercall
     };
     ("rax" "rcx") => {
         $crate::table::Arguments::RaxRcx

@@ -3,19 +3,19 @@
 //!
 //! A hypervisor announces itself at leaf 0x4000_0000 by a signature of 12 bytes; one that pretends to be several
 //! (Xen with Viridian, KVM with Hyper-V enlightenments) repeats itself 0x100 further (arch-x86/cpuid.h; Hyper-V TLFS
-//! §2.4). All of the range is read, since the best interface need not be the first.
+//! §2.4). The best interface need not be the first.
 
 use crate::{
     backend::{Backend, Environment},
-    native,
+    kvm, native, pvm,
     signature::{Signature, Vendor},
     xen,
 };
 use core::arch::x86_64::CpuidResult;
-use raw_cpuid::{CpuId, CpuIdResult};
 
 /// Every backend of this build, best first; the last serves always.
-pub static BACKENDS: &[&Backend] = &[&xen::pv::BACKEND, &xen::hvm::BACKEND, &native::BACKEND];
+pub static BACKENDS: &[&Backend] =
+    &[&xen::pv::BACKEND, &xen::hvm::BACKEND, &pvm::BACKEND, &kvm::BACKEND, &native::BACKEND];
 
 /// Reads CPUID: leaf, subleaf.
 pub type Reader<'a> = &'a dyn Fn(u32, u32) -> CpuidResult;
@@ -68,11 +68,15 @@ impl Hypervisors {
         self.iter().find(|found| found.signature == signature)
     }
 
-    /// Reads the whole range of leaves, 257 of them. On a bare machine, where nothing is at the first leaf and the
-    /// presence bit is clear, the rest is left out.
+    /// Reads leaves from the first on, up to the second place in a row where nothing is: interfaces stand one behind the
+    /// other without a gap, since each gets the next free place (Xen behind Viridian's leaves, KVM and QEMU's Xen behind
+    /// Hyper-V's), and a hypervisor without a name leaves at most the first place empty. So a usual guest executes
+    /// CPUID four times here, not 257 times, each of which is an exit. On a bare machine, where nothing is at the first
+    /// leaf and the presence bit is clear, it is twice: the bit's leaf counts.
     pub fn scan(read: Reader<'_>) -> Self {
         let mut hypervisors = Self { present_bit: present_bit(read), found: [None; MAX_FOUND], dropped: 0 };
         let mut count = 0;
+        let mut empty = 0;
         for base in (FIRST_LEAF..=LAST_LEAF).step_by(LEAF_STEP as usize) {
             match announcement(read, base) {
                 // Without the bit only a signature that we know is believed: Intel CPUs answer a leaf that they do
@@ -83,22 +87,23 @@ impl Hypervisors {
                         None => hypervisors.dropped += 1,
                     }
                     count += 1;
+                    empty = 0;
                 }
-                _ if !hypervisors.present_bit && count == 0 => break,
-                _ => {}
+                _ => {
+                    empty += 1;
+                    if empty == 2 || !hypervisors.present_bit && count == 0 {
+                        break;
+                    }
+                }
             }
         }
         hypervisors
     }
 }
 
-/// The hypervisor-present bit, reserved for this use by both makers (AMD APM vol. 3 §E.3.2).
+/// The hypervisor-present bit, reserved for this use by both makers (AMD APM vol. 3 §E.3.2). Every 64-bit CPU has the leaf.
 fn present_bit(read: Reader<'_>) -> bool {
-    let reader = |leaf, subleaf| {
-        let CpuidResult { eax, ebx, ecx, edx } = read(leaf, subleaf);
-        CpuIdResult { eax, ebx, ecx, edx }
-    };
-    CpuId::with_cpuid_fn(reader).get_feature_info().is_some_and(|info| info.has_hypervisor())
+    read(1, 0).ecx >> 31 != 0
 }
 
 /// What is at this leaf, if it can be an announcement: a known signature, or a printable one with a maximum leaf
@@ -133,9 +138,6 @@ pub struct Detection {
 /// Why the wish of the command line was not followed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum OverrideError {
-    /// A backend that this project knows of, but this build has not.
-    #[error("pv={0}: no such backend in this build, it has: native, xen")]
-    NotInThisBuild(&'static str),
     /// A backend that cannot serve here: its hypervisor is not there, or another one leaves no choice.
     #[error("pv={0}: cannot serve here")]
     NotHere(&'static str),
@@ -167,10 +169,6 @@ fn forced(
     serves: &dyn Fn(&&&'static Backend) -> bool,
 ) -> Result<&'static Backend, OverrideError> {
     let known = NAMES.iter().find(|known| **known == name).ok_or(OverrideError::Unknown)?;
-    let mut family =
-        BACKENDS.iter().filter(|backend| backend.name.split('-').next() == Some(known)).peekable();
-    if family.peek().is_none() {
-        return Err(OverrideError::NotInThisBuild(known));
-    }
+    let mut family = BACKENDS.iter().filter(|backend| backend.name.split('-').next() == Some(known));
     family.find(serves).copied().ok_or(OverrideError::NotHere(known))
 }

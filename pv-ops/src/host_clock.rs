@@ -1,7 +1,7 @@
 //! The rate of the time-stamp counter as the hypervisor's clock page tells it.
-//! Neighbours: `kvm` (who has such a page), `pvclock` (its layout), the kernel's `time` (which asks).
+//! Neighbours: `kvm::clock_rate` (who has such a page), `pvclock` (its layout), the kernel's `time` (which asks).
 
-use crate::{detect::Hypervisors, kvm, pvclock::TimeInfo};
+use crate::{detect::Hypervisors, kvm::clock_rate, pvclock::TimeInfo};
 
 /// Asks the hypervisors that are there; ticks per second. `None` where none has a clock page, or what it says makes
 /// no sense.
@@ -9,7 +9,7 @@ use crate::{detect::Hypervisors, kvm, pvclock::TimeInfo};
 /// # Safety
 /// `physical` is the physical address of `page`, a multiple of 32.
 pub unsafe fn tsc_hz(hypervisors: &Hypervisors, page: &TimeInfo, physical: u64) -> Option<u64> {
-    let msr = kvm::clock_msr(hypervisors, &crate::cpuid)?;
+    let msr = clock_rate::clock_msr(hypervisors, &crate::cpuid)?;
     // SAFETY: the MSR is that of this hypervisor; the address is the caller's promise.
-    unsafe { kvm::tsc_hz(msr, page, physical) }
+    unsafe { clock_rate::tsc_hz(msr, page, physical) }
 }

@@ -17,7 +17,7 @@
 //! ```
 //!
 //! Interrupt handlers, page tables and devices of the kernel call `pv_ops::irq_disable()` and the like and know no
-//! hypervisor. The backends of this build: [`native`] and [`xen`].
+//! hypervisor. The backends of this build: [`native`], [`kvm`] and [`xen`].
 #![no_std]
 
 #[cfg(test)]
@@ -30,6 +30,7 @@ mod thunk;
 #[macro_use]
 mod declare;
 mod console;
+mod cpu_set;
 mod descriptor;
 mod word;
 
@@ -37,11 +38,13 @@ pub mod backend;
 pub mod detect;
 pub mod encode;
 pub mod host_clock;
-mod kvm;
+pub mod kvm;
 pub mod native;
 pub mod ops;
 pub mod patch;
+pub mod percpu;
 pub mod pvclock;
+pub mod pvm;
 pub mod scale;
 pub mod signature;
 pub mod sites;
@@ -50,6 +53,7 @@ pub mod xen;
 
 pub use backend::{Backend, Environment};
 pub use console::console_write;
+pub use cpu_set::{AtomicCpuSet, CpuSet, MAX_CPUS};
 pub use descriptor::{load_gdt, load_idt};
 pub use ops::*;
 pub use patch::{Report, patch};

@@ -4,12 +4,11 @@
 //! `clobbers`); `pure` moreover depend on their argument alone; `call` sites are ordinary function calls; a `jump` does
 //! not come back. Every class changes the arithmetic flags.
 //!
-//! Each op says what it does, then how: natively, under Xen, and under KVM, whose backend is not part of this build
-//! yet. "SDM" is Intel's Software Developer's Manual; `*.h` are Xen's public headers (`xen/include/public`), `*.rst`
+//! Each op says what it does, then how: natively, under Xen, and under KVM. "SDM" is Intel's Software Developer's Manual; `*.h` are Xen's public headers (`xen/include/public`), `*.rst`
 //! Linux's `Documentation/virt/kvm/x86`.
 //! Neighbours: `table` (what the macro makes of this), `native` (the bodies), `docs/pv-ops.md` (the same as a table).
 
-use crate::{descriptor::PseudoDescriptor, word::Shutdown};
+use crate::{cpu_set::CpuSet, descriptor::PseudoDescriptor, word::Shutdown};
 use core::{arch::x86_64::CpuidResult, sync::atomic::AtomicU8};
 
 pv_ops! {
@@ -61,6 +60,15 @@ pv_ops! {
         /// INIT and start-up messages reset other CPUs: their code must be ready for it. A fixed message's vector
         /// has a handler there.
         call pub unsafe fn send_ipi(apic_id: u32 => "rdi", icr_low: u32 => "rsi");
+
+        /// Raises `vector` on each of `cpus`, by the kernel's numbers, as cheaply as the host allows.
+        /// Native: ICR, CPU by CPU (SDM vol. 3A §11.6.1); in x2APIC mode up to 16 at a time by their logical IDs
+        /// (§11.12.10.2). KVM: `KVM_HC_SEND_IPI` (hypercalls.rst). Xen PV: `EVTCHNOP_send` on the channel that each CPU
+        /// has for all its vectors (event_channel.h).
+        ///
+        /// # Safety
+        /// The vector has a handler.
+        call pub unsafe fn send_ipi_many(cpus: &CpuSet => "rdi", vector: u8 => "rsi");
 
         /// Arms this CPU's one-shot timer for the time `deadline_ns` of [`monotonic_ns`]; a past one fires at once,
         /// `u64::MAX` disarms. It may fire early (a 32-bit counter cannot reach far): the handler looks at the clock.
@@ -253,12 +261,12 @@ pv_ops! {
         /// Native, KVM: `invlpg [rdi]` (SDM vol. 2A, INVLPG). Xen PV: `MMUEXT_INVLPG_LOCAL` (xen.h).
         keep pub safe fn flush_tlb_one(address: u64 => "rdi");
 
-        /// Flushes on other CPUs: those whose bit is set in `cpus`, for the page of `address`, or everything if that is
-        /// `u64::MAX`; returns when it is done there.
+        /// Flushes on the CPUs `cpus`, of which this is none, the pages of `len_bytes` bytes from `start`, or everything
+        /// if `len_bytes` is `u64::MAX`; when it returns, no CPU uses an entry from before.
         /// Native: the kernel's shoot-down ([`set_shootdown`](crate::native::mmu::set_shootdown)); an empty set needs
         /// none. KVM: `KVM_VCPU_FLUSH_TLB` for CPUs that do not run (cpuid.rst, KVM_FEATURE_PV_TLB_FLUSH).
         /// Xen PV: `MMUEXT_INVLPG_MULTI`, `MMUEXT_TLB_FLUSH_MULTI` (xen.h).
-        call pub safe fn flush_tlb_others(cpus: u64 => "rdi", address: u64 => "rsi");
+        call pub safe fn flush_tlb_others(cpus: &CpuSet => "rdi", start: u64 => "rsi", len_bytes: u64 => "rdx");
 
         /// Announces that the frame with this number is a page table of this level (1 = lowest, 4 = root) from now on.
         /// Native, KVM: nothing. Xen PV: made read-only and pinned, `MMUEXT_PIN_L1_TABLE` .. `L4` (xen.h).
@@ -311,6 +319,14 @@ pv_ops! {
         /// Native: `pause` (SDM vol. 2B, PAUSE). KVM: native, or `KVM_HC_SCHED_YIELD` to a CPU that an IPI went to
         /// (hypercalls.rst). Xen: `SCHEDOP_yield` (sched.h).
         keep pub safe fn sched_yield();
+
+        /// Calls the hypervisor in KVM's way: number and up to four arguments; a negative answer is an error.
+        /// Native, Xen: -1000, "no such call" (Linux `include/uapi/linux/kvm_para.h`, KVM_ENOSYS). KVM: `vmcall`, on
+        /// AMD `vmmcall`, with the first argument in rbx, which the compiler keeps for itself (hypercalls.rst).
+        ///
+        /// # Safety
+        /// What the host does for it is sound.
+        keep pub(crate) unsafe fn hypercall(number: u64 => "rax", a: u64 => "rdi", b: u64 => "rcx", c: u64 => "rdx", d: u64 => "rsi") -> u64 => "rax";
 
         /// Ends the guest. Returns if this platform has no way that needs no ACPI: then the kernel goes on with ACPI.
         /// Native: `Exit` writes 16 + status to QEMU's isa-debug-exit port 0xf4; `Reboot` asks the reset control

@@ -187,9 +187,10 @@ fn holds(address: usize, bytes: &[u8]) -> bool {
     })
 }
 
-/// Makes this CPU forget instructions that it fetched before (SDM vol. 3A §9.1.3, self-modifying code).
+/// Makes this CPU forget instructions that it fetched before (SDM vol. 3A §9.1.3, self-modifying code). What a backend
+/// has in the place of CPUID serialises too: it enters the hypervisor and returns.
 fn serialise() {
-    core::hint::black_box(core::arch::x86_64::__cpuid(0));
+    core::hint::black_box(crate::cpuid(0, 0));
 }
 
 /// The text of this image, by the linker's symbols.

@@ -156,6 +156,14 @@ impl Snapshot {
     }
 }
 
+/// The TSC, not before earlier loads: those of the clock's version (SDM vol. 2B, RDTSC).
+pub(crate) fn ordered_tsc() -> u64 {
+    // SAFETY: a fence.
+    unsafe { core::arch::x86_64::_mm_lfence() };
+    // SAFETY: reads a counter; CR4.TSD, which could forbid it outside ring 0, is never set here.
+    unsafe { core::arch::x86_64::_rdtsc() }
+}
+
 /// The reader's half of the version protocol.
 fn consistent<T>(version: &AtomicU32, read: impl Fn() -> T) -> Result<T, Restless> {
     for _ in 0..ATTEMPTS {

@@ -8,7 +8,7 @@
 
 use crate::{
     backend::{Backend, Environment},
-    detect::BACKENDS,
+    detect::{BACKENDS, Hypervisors},
 };
 use core::{
     cell::UnsafeCell,
@@ -43,6 +43,8 @@ pub(crate) enum Arguments {
     RdxRax = 4,
     RaxRcx = 5,
     Rdx = 6,
+    /// Number and four arguments; there is no thunk for it.
+    Hypercall = 7,
 }
 
 /// Where a site has its result. `thunk!` knows it by number.
@@ -250,11 +252,15 @@ pub fn page() -> (usize, usize) {
 
 /// Fills the table with the backend's ops, after its own set-up. From here on every op works.
 /// For the boot CPU, before the others start; another backend may follow until the sites are patched.
-pub fn install(backend: &'static Backend, environment: &Environment<'_>) -> Result<(), InstallError> {
+pub fn install(
+    backend: &'static Backend,
+    environment: &Environment<'_>,
+    hypervisors: &Hypervisors,
+) -> Result<(), InstallError> {
     if let (Stage::Patched, Some(installed)) = (stage(), installed()) {
         return Err(InstallError::AlreadyPatched(installed.name));
     }
-    let bodies = (backend.setup)(environment).bodies();
+    let bodies = (backend.setup)(environment, hypervisors).bodies();
     // SAFETY: one CPU runs (see above) and no reference to the slots outlives its function: `installed` and
     // `body` copy what they read.
     let slots = unsafe { &mut *TABLE.slots.get() };

@@ -1,6 +1,7 @@
 //! How the arguments and results of an op travel in registers.
 //! Neighbours: `ops` (uses the types), `call` (moves the words).
 
+use crate::cpu_set::CpuSet;
 use core::{arch::x86_64::CpuidResult, sync::atomic::AtomicU8};
 
 /// A type that appears in the signature of an op.
@@ -66,6 +67,16 @@ impl Typed for &AtomicU8 {
     type Abi = *const AtomicU8;
 }
 impl Argument for &AtomicU8 {
+    #[inline(always)]
+    fn into_word(self) -> u64 {
+        core::ptr::from_ref(self).expose_provenance() as u64
+    }
+}
+
+impl Typed for &CpuSet {
+    type Abi = *const CpuSet;
+}
+impl Argument for &CpuSet {
     #[inline(always)]
     fn into_word(self) -> u64 {
         core::ptr::from_ref(self).expose_provenance() as u64

@@ -77,6 +77,23 @@ fn form(form: Installed) -> String {
     }
 }
 
+/// What the hypervisor offers beyond a machine, and what became of it.
+pub(crate) fn features() {
+    let features = hypervisor::features();
+    for feature in &features {
+        let state = match (feature.used, feature.offered, feature.refused) {
+            (true, ..) => "used",
+            (_, false, _) => "not offered",
+            (.., true) => "refused by the command line",
+            _ => "offered",
+        };
+        println!("  {:<18}{state}", feature.name);
+    }
+    if features.is_empty() {
+        println!("none that the {} backend knows of", hypervisor::detection().backend.name);
+    }
+}
+
 /// How often each interrupt came.
 pub(crate) fn interrupts() {
     println!("vector  count       name");
@@ -96,5 +113,6 @@ pub(crate) fn clock() {
         Some(rate) => println!("rate      {rate}"),
         None => println!("rate      unknown"),
     }
+    println!("stolen    {:.6?} from CPU 0", Duration::from_nanos(pv_ops::steal_ns(0)));
     println!("timer     {}", if time::has_timer() { "one-shot" } else { "none" });
 }

@@ -26,7 +26,6 @@ const FLUSH_TURNS: u32 = 20_000;
 #[doc(alias = "hvc")]
 pub struct HvcConsole {
     page: &'static SharedPage,
-    input: Reader,
     backlog: VecDeque<u8>,
     lost: u64,
     lost_told: u64,
@@ -41,8 +40,7 @@ impl HvcConsole {
         notify: Box<dyn Fn() + Send>,
         give_way: Box<dyn Fn() + Send>,
     ) -> Self {
-        let input = Reader::new(INPUT, page);
-        Self { page, input, backlog: VecDeque::new(), lost: 0, lost_told: 0, notify, give_way }
+        Self { page, backlog: VecDeque::new(), lost: 0, lost_told: 0, notify, give_way }
     }
 
     /// Bytes of output that were lost so far.
@@ -122,7 +120,8 @@ impl Console for HvcConsole {
         // The reader rings too when it has made room.
         self.pump();
         let mut byte = [0];
-        let taken = self.input.read(self.page, &mut byte).unwrap_or(0);
+        // The index in the page counts here too: the ring begins anew after the guest was restored.
+        let taken = Reader::new(INPUT, self.page).read(self.page, &mut byte).unwrap_or(0);
         if taken == 0 {
             return None;
         }

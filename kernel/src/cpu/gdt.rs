@@ -49,7 +49,7 @@ pub struct Descriptors {
     tss: UnsafeCell<TaskStateSegment>,
 }
 
-// SAFETY: only `load` and `set_exception_stack` write, each on the CPU that owns the tables, and no reference
+// SAFETY: only `load` and `set_exception_stack` write, on the CPU that owns the tables or before it runs, and no reference
 // to the contents is ever given out.
 unsafe impl Sync for Descriptors {}
 
@@ -99,14 +99,14 @@ pub fn code_selector() -> u16 {
     selector
 }
 
-/// Gives `stack` of the CPU that runs this the memory that ends at `top`.
+/// Gives `stack` of `cpu`, which runs this or does not run yet, the memory that ends at `top`.
 ///
 /// # Safety
 /// The memory below `top` is a stack that nothing else uses, mapped for as long as the kernel runs.
-pub unsafe fn set_exception_stack(stack: ExceptionStack, top: u64) {
-    let tss = super::current().descriptors.tss.get();
+pub unsafe fn set_exception_stack(cpu: &PerCpu, stack: ExceptionStack, top: u64) {
+    let tss = cpu.descriptors.tss.get();
     // SAFETY:
-    // 1. Only this CPU writes to its TSS, and an exception that reads the slot meanwhile reads 8 aligned bytes
+    // 1. Only this CPU, or who is about to start it, writes to its TSS, and an exception that reads the slot meanwhile reads 8 aligned bytes
     //    at once or uses the slot only once the gate names it, which is after this call.
     // 2. The index is 0 to 2, the table has 7 places.
     unsafe {

@@ -31,7 +31,7 @@ const KEYBOARD_IRQ: u8 = 1;
 /// Finds the consoles that the command line wants, the keyboard and the clock.
 pub(super) fn probe(info: &boot::Info) {
     let boot_flags = acpi::tables().fadt.map(|fadt| fadt.boot_flags).unwrap_or_default();
-    xen::probe(&info.cmdline);
+    xen::probe();
     if console::is_chosen(Kind::Serial)
         && let Err(error) = serial()
     {

@@ -40,6 +40,7 @@ fn probe_buses() {
     PROBED.init_once(|| {
         pci::probe();
         virtio::probe(crate::app::cmdline());
+        crate::xen::probe_bus();
     });
 }
 

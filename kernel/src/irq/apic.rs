@@ -10,7 +10,7 @@ use crate::{
     sync::OnceCell,
 };
 use core::ptr::NonNull;
-use pv_ops::native::irq::{ApicMode, apic_mode};
+use pv_ops::native::irq::{ApicMode, TimerMode, apic_mode};
 use volatile::VolatilePtr;
 
 /// IA32_APIC_BASE (§11.4.4, §11.12.1).
@@ -89,6 +89,35 @@ pub(super) fn init(madt: Option<&Madt>) -> Result<&'static LocalApic, Error> {
     if !features().has(Feature::Apic) || !features().has(Feature::Msr) {
         return Err(Error::Missing);
     }
+    let address = enter_mode() & APIC_BASE_ADDRESS;
+    if let Some(told) = madt.and_then(|madt| madt.local_apic).filter(|&told| told != address) {
+        log::warn!("local APIC: ACPI says {told:#x}, the CPU {address:#x}: the CPU knows");
+    }
+    let access = if apic_mode() == ApicMode::X2Apic {
+        Access::Msr
+    } else {
+        Access::Memory(map::local_apic(address)?.cast())
+    };
+    let apic = LocalApic(access);
+    let version = apic.read(Register::Version);
+    if version & 0xff == 0 || version == u32::MAX {
+        return Err(Error::Version(version));
+    }
+    apic.enable(madt);
+    let _ = LOCAL_APIC.try_init_once(|| apic);
+    local().ok_or(Error::Missing)
+}
+
+/// Lets the local APIC of a further CPU be as that of the boot CPU, whose timer's mode it takes over.
+pub(super) fn cpu_up(madt: Option<&Madt>) {
+    let Some(apic) = local() else { return };
+    enter_mode();
+    apic.enable(madt);
+    apic.use_timer();
+}
+
+/// Brings this CPU's local APIC into the mode for which the pv-ops were chosen; gives the base register as it was.
+fn enter_mode() -> u64 {
     // SAFETY: a CPU with a local APIC has this register.
     let base = unsafe { pv_ops::rdmsr(MSR_APIC_BASE) };
     let x2apic = apic_mode() == ApicMode::X2Apic;
@@ -99,20 +128,7 @@ pub(super) fn init(madt: Option<&Madt>) -> Result<&'static LocalApic, Error> {
         // SAFETY: as above.
         unsafe { pv_ops::wrmsr(MSR_APIC_BASE, base | mode) };
     }
-    let address = base & APIC_BASE_ADDRESS;
-    if let Some(told) = madt.and_then(|madt| madt.local_apic).filter(|&told| told != address) {
-        log::warn!("local APIC: ACPI says {told:#x}, the CPU {address:#x}: the CPU knows");
-    }
-    let access = if x2apic { Access::Msr } else { Access::Memory(map::local_apic(address)?.cast()) };
-    let apic = LocalApic(access);
-    let version = apic.read(Register::Version);
-    if version & 0xff == 0 || version == u32::MAX {
-        return Err(Error::Version(version));
-    }
-    apic.enable(madt);
-    cpu::current().set_apic_id(apic.id());
-    let _ = LOCAL_APIC.try_init_once(|| apic);
-    local().ok_or(Error::Missing)
+    base
 }
 
 impl LocalApic {
@@ -171,6 +187,16 @@ impl LocalApic {
         self.write(Register::ErrorStatus, 0);
         self.write(Register::LvtError, vectors::APIC_ERROR.into());
         self.write(Register::SpuriousVector, SOFTWARE_ENABLE | u32::from(vectors::SPURIOUS));
+        cpu::current().set_apic_id(self.id());
+    }
+
+    /// Programs the timer as `set_timer` was told.
+    fn use_timer(&self) {
+        match pv_ops::native::irq::timer() {
+            TimerMode::None => {}
+            TimerMode::TscDeadline => self.use_tsc_deadline(),
+            TimerMode::OneShot { .. } => self.use_one_shot(),
+        }
     }
 
     /// Errors since the last call (§11.5.3).
@@ -214,4 +240,36 @@ impl LocalApic {
 pub(super) fn send(apic_id: u32, vector: u8) {
     // SAFETY: a fixed, edge-triggered interrupt to one CPU, with a vector whose handler was registered.
     unsafe { pv_ops::send_ipi(apic_id, vector.into()) };
+}
+
+/// Delivery modes of the interrupt command register, with the level asserted (§11.6.1).
+const ICR_INIT: u32 = 0x4500;
+const ICR_START_UP: u32 = 0x4600;
+const ICR_NMI: u32 = 0x4400;
+
+/// Interrupts the CPU with this APIC ID even where interrupts are disabled.
+///
+/// # Safety
+/// The handler makes sense of it.
+pub unsafe fn send_nmi(apic_id: u32) {
+    // SAFETY: the caller's promise.
+    unsafe { pv_ops::send_ipi(apic_id, ICR_NMI) };
+}
+
+/// Resets the CPU with this APIC ID: it waits for a start-up message then.
+///
+/// # Safety
+/// The CPU runs nothing of ours that would be missed.
+pub unsafe fn send_init(apic_id: u32) {
+    // SAFETY: the caller's promise.
+    unsafe { pv_ops::send_ipi(apic_id, ICR_INIT) };
+}
+
+/// Lets the CPU with this APIC ID, which was reset, begin at the page with the number `vector`.
+///
+/// # Safety
+/// There is code for a CPU in real mode.
+pub unsafe fn send_start_up(apic_id: u32, vector: u8) {
+    // SAFETY: the caller's promise.
+    unsafe { pv_ops::send_ipi(apic_id, ICR_START_UP | u32::from(vector)) };
 }

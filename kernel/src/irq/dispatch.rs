@@ -6,9 +6,10 @@
 use super::{Error, entry::Frame, exceptions, vectors};
 use crate::{
     cpu::{self, percpu},
-    sync::{IrqMutex, OnceCell},
+    sync::IrqMutex,
 };
 use alloc::boxed::Box;
+use spin::Once;
 
 /// What to call when a vector is raised. It runs with interrupts disabled.
 pub type Handler = Box<dyn Fn() + Send + Sync>;
@@ -17,10 +18,11 @@ pub type Handler = Box<dyn Fn() + Send + Sync>;
 struct Node {
     name: &'static str,
     handler: Handler,
-    next: OnceCell<Box<Node>>,
+    next: Once<Box<Node>>,
 }
 
-static HANDLERS: [OnceCell<Box<Node>>; 256] = [const { OnceCell::uninit() }; 256];
+/// All zeros while empty, so that the file does not carry it.
+static HANDLERS: [Once<Box<Node>>; 256] = [const { Once::new() }; 256];
 /// First device vector that was not given out.
 static NEXT_DEVICE: IrqMutex<u8> = IrqMutex::new(vectors::DEVICES.start);
 
@@ -37,33 +39,38 @@ pub(super) fn allocate() -> Result<u8, Error> {
 
 /// Adds a handler to `vector`.
 pub fn handle(vector: u8, name: &'static str, handler: impl Fn() + Send + Sync + 'static) {
-    let mut node = Some(Box::new(Node { name, handler: Box::new(handler), next: OnceCell::uninit() }));
+    let mut node = Some(Box::new(Node { name, handler: Box::new(handler), next: Once::new() }));
     let mut place = &HANDLERS[usize::from(vector)];
     loop {
         // Whoever comes first wins the place; the other goes on to the place behind it.
-        place.init_once(|| node.take().expect("a place is initialised once"));
-        match place.try_get() {
-            Ok(taken) if node.is_some() => place = &taken.next,
-            _ => return,
+        let taken = place.call_once(|| node.take().expect("a place is initialised once"));
+        if node.is_none() {
+            return;
         }
+        place = &taken.next;
     }
 }
 
 fn nodes(vector: u8) -> impl Iterator<Item = &'static Node> {
-    let first = HANDLERS[usize::from(vector)].try_get().ok();
-    core::iter::successors(first, |node| node.next.try_get().ok()).map(|node| &**node)
+    let first = HANDLERS[usize::from(vector)].get();
+    core::iter::successors(first, |node| node.next.get()).map(|node| &**node)
 }
 
 /// Called by the entry code for every vector, with interrupts disabled.
 pub(super) extern "sysv64" fn dispatch(frame: &mut Frame) {
     let vector = frame.vector as u8;
-    cpu::current().count_interrupt(vector);
+    let cpu = cpu::current();
+    cpu::tlb::wake(cpu);
+    cpu.count_interrupt(vector);
     if vector < vectors::EXCEPTION_COUNT {
         return exceptions::handle(frame);
     }
     // These two are not in service in the local APIC: ending them would end another one.
     if vector == vectors::SPURIOUS || vectors::PIC.contains(&vector) {
         return;
+    }
+    if vector == vectors::CPU_REQUEST {
+        cpu::ipi::serve();
     }
     for node in nodes(vector) {
         (node.handler)();

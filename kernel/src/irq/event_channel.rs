@@ -1,9 +1,9 @@
 //! Event channels as interrupts: one vector for all of them, and behind it a handler a channel.
 //!
-//! Where there are none, [`init`] finds that out and nothing here does anything: lines and APICs are all there is.
+//! Where there are none, `init` finds that out and nothing here does anything: lines and APICs are all there is.
 //! Neighbours: `pv_ops::xen::event_channel` (which came), `dispatch` (the vector), `xen` (who binds most of them).
 
-use alloc::{collections::BTreeMap, sync::Arc};
+use alloc::{sync::Arc, vec::Vec};
 
 use pv_ops::xen::{
     event_channel::{self, Abi, Port, Status},
@@ -20,8 +20,19 @@ use crate::{
 /// What is called when an event comes, with interrupts disabled.
 type Handler = Arc<dyn Fn() + Send + Sync>;
 
-static HANDLERS: IrqMutex<BTreeMap<u32, (&'static str, Handler)>> = IrqMutex::new(BTreeMap::new());
-static UP: OnceCell<Abi> = OnceCell::uninit();
+/// A channel with a handler, and what it is for.
+struct Bound {
+    port: Port,
+    name: &'static str,
+    handler: Handler,
+}
+
+/// Sorted by port.
+static HANDLERS: IrqMutex<Vec<Bound>> = IrqMutex::new(Vec::new());
+/// Whether the better ABI is wanted, and the vector. None where there are no event channels.
+static UP: OnceCell<(bool, u8)> = OnceCell::uninit();
+/// The timer's handler.
+static TIMER: OnceCell<fn()> = OnceCell::uninit();
 
 /// Why there are no event channels.
 #[derive(Clone, Copy, Debug, thiserror::Error)]
@@ -38,9 +49,11 @@ pub(super) fn init(abi: Option<&str>) {
     if !event_channel::is_there() {
         return;
     }
-    match start(abi != Some("2-level")) {
-        Ok((abi, vector)) => {
-            let _ = UP.try_init_once(|| abi);
+    let wants_fifo = abi != Some("2-level");
+    let vector = allocate("event channels", upcall).map_err(Failure::from);
+    match vector.and_then(|vector| Ok((vector, start(wants_fifo, vector)?))) {
+        Ok((vector, abi)) => {
+            let _ = UP.try_init_once(|| (wants_fifo, vector));
             let abi = if abi == Abi::Fifo { "FIFO" } else { "2-level" };
             log::info!("event channels: {abi} ABI, vector {vector:#x}");
         }
@@ -48,12 +61,30 @@ pub(super) fn init(abi: Option<&str>) {
     }
 }
 
-fn start(wants_fifo: bool) -> Result<(Abi, u8), Failure> {
+fn start(wants_fifo: bool, vector: u8) -> Result<Abi, Errno> {
     let abi = event_channel::start(|| wants_fifo.then(shared::event_page).flatten());
-    let vector = allocate("event channels", upcall)?;
     // SAFETY: the vector's handler is `upcall`.
     unsafe { event_channel::deliver_as(vector) }?;
-    Ok((abi, vector))
+    Ok(abi)
+}
+
+/// Begins anew after the domain was restored: all channels are gone, and their handlers. The timer has a new one, on
+/// which it comes at once.
+///
+/// # Errors
+/// What the hypervisor says.
+pub fn restart() -> Result<(), Errno> {
+    let Ok(&(wants_fifo, vector)) = UP.try_get() else { return Ok(()) };
+    let gone = core::mem::take(&mut *HANDLERS.lock());
+    drop(gone);
+    event_channel::forget();
+    shared::forget_event_pages();
+    start(wants_fifo, vector)?;
+    if let Ok(&handler) = TIMER.try_get() {
+        bind(event_channel::bind_timer(cpu::current().id())?, "timer", handler)?;
+        pv_ops::timer_arm(0);
+    }
+    Ok(())
 }
 
 /// Whether this guest has event channels.
@@ -67,9 +98,25 @@ pub fn is_up() -> bool {
 /// What the hypervisor says, "no memory" included.
 pub fn bind(port: Port, name: &'static str, handler: impl Fn() + Send + Sync + 'static) -> Result<(), Errno> {
     event_channel::prepare(port, cpu::current().id(), shared::event_page)?;
-    let before = HANDLERS.lock().insert(port.0, (name, Arc::new(handler)));
-    drop(before);
+    insert(Bound { port, name, handler: Arc::new(handler) });
     event_channel::unmask(port)
+}
+
+fn insert(mut bound: Bound) {
+    let mut handlers = HANDLERS.lock();
+    match place(&handlers, bound.port) {
+        Ok(place) => core::mem::swap(&mut handlers[place], &mut bound),
+        Err(place) => {
+            handlers.insert(place, bound);
+            return;
+        }
+    }
+    // Dropping what was there may do anything but what needs the lock.
+    drop(handlers);
+}
+
+fn place(handlers: &[Bound], port: Port) -> Result<usize, usize> {
+    handlers.binary_search_by_key(&port.0, |bound| bound.port.0)
 }
 
 /// Closes the channel; its handler is called no more.
@@ -77,12 +124,16 @@ pub fn close(port: Port) {
     if let Err(error) = event_channel::close(port) {
         log::warn!("event channel {}: {error}", port.0);
     }
-    let before = HANDLERS.lock().remove(&port.0);
-    drop(before);
+    let removed = {
+        let mut handlers = HANDLERS.lock();
+        place(&handlers, port).ok().map(|place| handlers.remove(place))
+    };
+    drop(removed);
 }
 
 /// Lets the hypervisor's one-shot timer call `handler`; `false` where it has none.
-pub fn bind_timer(handler: impl Fn() + Send + Sync + 'static) -> bool {
+pub fn bind_timer(handler: fn()) -> bool {
+    let _ = TIMER.try_init_once(|| handler);
     is_up()
         && event_channel::bind_timer(cpu::current().id())
             .and_then(|port| bind(port, "timer", handler))
@@ -91,16 +142,18 @@ pub fn bind_timer(handler: impl Fn() + Send + Sync + 'static) -> bool {
 }
 
 /// The channels that have a handler: port, name, and what the hypervisor says of it.
-pub fn channels() -> alloc::vec::Vec<(Port, &'static str, Result<Status, Errno>)> {
-    let known: alloc::vec::Vec<_> =
-        HANDLERS.lock().iter().map(|(&port, &(name, _))| (Port(port), name)).collect();
+pub fn channels() -> Vec<(Port, &'static str, Result<Status, Errno>)> {
+    let known: Vec<_> = HANDLERS.lock().iter().map(|bound| (bound.port, bound.name)).collect();
     known.into_iter().map(|(port, name)| (port, name, event_channel::status(port))).collect()
 }
 
 /// The vector's handler.
 fn upcall() {
     event_channel::pending(cpu::current().id(), |port| {
-        let handler = HANDLERS.lock().get(&port.0).map(|(_, handler)| handler.clone());
+        let handler = {
+            let handlers = HANDLERS.lock();
+            place(&handlers, port).ok().map(|place| handlers[place].handler.clone())
+        };
         match handler {
             Some(handler) => handler(),
             // It was closed just now, or never ours.

@@ -7,7 +7,7 @@ use super::{entry::Frame, idt, vectors};
 use crate::{
     backtrace::Backtrace,
     cpu::{self, gdt, gdt::ExceptionStack, probe, reset},
-    mm::{map, stack},
+    mm::{OutOfMemory, map, stack},
     panic::Emergency,
     power, symbols,
 };
@@ -22,24 +22,40 @@ pub fn init() {
     probe::arm();
 }
 
+/// Lets a further CPU handle them. Its stacks are there: [`give_stacks`].
+pub(super) fn cpu_up() {
+    idt::load_as_is();
+}
+
 /// Gives the exceptions that need one a stack of their own, guarded below. From `irq::init`, once there is memory.
 pub(super) fn init_stacks() {
-    for stack in ExceptionStack::ALL {
-        match map::stack(STACK_LEN) {
-            Ok(memory) => {
-                // SAFETY: the stack is fresh, and never freed because it is forgotten below.
-                unsafe { gdt::set_exception_stack(stack, memory.top()) };
-                core::mem::forget(memory);
-                idt::use_stack(stack);
-            }
-            Err(error) => log::warn!("no stack for {stack:?}: {error}: it will run on the interrupted one"),
-        }
+    match give_stacks(cpu::current()) {
+        Ok(()) => ExceptionStack::ALL.into_iter().for_each(idt::use_stack),
+        Err(error) => log::warn!("no stacks for exceptions: {error}: they will run on the interrupted one"),
     }
+}
+
+/// Gives those exceptions their stacks on `cpu`, which runs this or does not run yet.
+///
+/// # Errors
+/// When memory is out: the CPU cannot be used then.
+pub fn give_stacks(cpu: &cpu::PerCpu) -> Result<(), OutOfMemory> {
+    for stack in ExceptionStack::ALL {
+        let memory = map::stack(STACK_LEN)?;
+        // SAFETY: the stack is fresh, and never freed because it is forgotten below.
+        unsafe { gdt::set_exception_stack(cpu, stack, memory.top()) };
+        core::mem::forget(memory);
+    }
+    Ok(())
 }
 
 /// Called by `dispatch` for vectors 0 to 31.
 pub(super) fn handle(frame: &mut Frame) {
     match frame.vector as u8 {
+        vectors::NMI => {
+            cpu::stop::on_nmi();
+            die(frame)
+        }
         vectors::BREAKPOINT => log::debug!("breakpoint at {:#x}", frame.rip),
         vectors::INVALID_OPCODE
         | vectors::STACK_FAULT
@@ -52,6 +68,7 @@ pub(super) fn handle(frame: &mut Frame) {
 
 /// Reports and ends the guest.
 fn die(frame: &Frame) -> ! {
+    cpu::stop::others();
     let mut out = Emergency::default();
     let mut status = power::FATAL_EXCEPTION;
     match cpu::current().begin_report() {

@@ -34,6 +34,11 @@ pub(super) fn load() {
     for vector in 0..=u8::MAX {
         write(vector, 0);
     }
+    load_as_is();
+}
+
+/// Loads the table, which is filled, on this CPU.
+pub(super) fn load_as_is() {
     // SAFETY: every gate of the static table leads to a stub of `entry`, which handles any vector.
     unsafe { pv_ops::load_idt(IDT.0.get().cast(), (size_of::<[Gate; 256]>() - 1) as u16) };
 }

@@ -116,6 +116,16 @@ pub fn init(info: &boot::Info) {
     pv_ops::irq_enable();
 }
 
+/// Lets a further CPU handle its exceptions: as early as it has its own data and segments.
+pub(crate) fn cpu_up_exceptions() {
+    exceptions::cpu_up();
+}
+
+/// Lets a further CPU take interrupts, once they are enabled there.
+pub(crate) fn cpu_up() {
+    apic::cpu_up(acpi::tables().madt.as_ref());
+}
+
 fn plural(count: usize) -> &'static str {
     if count == 1 { "" } else { "s" }
 }

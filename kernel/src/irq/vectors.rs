@@ -70,6 +70,8 @@ pub const PIC: core::ops::Range<u8> = 0x20..0x30;
 pub const DEVICES: core::ops::Range<u8> = 0x30..0xf0;
 /// The local timer.
 pub const TIMER: u8 = 0xf0;
+/// From one CPU to another: look at what is asked of you.
+pub const CPU_REQUEST: u8 = 0xf1;
 /// The local APIC's own errors.
 pub const APIC_ERROR: u8 = 0xfe;
 /// Interrupts that went away before they were delivered. The low four bits are ones, as old APICs need.
@@ -84,6 +86,7 @@ pub fn exception(vector: u8) -> Option<&'static Exception> {
 pub fn name(vector: u8) -> Option<&'static str> {
     match vector {
         TIMER => Some("timer"),
+        CPU_REQUEST => Some("CPU request"),
         APIC_ERROR => Some("APIC error"),
         SPURIOUS => Some("spurious"),
         _ if PIC.contains(&vector) => Some("spurious (PIC)"),

@@ -47,17 +47,12 @@ pub fn init(info: &boot::Info) {
     }
 }
 
-/// Which of the per-CPU parts this CPU uses.
-fn cpu_slot() -> usize {
-    if crate::cpu::percpu::is_ready() { crate::cpu::current().id() as usize % layout::CPU_SLOTS } else { 0 }
+/// Lets a further CPU see memory as the boot CPU does.
+pub(crate) fn cpu_up() {
+    registers::cpu_up();
 }
 
-/// The set of CPUs that are up, without this one: bit n for the CPU with number n.
-fn other_cpus() -> u64 {
-    if !crate::cpu::percpu::is_ready() {
-        return 0;
-    }
-    let this = crate::cpu::current().id();
-    let others = crate::cpu::percpu::all().map(crate::cpu::PerCpu::id).filter(|&id| id != this);
-    others.fold(0, |set, id| set | 1u64.checked_shl(id).unwrap_or(0))
+/// Which of the per-CPU parts this CPU uses.
+fn cpu_slot() -> usize {
+    crate::cpu::percpu::this_cpu() as usize % layout::CPU_SLOTS
 }

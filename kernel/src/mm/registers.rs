@@ -53,6 +53,11 @@ fn enable_write_combining() -> bool {
     unsafe { pv_ops::rdmsr(MSR_PAT) == new }
 }
 
+/// Gives a further CPU the page attributes that the tables were made for.
+pub(super) fn cpu_up() {
+    enable_write_combining();
+}
+
 /// The end of the physical addresses that this CPU can use.
 pub(super) fn physical_limit() -> u64 {
     let told = pv_ops::cpuid(0x8000_0000, 0).eax >= 0x8000_0008;

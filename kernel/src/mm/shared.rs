@@ -4,6 +4,7 @@
 //! needs pages for a time keeps those given back for the next (`xen::hypervisor`).
 //! Neighbours: `frame` (where they come from), `drivers::xen::page` (the type), `pv_ops::xen` (who else uses them).
 
+use alloc::vec::Vec;
 use core::ptr::NonNull;
 
 use drivers::xen::SharedPage;
@@ -23,6 +24,7 @@ use super::{
     layout::PAGE_SIZE,
     map,
 };
+use crate::sync::IrqMutex;
 
 /// A page of zeroes, for good, with its physical address.
 ///
@@ -38,10 +40,24 @@ pub fn page() -> Result<(&'static SharedPage, u64), OutOfMemory> {
     Ok((unsafe { page.as_ref() }, address))
 }
 
+/// Pages for the words of event channels: those there are, and how many of them are in use.
+static EVENT_PAGES: IrqMutex<(Vec<(&'static SharedPage, u64)>, usize)> = IrqMutex::new((Vec::new(), 0));
+
 /// As [`page`], for the words of event channels.
 pub fn event_page() -> Option<EventPage> {
-    let (page, address) = page().ok()?;
+    let (pages, used) = &mut *EVENT_PAGES.lock();
+    if *used == pages.len() {
+        pages.push(page().ok()?);
+    }
+    let (page, address) = *pages.get(*used)?;
+    *used += 1;
+    page.clear();
     Some(EventPage { words: page.words(), frame: host_frame(address) })
+}
+
+/// The pages for the words of event channels are nobody's any more: the domain was restored.
+pub fn forget_event_pages() {
+    EVENT_PAGES.lock().1 = 0;
 }
 
 /// The number under which the hypervisor knows the frame at this physical address: what it finds in a page table.

@@ -10,14 +10,14 @@ use super::{
     layout::{self, DIRECT_MAP_LEN_BYTES, PAGE_SIZE},
     page_table::{Level, PageTable, Store},
 };
-use crate::sync::IrqMutex;
+use crate::{cpu::percpu, sync::IrqMutex};
 
 /// The address space that all of this guest runs in. `None` until `early` has built it.
 static KERNEL: IrqMutex<Option<PageTable<Live>>> = IrqMutex::new(None);
 
 /// Pages flushed one by one; more changes than that flush everything.
 const MAX_PENDING: usize = 32;
-/// Instead of an address, tells `flush_tlb_others` to flush all.
+/// Instead of a length, tells `flush_tlb_others` to flush all.
 const EVERYTHING: u64 = u64::MAX;
 const PRESENT: u64 = 1;
 
@@ -32,15 +32,13 @@ pub(super) struct Live {
 impl Live {
     /// Makes all changes since the last call effective on every CPU, then frees the tables that went.
     pub(super) fn settle(&mut self) {
-        let others = super::other_cpus();
         if self.flush_all {
             pv_ops::flush_tlb();
-            pv_ops::flush_tlb_others(others, EVERYTHING);
-        } else {
-            for &virt in &self.pending {
-                pv_ops::flush_tlb_one(virt);
-                pv_ops::flush_tlb_others(others, virt);
-            }
+            pv_ops::flush_tlb_others(&percpu::others(), 0, EVERYTHING);
+        } else if let (Some(first), Some(last)) = (self.pending.iter().min(), self.pending.iter().max()) {
+            self.pending.iter().for_each(|&virt| pv_ops::flush_tlb_one(virt));
+            // One message for all: what lies between costs a few entries at most.
+            pv_ops::flush_tlb_others(&percpu::others(), *first, last - first + PAGE_SIZE);
         }
         self.flush_all = false;
         self.pending.clear();

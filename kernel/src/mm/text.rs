@@ -13,10 +13,7 @@ use super::layout::{self, PAGE_SIZE};
 /// there. Nothing on the way is a pv-op, since those are being rewritten; where the entry's tables can only be read
 /// by one (Xen PV), the loader has placed the image in one piece, and no table need be read.
 pub fn patch(info: &boot::Info) -> pv_ops::Report {
-    let cr3 = pv_ops::read_cr3();
-    let walk = |virt| page_walk::translate(&EntryTables, cr3, virt);
-    let translate = |virt| info.image_physical(virt).or_else(|| walk(virt));
-    let alias = |code: *const u8| match translate(code.addr() as u64) {
+    let alias = |code: *const u8| match image_physical(info, code.addr() as u64) {
         Some(phys) => core::ptr::with_exposed_provenance_mut(layout::direct_map(phys) as usize),
         // The patcher finds that nothing was written where it should have been.
         None => scratch(),
@@ -27,6 +24,20 @@ pub fn patch(info: &boot::Info) -> pv_ops::Report {
     //    places a segment of the file in one piece, so what follows in the code follows there. Where that does
     //    not hold the patcher reads back other bytes than it wrote and says so.
     unsafe { pv_ops::patch(alias) }
+}
+
+/// The physical address behind `virt`, an address of the image, under the page tables of the entry. No op is used: it
+/// is asked for before there are any.
+pub fn image_physical(info: &boot::Info, virt: u64) -> Option<u64> {
+    info.image_physical(virt).or_else(|| page_walk::translate(&EntryTables, entry_root(), virt))
+}
+
+/// CR3 of a loader that scatters the image: it is one that enters in ring 0.
+fn entry_root() -> u64 {
+    let root;
+    // SAFETY: reads a register.
+    unsafe { core::arch::asm!("mov {}, cr3", out(reg) root, options(nomem, nostack, preserves_flags)) };
+    root
 }
 
 /// Bytes that nobody reads.

@@ -12,7 +12,7 @@ pub(super) fn halt_unless(ready: &dyn Fn() -> bool) {
     if ready() {
         pv_ops::irq_enable();
     } else {
-        pv_ops::safe_halt();
+        crate::cpu::sleep();
     }
 }
 

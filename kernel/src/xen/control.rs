@@ -6,29 +6,42 @@ use alloc::{format, string::String, sync::Arc};
 
 use drivers::xen::xenstore::{Error, Refusal, Transaction, Xenstore};
 
+use super::suspend;
 use crate::{power, task};
 
 const SHUTDOWN: &str = "control/shutdown";
 const SYSRQ: &str = "control/sysrq";
 
 /// What the guest can do, told to the toolstack.
-const FEATURES: [&str; 2] = ["feature-poweroff", "feature-reboot"];
+const FEATURES: [&str; 3] = ["feature-poweroff", "feature-reboot", "feature-suspend"];
 
 /// Follows the toolstack's wishes.
 pub(super) async fn serve(store: Arc<Xenstore>) {
+    advertise(store.clone()).await;
+    drop(task::spawn(follow(store.clone(), SYSRQ, |command| {
+        log::info!("{SYSRQ}: {command:?}: there are no such keys here");
+    })));
+    let own = store.clone();
+    follow(store, SHUTDOWN, move |command| match command {
+        "poweroff" | "halt" => power::off(),
+        "reboot" => power::reboot(),
+        "suspend" => {
+            suspend::run(&own);
+            drop(task::spawn(advertise(own.clone())));
+        }
+        other => {
+            log::warn!("{SHUTDOWN}: {other:?} is not understood, expected poweroff, halt, reboot or suspend");
+        }
+    })
+    .await;
+}
+
+/// Tells the toolstack what it can ask for.
+async fn advertise(store: Arc<Xenstore>) {
     for feature in FEATURES {
         // A toolstack that does not let it be written does not ask either.
         let _ = store.write(Transaction::NONE, &format!("control/{feature}"), "1").await;
     }
-    drop(task::spawn(follow(store.clone(), SYSRQ, |command| {
-        log::info!("{SYSRQ}: {command:?}: there are no such keys here");
-    })));
-    follow(store, SHUTDOWN, |command| match command {
-        "poweroff" | "halt" => power::off(),
-        "reboot" => power::reboot(),
-        other => log::warn!("{SHUTDOWN}: {other:?} is not understood, expected poweroff, halt or reboot"),
-    })
-    .await;
 }
 
 /// Calls `act` with each value that the node at `path` takes, once; the node is emptied first, as the answer.
@@ -44,6 +57,8 @@ async fn follow(store: Arc<Xenstore>, path: &'static str, act: impl Fn(&str) + S
                 Err(error @ (Error::Refused(_) | Error::Nonsense | Error::Conflict(_))) => {
                     log::warn!("{path}: {error}");
                 }
+                // The watch is set again, and comes again.
+                Err(Error::Interrupted) => {}
                 Err(error) => return Err(error),
             }
         }

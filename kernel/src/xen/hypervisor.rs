@@ -2,7 +2,7 @@
 //! Neighbours: `drivers::xen` (the trait), `pv_ops::xen` (the hypercalls), `mm::shared` (the pages).
 #![forbid(unsafe_code)]
 
-use alloc::{boxed::Box, collections::BTreeMap, sync::Arc, vec::Vec};
+use alloc::{boxed::Box, sync::Arc, vec::Vec};
 
 use drivers::xen::{self, DomainId, GrantRef, Handler, Hypervisor, Refused, SharedPage};
 use pv_ops::xen::{
@@ -25,7 +25,7 @@ struct Xen {
 #[derive(Default)]
 struct Pages {
     /// In use by a driver.
-    granted: BTreeMap<u32, (Grant, Page)>,
+    granted: Vec<(Grant, Page)>,
     /// Given back by the driver, but the other domain still has them.
     ending: Vec<(Grant, Page)>,
     /// Nobody's. They stay shared pages for good.
@@ -82,13 +82,14 @@ impl Hypervisor for Xen {
             return Err(Refused::OutOfGrants);
         };
         let reference = grant.reference();
-        pages.granted.insert(reference, (grant, page));
+        pages.granted.push((grant, page));
         Ok((page.0, GrantRef(reference)))
     }
 
     fn end_grant(&self, grant: GrantRef) {
         let mut pages = self.pages.lock();
-        if let Some(granted) = pages.granted.remove(&grant.0) {
+        if let Some(place) = pages.granted.iter().position(|(granted, _)| granted.reference() == grant.0) {
+            let granted = pages.granted.swap_remove(place);
             pages.ending.push(granted);
         }
         pages.sweep();

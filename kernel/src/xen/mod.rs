@@ -2,12 +2,13 @@
 //! domains serve. Where there is no Xen [`probe`] finds nothing, as with every other device.
 //!
 //! Files: `hypervisor` (what drivers ask for, answered by hypercalls), `bell` (from an event to a task), `control` (the
-//! toolstack's wishes: power off, reboot). The drivers themselves are in `drivers::xen`.
+//! toolstack's wishes: power off, reboot, suspend), `suspend` (the next life). The drivers themselves are in `drivers::xen`.
 #![forbid(unsafe_code)]
 
 mod bell;
 mod control;
 mod hypervisor;
+mod suspend;
 mod tests;
 
 use alloc::{boxed::Box, sync::Arc};
@@ -19,23 +20,39 @@ use drivers::xen::{
     xenbus::{Bus, Change},
     xenstore::{Error, Xenstore},
 };
-use pv_ops::xen::{event_channel, rings};
+use pv_ops::xen::{hypercall::Errno, rings};
+use thiserror::Error;
 
 use crate::{
+    app,
     console::{self, Kind},
     irq,
-    mm::shared,
+    mm::{MapError, shared},
     sync::OnceCell,
     task,
 };
-use bell::Bell;
+use bell::{Bell, Line};
 
-static HYPERVISOR: OnceCell<Arc<dyn Hypervisor>> = OnceCell::uninit();
 static XENSTORE: OnceCell<Arc<Xenstore>> = OnceCell::uninit();
 
-/// Pages and channels for drivers of devices that another domain serves; `None` where there is no Xen.
+/// The rings' channels, and who waits for xenstore's.
+static CONSOLE: Line = Line::new("hvc", console::on_receive);
+static STORE: Line = Line::new("xenstore", || STORE_BELL.ring());
+static STORE_BELL: Bell = Bell::new();
+
+/// Pages and channels for drivers of devices that another domain serves; `None` where there is no Xen. The first call
+/// sets the grant table up: who shares no page has none.
 pub fn hypervisor() -> Option<Arc<dyn Hypervisor>> {
-    HYPERVISOR.try_get().ok().cloned()
+    static HYPERVISOR: OnceCell<Option<Arc<dyn Hypervisor>>> = OnceCell::uninit();
+    if !irq::event_channel::is_up() {
+        return None;
+    }
+    let set_up = || {
+        hypervisor::init(app::cmdline().get("xen.grants"))
+            .inspect_err(|error| log::warn!("xen grant table: {error}"))
+            .ok()
+    };
+    HYPERVISOR.try_get_or_init(set_up).ok()?.clone()
 }
 
 /// The toolstack's tree; `None` in dom0 and where there is no Xen.
@@ -43,18 +60,23 @@ pub fn xenstore() -> Option<Arc<Xenstore>> {
     XENSTORE.try_get().ok().cloned()
 }
 
-/// Finds what Xen gives this domain, and puts it to use.
-pub fn probe(cmdline: &boot::CommandLine) {
+/// Why something that Xen gives is not used.
+#[derive(Debug, Error)]
+enum Failure {
+    #[error("{0}")]
+    Map(#[from] MapError),
+    #[error("{0}")]
+    Refused(#[from] Errno),
+}
+
+/// Finds what Xen gives this domain besides devices, and puts it to use.
+pub fn probe() {
     if !irq::event_channel::is_up() {
         return;
     }
     if console::is_chosen(Kind::Serial) {
         report("console", hvc());
     }
-    report(
-        "grant table",
-        hypervisor::init(cmdline.get("xen.grants")).map(|up| _ = HYPERVISOR.try_init_once(|| up)),
-    );
     report("xenstore", store());
 }
 
@@ -65,43 +87,40 @@ fn report(what: &str, result: Result<(), impl Display>) {
 }
 
 /// The console ring, if the toolstack gave one.
-fn hvc() -> Result<(), Box<dyn Display>> {
+fn hvc() -> Result<(), Failure> {
     let Some(ring) = rings::console() else { return Ok(()) };
-    let page = shared::ring(ring).map_err(boxed)?;
-    let port = ring.port();
-    let notify = Box::new(move || _ = event_channel::send(port));
-    let hvc = HvcConsole::new(page, notify, Box::new(pv_ops::sched_yield));
+    let page = shared::ring(ring)?;
+    let hvc = HvcConsole::new(page, Box::new(|| CONSOLE.ring()), Box::new(pv_ops::sched_yield));
     console::register(Box::new(hvc), Kind::Serial);
-    irq::event_channel::bind(port, "hvc", console::on_receive).map_err(boxed)?;
+    CONSOLE.bind(ring)?;
     log::info!("hvc: Xen console ring, in and out");
     Ok(())
 }
 
 /// The client of xenstore, and the tasks that live on it.
-fn store() -> Result<(), Box<dyn Display>> {
+fn store() -> Result<(), Failure> {
     let Some(ring) = rings::xenstore() else { return Ok(()) };
-    let page = shared::ring(ring).map_err(boxed)?;
-    let port = ring.port();
-    let store = Xenstore::new(page, Box::new(move || _ = event_channel::send(port)));
-    let bell = Arc::new(Bell::default());
-    let ringer = bell.clone();
-    irq::event_channel::bind(port, "xenstore", move || ringer.ring()).map_err(boxed)?;
+    let page = shared::ring(ring)?;
+    let store = Xenstore::new(page, Box::new(|| STORE.ring()));
+    STORE.bind(ring)?;
     let served = store.clone();
     drop(task::spawn(async move {
         loop {
             served.process();
-            bell.wait().await;
+            STORE_BELL.wait().await;
         }
     }));
-    let store = XENSTORE.try_get_or_init(|| store).map_err(|_| boxed("initialised twice"))?;
-    drop(task::spawn(watch_bus(store.clone())));
-    drop(task::spawn(control::serve(store.clone())));
+    XENSTORE.init_once(|| store.clone());
+    drop(task::spawn(control::serve(store)));
     log::info!("xenstore: ring at {:#x}", ring.address());
     Ok(())
 }
 
-fn boxed(error: impl Display + 'static) -> Box<dyn Display> {
-    Box::new(error)
+/// Looks for devices that other domains serve, for as long as the guest runs.
+pub(crate) fn probe_bus() {
+    if let Some(store) = xenstore() {
+        drop(task::spawn(watch_bus(store)));
+    }
 }
 
 /// Tells which devices come and go.

@@ -7,6 +7,8 @@ use core::arch::x86_64::{__cpuid_count, CpuidResult};
 const GS_BASE: u32 = 0xc000_0101;
 
 /// CPUID before any backend is installed: the reader for [`detect`](crate::detect::detect).
+/// A function of its own, so that the instruction is here only: not every backend lets it stand elsewhere.
+#[inline(never)]
 pub fn cpuid(leaf: u32, subleaf: u32) -> CpuidResult {
     __cpuid_count(leaf, subleaf)
 }

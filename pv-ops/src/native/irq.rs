@@ -3,7 +3,8 @@
 //! and programs the controller; here is only what must be an op.
 
 use super::{cpu, time};
-use core::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use crate::cpu_set::{CpuSet, MAX_CPUS};
+use core::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
 
 /// Where the kernel maps the local APIC's page, uncached, in xAPIC mode: within the uppermost 2 GiB, so that EOI is
 /// one instruction with an absolute address.
@@ -99,6 +100,15 @@ pub fn set_timer(mode: TimerMode) {
     TIMER.store(timer, Ordering::Relaxed);
 }
 
+/// What [`set_timer`] was told.
+pub fn timer() -> TimerMode {
+    match TIMER.load(Ordering::Relaxed) {
+        0 => TimerMode::None,
+        DEADLINE => TimerMode::TscDeadline,
+        ticks_per_second => TimerMode::OneShot { ticks_per_second },
+    }
+}
+
 pub(super) extern "sysv64" fn timer_arm(deadline_ns: u64) {
     match TIMER.load(Ordering::Relaxed) {
         0 => {}
@@ -109,9 +119,23 @@ pub(super) extern "sysv64" fn timer_arm(deadline_ns: u64) {
     }
 }
 
+/// Arms the timer for a time `delay_ns` from now, by whichever clock that is meant; `None` disarms.
+pub(crate) fn timer_arm_after(delay_ns: Option<u64>) {
+    match TIMER.load(Ordering::Relaxed) {
+        0 => {}
+        DEADLINE => write_deadline(delay_ns.map_or(0, |delay_ns| time::tsc_after(delay_ns).unwrap_or(1))),
+        ticks_per_second => {
+            set_initial_count(initial_count(delay_ns.unwrap_or(u64::MAX), 0, ticks_per_second))
+        }
+    }
+}
+
 /// A deadline of 0 disarms; one in the past fires at once (SDM vol. 3A §11.5.4.1).
 fn arm_tsc_deadline(deadline_ns: u64) {
-    let deadline = if deadline_ns == u64::MAX { 0 } else { time::tsc_at(deadline_ns).unwrap_or(1) };
+    write_deadline(if deadline_ns == u64::MAX { 0 } else { time::tsc_at(deadline_ns).unwrap_or(1) });
+}
+
+fn write_deadline(deadline: u64) {
     // SAFETY: `set_timer` was told that the CPU has this mode; the interrupt has a handler by then.
     unsafe { crate::wrmsr(TSC_DEADLINE, deadline) }
 }
@@ -136,7 +160,7 @@ fn set_initial_count(count: u32) {
 /// xAPIC: destination first, since the write of the lower half sends; not interruptible in between.
 /// # Safety
 /// As for [`send_ipi`](crate::send_ipi).
-pub(super) unsafe extern "sysv64" fn send_ipi(apic_id: u32, icr_low: u32) {
+pub(crate) unsafe extern "sysv64" fn send_ipi(apic_id: u32, icr_low: u32) {
     let flags = crate::irq_flags();
     crate::irq_disable();
     wait_until_sent();
@@ -154,6 +178,61 @@ pub(super) unsafe extern "sysv64" fn send_ipi_x2apic(apic_id: u32, icr_low: u32)
     unsafe { core::arch::asm!("mfence", "lfence", options(nostack, preserves_flags)) };
     // SAFETY: the register is there in this mode; what the message does is the caller's promise.
     unsafe { crate::wrmsr(X2APIC_ICR, u64::from(apic_id) << 32 | u64::from(icr_low)) }
+}
+
+/// The local APIC of each CPU, as the complement of its ID; 0 is "unknown".
+static APIC_IDS: [AtomicU32; MAX_CPUS as usize] = [const { AtomicU32::new(0) }; MAX_CPUS as usize];
+
+/// Tells the ID of a CPU's local APIC, so that interrupts can be sent to it by its number.
+pub fn set_apic_id(cpu: u32, apic_id: u32) {
+    if let Some(place) = APIC_IDS.get(cpu as usize) {
+        place.store(!apic_id, Ordering::Relaxed);
+    }
+}
+
+/// The ID of a CPU's local APIC, if it was told.
+pub fn apic_id(cpu: u32) -> Option<u32> {
+    let id = !APIC_IDS.get(cpu as usize)?.load(Ordering::Relaxed);
+    (id != u32::MAX).then_some(id)
+}
+
+/// # Safety
+/// As for [`send_ipi_many`](crate::send_ipi_many).
+pub(crate) unsafe extern "sysv64" fn send_ipi_many(cpus: *const CpuSet, vector: u8) {
+    // SAFETY: the op's argument is a reference.
+    for apic_id in unsafe { *cpus }.iter().filter_map(apic_id) {
+        // SAFETY: a fixed interrupt; its vector is the caller's promise.
+        unsafe { send_ipi(apic_id, vector.into()) };
+    }
+}
+
+/// ICR, destination mode: logical (SDM vol. 3A §11.6.1).
+const LOGICAL: u64 = 1 << 11;
+
+/// In x2APIC mode the logical ID is made of the ID: 16 CPUs a cluster, a bit each (SDM vol. 3A §11.12.10.2). Those of
+/// one cluster take one message.
+/// # Safety
+/// As for [`send_ipi_many`](crate::send_ipi_many).
+pub(crate) unsafe extern "sysv64" fn send_ipi_many_x2apic(cpus: *const CpuSet, vector: u8) {
+    // SAFETY: fences, as in `send_ipi_x2apic`.
+    unsafe { core::arch::asm!("mfence", "lfence", options(nostack, preserves_flags)) };
+    let send = |logical: u64| {
+        // SAFETY: the register is there in this mode; the vector is the caller's promise.
+        unsafe { crate::wrmsr(X2APIC_ICR, logical << 32 | LOGICAL | u64::from(vector)) }
+    };
+    let mut message = 0;
+    // SAFETY: the op's argument is a reference.
+    for apic_id in unsafe { *cpus }.iter().filter_map(apic_id).map(u64::from) {
+        let (cluster, bit) = ((apic_id >> 4) << 16, 1 << (apic_id & 15));
+        if message != 0 && message >> 16 << 16 != cluster {
+            send(message);
+            message = 0;
+        }
+        message |= cluster | bit;
+    }
+    if message != 0 {
+        send(message);
+    }
 }
 
 fn wait_until_sent() {

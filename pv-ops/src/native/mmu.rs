@@ -1,13 +1,15 @@
 //! TLB flushes that take more than one instruction (SDM vol. 3A §4.10.4).
 //! Neighbours: `native` (the other mmu ops).
 
+use crate::cpu_set::CpuSet;
 use core::sync::atomic::{AtomicPtr, Ordering};
 
 /// CR4.PGE, page global enable: changing it flushes everything (SDM vol. 3A §2.5, §4.10.4.1).
 const CR4_PGE: u64 = 1 << 7;
 
-/// Flushes `address`, or everything if it is `u64::MAX`, on the CPUs of the set, and returns when that is done.
-pub type Shootdown = fn(cpus: u64, address: u64);
+/// Flushes `len_bytes` bytes from `start`, or everything if they are `u64::MAX`, on the CPUs of the set, and returns when
+/// no CPU uses an entry from before.
+pub type Shootdown = fn(cpus: &CpuSet, start: u64, len_bytes: u64);
 
 static SHOOTDOWN: AtomicPtr<()> = AtomicPtr::new(core::ptr::null_mut());
 
@@ -33,13 +35,17 @@ pub(super) extern "sysv64" fn flush_tlb() {
     crate::irq_restore(flags);
 }
 
-pub(super) extern "sysv64" fn flush_tlb_others(cpus: u64, address: u64) {
-    if cpus == 0 {
+/// # Panics
+/// For CPUs that nobody has told how to reach.
+pub(crate) extern "sysv64" fn flush_tlb_others(cpus: *const CpuSet, start: u64, len_bytes: u64) {
+    // SAFETY: the op's argument is a reference.
+    let cpus = unsafe { &*cpus };
+    if cpus.is_empty() {
         return;
     }
     let shootdown = SHOOTDOWN.load(Ordering::Acquire);
-    assert!(!shootdown.is_null(), "TLB flush on CPUs {cpus:#b} before native::mmu::set_shootdown");
+    assert!(!shootdown.is_null(), "TLB flush on other CPUs before native::mmu::set_shootdown");
     // SAFETY: only `set_shootdown` stores here, a function pointer of this type.
     let shootdown = unsafe { core::mem::transmute::<*mut (), Shootdown>(shootdown) };
-    shootdown(cpus, address);
+    shootdown(cpus, start, len_bytes);
 }

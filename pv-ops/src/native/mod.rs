@@ -4,6 +4,7 @@
 //! `instruction!(op: text => bytes)`: a test holds the bytes against what the assembler makes of the text.
 
 pub mod cpu;
+pub mod guarded;
 pub mod irq;
 pub mod mmu;
 pub mod sched;
@@ -11,6 +12,7 @@ pub mod time;
 
 use crate::{
     backend::{Backend, Environment, Services},
+    detect::Hypervisors,
     ops::PvOps,
 };
 pub use irq::LOCAL_APIC;
@@ -37,6 +39,7 @@ pub const OPS: PvOps = PvOps {
     eoi: instruction!(eoi: "mov dword ptr [0xffffffffffdff0b0], 0"
         => [0xc7, 0x04, 0x25, 0xb0, 0xf0, 0xdf, 0xff, 0x00, 0x00, 0x00, 0x00]),
     send_ipi: function!(send_ipi => irq::send_ipi),
+    send_ipi_many: function!(send_ipi_many => irq::send_ipi_many),
     timer_arm: function!(timer_arm => irq::timer_arm),
 
     cpuid: instruction!(cpuid: "cpuid" => [0x0f, 0xa2]),
@@ -82,6 +85,7 @@ pub const OPS: PvOps = PvOps {
     lock_wait: instruction!(lock_wait: "pause" => [0xf3, 0x90]),
 
     sched_yield: instruction!(sched_yield: "pause" => [0xf3, 0x90]),
+    hypercall: instruction!(hypercall: "mov rax, -1000" => [0x48, 0xc7, 0xc0, 0x18, 0xfc, 0xff, 0xff]),
     shutdown: function!(shutdown => sched::shutdown),
     console_write: function!(console_write => sched::console_write),
 };
@@ -91,16 +95,17 @@ pub const OPS_X2APIC: PvOps = PvOps {
     eoi: instruction!(eoi: "mov ecx, 0x80b; xor eax, eax; xor edx, edx; wrmsr"
         => [0xb9, 0x0b, 0x08, 0x00, 0x00, 0x31, 0xc0, 0x31, 0xd2, 0x0f, 0x30]),
     send_ipi: function!(send_ipi => irq::send_ipi_x2apic),
+    send_ipi_many: function!(send_ipi_many => irq::send_ipi_many_x2apic),
     ..OPS
 };
 
-fn setup(environment: &Environment<'_>) -> &'static PvOps {
+pub(crate) fn setup(environment: &Environment<'_>, _: &Hypervisors) -> PvOps {
     match environment.entry_tsc {
         0 => time::start(),
         entry_tsc => time::start_at(entry_tsc),
     }
     match irq::choose_apic_mode() {
-        irq::ApicMode::XApic => &OPS,
-        irq::ApicMode::X2Apic => &OPS_X2APIC,
+        irq::ApicMode::XApic => OPS,
+        irq::ApicMode::X2Apic => OPS_X2APIC,
     }
 }

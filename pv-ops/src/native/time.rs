@@ -67,6 +67,11 @@ pub(super) fn tsc_at(ns: u64) -> Option<u64> {
     Some(BASE_TSC.load(Ordering::Relaxed).saturating_add(ticks))
 }
 
+/// The counter's value `delay_ns` from now, never early; unknown before [`set_tsc_hz`].
+pub(super) fn tsc_after(delay_ns: u64) -> Option<u64> {
+    Some(now_tsc().saturating_add(TO_TICKS.get()?.apply(delay_ns)).saturating_add(1))
+}
+
 pub(super) extern "sysv64" fn monotonic_ns() -> u64 {
     let Some(scale) = TO_NS.get() else { return 0 };
     scale.apply(now_tsc().saturating_sub(BASE_TSC.load(Ordering::Relaxed)))

@@ -3,6 +3,7 @@
 use crate::{
     Backend, Environment, InstallError, Report, Stage,
     backend::Services,
+    detect::Hypervisors,
     install, native,
     ops::PvOps,
     patch::{Refusal, patch, patch_site, text},
@@ -95,9 +96,9 @@ pub(super) const OPS: PvOps = PvOps {
 pub(super) static BACKEND: Backend =
     Backend { name: "hosted", detect: |_, _| false, tables: &[&OPS], setup, services: Services::NONE };
 
-fn setup(_: &Environment<'_>) -> &'static PvOps {
+fn setup(_: &Environment<'_>, _: &Hypervisors) -> PvOps {
     native::time::start();
-    &OPS
+    OPS
 }
 
 pub(super) fn last_write() -> u64 {
@@ -133,7 +134,7 @@ pub(super) fn patched() -> &'static History {
     HISTORY.get_or_init(|| {
         assert_eq!(stage(), Stage::Empty);
         let early_signal = signal_of_an_early_op();
-        install(&BACKEND, &Environment::NATIVE).unwrap();
+        install(&BACKEND, &Environment::NATIVE, &Hypervisors::scan(&native::cpu::cpuid)).unwrap();
         make_text_writable();
         let before = sites().map(|site| (site, bytes(site))).collect();
         let unpatched = super::registers::measure_all();
@@ -142,7 +143,8 @@ pub(super) fn patched() -> &'static History {
         let report = unsafe { patch(|address| address.cast_mut()) };
         // SAFETY: as before.
         let second = unsafe { patch(|address| address.cast_mut()) };
-        let reinstalled = install(&native::BACKEND, &Environment::NATIVE);
+        let reinstalled =
+            install(&native::BACKEND, &Environment::NATIVE, &Hypervisors::scan(&native::cpu::cpuid));
         History { early_signal, lying_alias, before, unpatched, report, second, reinstalled }
     })
 }

@@ -129,7 +129,7 @@ fn patched_ops_do_what_they_say() {
     crate::lock_wait(&AtomicU8::new(1), 1);
     crate::lock_kick(0);
     crate::sched_yield();
-    crate::flush_tlb_others(0, u64::MAX);
+    crate::flush_tlb_others(&crate::CpuSet::EMPTY, 0, u64::MAX);
 }
 
 #[test]

@@ -24,6 +24,9 @@ pub mod sched {
     /// Restart, please.
     #[doc(alias = "SHUTDOWN_reboot")]
     pub const REASON_REBOOT: u32 = 1;
+    /// To be saved. The call returns in the next life: 0; or 1 if it was not to be.
+    #[doc(alias = "SHUTDOWN_suspend")]
+    pub const REASON_SUSPEND: u32 = 2;
     /// The guest died.
     #[doc(alias = "SHUTDOWN_crash")]
     pub const REASON_CRASH: u32 = 3;

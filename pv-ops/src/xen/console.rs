@@ -2,7 +2,7 @@
 //! Neighbours: `hvm` (finds the ring), the kernel's console driver, which takes over.
 //!
 //! COM1 is Xen's own line: not a byte goes there. The ring is reached under the page tables with which it was mapped
-//! and no others: text between their end and [`set_ring`]'s next call is dropped.
+//! and no others: text between their end and `set_ring`'s next call is dropped.
 
 use super::{
     abi::console,
@@ -47,6 +47,11 @@ pub(super) unsafe fn set_ring(page: *mut u8, port: u32, root: u64) {
     PORT.store(port, Ordering::Relaxed);
     ROOT.store(root, Ordering::Relaxed);
     RING.store(page.cast(), Ordering::Release);
+}
+
+/// Another channel wakes the ring's reader now.
+pub(super) fn set_port(port: u32) {
+    PORT.store(port, Ordering::Relaxed);
 }
 
 /// # Safety

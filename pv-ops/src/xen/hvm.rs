@@ -5,7 +5,7 @@
 use super::{
     abi::{hvm, memory::SPACE_SHARED_INFO},
     console, cpuid,
-    hypercall::{self, Form},
+    hypercall::{self, Errno, Form},
     memory, sched, shared_info, time,
 };
 use crate::{
@@ -14,6 +14,7 @@ use crate::{
     native,
     ops::PvOps,
 };
+use core::sync::atomic::{AtomicU64, Ordering};
 
 /// The backend.
 pub static BACKEND: Backend = Backend {
@@ -45,12 +46,12 @@ const fn over(native: PvOps) -> PvOps {
 const PAGE: u64 = 4096;
 
 /// Finds the way into Xen and has the shared page mapped. Where that does not work out, the guest runs as natively.
-fn setup(environment: &Environment<'_>) -> &'static PvOps {
-    let native = (native::BACKEND.setup)(environment);
+fn setup(environment: &Environment<'_>, hypervisors: &Hypervisors) -> PvOps {
+    let native = native::setup(environment, hypervisors);
     let read = environment.cpuid;
     let vendor = read(0, 0);
     hypercall::set_form(hypercall::form_of_vendor(vendor.ebx, vendor.ecx, vendor.edx));
-    let Some(base) = cpuid::base(&Hypervisors::scan(read)) else { return native };
+    let Some(base) = cpuid::base(hypervisors) else { return native };
     if !map_shared_info(environment) {
         hypercall::set_form(Form::None);
         return native;
@@ -60,20 +61,28 @@ fn setup(environment: &Environment<'_>) -> &'static PvOps {
         find_console(&environment.entry_map);
     }
     match native::irq::apic_mode() {
-        native::irq::ApicMode::XApic => &OPS,
-        native::irq::ApicMode::X2Apic => &OPS_X2APIC,
+        native::irq::ApicMode::XApic => OPS,
+        native::irq::ApicMode::X2Apic => OPS_X2APIC,
     }
 }
+
+/// The frame of the image's own page in whose place Xen's is.
+static SHARED_FRAME: AtomicU64 = AtomicU64::new(0);
 
 /// Puts Xen's page in place of the image's own, whose frame must be known.
 fn map_shared_info(environment: &Environment<'_>) -> bool {
     let Some(physical) = (environment.image_physical)(shared_info::address()) else { return false };
+    SHARED_FRAME.store(physical / PAGE, Ordering::Relaxed);
+    map_again().is_ok()
+}
+
+/// The same after the domain was restored, when there is nothing in its place.
+pub(super) fn map_again() -> Result<(), Errno> {
+    let frame = SHARED_FRAME.load(Ordering::Relaxed);
     // SAFETY: the frame is that of a page of the image which is nobody's but Xen's: `shared_info`'s.
-    let mapped = unsafe { memory::add_to_physmap(SPACE_SHARED_INFO, 0, physical / PAGE) };
-    if mapped.is_ok() {
-        shared_info::set_mapped();
-    }
-    mapped.is_ok()
+    unsafe { memory::add_to_physmap(SPACE_SHARED_INFO, 0, frame) }?;
+    shared_info::set_mapped();
+    Ok(())
 }
 
 /// The console ring's frame number and event channel, if the toolstack gave one.

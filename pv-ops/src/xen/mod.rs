@@ -3,7 +3,7 @@
 //! Two backends: [`hvm`], `xen-pvh`, for a hardware-assisted guest, whose tables read as a diff against native, and
 //! [`pv`], `xen-pv`, for one without any assistance. Reads in this order: `hypercall` (the way in) · `abi`,
 //! `shared_info` (what is shared) · `cpuid` (what Xen says of itself) · `hvm`, `pv` · `time`, `sched`, `console`,
-//! `memory` (bodies that both have).
+//! `memory`, `suspend` (bodies that both have).
 
 pub mod abi;
 pub mod console;
@@ -17,6 +17,7 @@ pub mod pv;
 pub mod rings;
 pub mod sched;
 pub mod shared_info;
+pub mod suspend;
 pub mod time;
 
 use abi::version;

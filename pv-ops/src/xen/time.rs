@@ -1,8 +1,8 @@
 //! Clocks of a Xen guest: `vcpu_time_info` and the wall clock in the shared page.
 //! Neighbours: `pvclock` (arithmetic and reading protocol), `shared_info` (where they are), `hvm` (the ops).
 //!
-//! Xen's system time counts from Xen's own boot. The guest's counts from its entry, as natively: [`start`] finds out
-//! what Xen's clock said then.
+//! Xen's system time counts from Xen's own boot. The guest's counts from its entry, as natively: `start` finds out
+//! what Xen's clock said then. The time for which a domain is saved does not count (`go_on`).
 
 use super::{
     abi::vcpu,
@@ -10,11 +10,11 @@ use super::{
     hypercall::{self, Number},
     shared_info,
 };
-use crate::detect::Reader;
-use core::sync::atomic::{AtomicU64, Ordering};
+use crate::{detect::Reader, pvclock::ordered_tsc};
+use core::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
-/// Xen's system time when the guest was entered.
-static BASE_NS: AtomicU64 = AtomicU64::new(0);
+/// Xen's system time when the guest's was 0. Less than 0 after the guest came to a Xen that is younger than it.
+static BASE_NS: AtomicI64 = AtomicI64::new(0);
 /// What this guest's clock showed last: two virtual CPUs' clocks differ by some nanoseconds.
 static LAST_NS: AtomicU64 = AtomicU64::new(0);
 /// The TSC's rate in hertz; 0 is "unknown".
@@ -25,9 +25,14 @@ pub(super) fn start(entry_tsc: u64, read: Reader<'_>, base: u32) {
     let Some(Ok((snapshot, ()))) = shared_info::vcpu_info(0).map(|vcpu| vcpu.time.read(|| ())) else {
         return;
     };
-    BASE_NS.store(snapshot.at_or_before(entry_tsc), Ordering::Relaxed);
+    BASE_NS.store(snapshot.at_or_before(entry_tsc) as i64, Ordering::Relaxed);
     let hz = cpuid::tsc_hz(read, base).or_else(|| snapshot.tsc_hz()).unwrap_or(0);
     TSC_HZ.store(hz, Ordering::Relaxed);
+}
+
+/// Goes on from `now_ns` by the clock of the Xen to which the domain has come.
+pub(super) fn go_on(now_ns: u64) {
+    BASE_NS.store(system_ns().wrapping_sub(now_ns) as i64, Ordering::Relaxed);
 }
 
 /// The TSC's rate in hertz, as Xen told it.
@@ -46,7 +51,7 @@ pub fn system_ns() -> u64 {
 }
 
 pub(super) extern "sysv64" fn monotonic_ns() -> u64 {
-    let now = system_ns().saturating_sub(BASE_NS.load(Ordering::Relaxed));
+    let now = (system_ns() as i64).saturating_sub(BASE_NS.load(Ordering::Relaxed)).max(0) as u64;
     LAST_NS.fetch_max(now, Ordering::Relaxed).max(now)
 }
 
@@ -65,17 +70,9 @@ pub(super) extern "sysv64" fn timer_arm(deadline_ns: u64) {
         let _ = unsafe { hypercall::call3(Number::VcpuOp, vcpu::STOP_SINGLESHOT_TIMER.into(), 0, 0) };
         return;
     }
-    let timeout_abs_ns = deadline_ns.saturating_add(BASE_NS.load(Ordering::Relaxed));
+    let timeout_abs_ns = deadline_ns.saturating_add_signed(BASE_NS.load(Ordering::Relaxed));
     let argument = vcpu::SetSingleshotTimer { timeout_abs_ns, flags: 0, _pad: 0 };
     let address = (&raw const argument).expose_provenance() as u64;
     // SAFETY: the struct is this command's, and Xen only reads it.
     let _ = unsafe { hypercall::call3(Number::VcpuOp, vcpu::SET_SINGLESHOT_TIMER.into(), 0, address) };
-}
-
-/// The TSC, not before earlier loads: those of the clock's version (SDM vol. 2B, RDTSC).
-fn ordered_tsc() -> u64 {
-    // SAFETY: a fence.
-    unsafe { core::arch::x86_64::_mm_lfence() };
-    // SAFETY: reads a counter; CR4.TSD, which could forbid it outside ring 0, is never set here.
-    unsafe { core::arch::x86_64::_rdtsc() }
 }

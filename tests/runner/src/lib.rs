@@ -2,12 +2,14 @@
 //!
 //! `main.rs` is the command line; `command` has one file per subcommand; `tests/vm.rs` boots what only a machine can show.
 //! The way of a guest: [`toolchain`] finds the compiler, [`guest`] builds and finishes the ELF, [`image`] puts it where
-//! a machine boots from, [`qemu`] runs it, [`xen`] puts Xen between the two. [`proof`] checks the patched text of a running kernel. [`host`] is the rest.
+//! a machine boots from, [`qemu`] runs it, [`xen`] and [`nested`] put Xen and KVM between the two. [`proof`] checks the patched text of a running kernel. [`host`] is the rest.
 
 pub mod command;
 pub mod guest;
 pub mod host;
 pub mod image;
+pub(crate) mod linux;
+pub mod nested;
 pub mod proof;
 pub mod qemu;
 pub mod toolchain;

@@ -3,16 +3,11 @@
 #![forbid(unsafe_code)]
 
 use crate::xen::xenstore::{Error, Refusal, Transaction, Watch, Xenstore};
-use alloc::{
-    collections::{BTreeSet, VecDeque},
-    format,
-    string::String,
-    sync::Arc,
-};
+use alloc::{format, string::String, sync::Arc, vec::Vec};
 use core::fmt;
 
 /// Which device: its kind and its number among those.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Id {
     /// `vbd` for disks, `vif` for network cards, and so on.
     pub kind: String,
@@ -51,8 +46,9 @@ pub enum Change {
 pub struct Bus {
     store: Arc<Xenstore>,
     watch: Watch,
-    known: BTreeSet<Id>,
-    changes: VecDeque<Change>,
+    known: Vec<Id>,
+    /// The next one last.
+    changes: Vec<Change>,
 }
 
 impl Bus {
@@ -62,7 +58,7 @@ impl Bus {
     /// See [`Error`].
     pub async fn new(store: &Arc<Xenstore>) -> Result<Self, Error> {
         let watch = store.watch(ROOT).await?;
-        Ok(Self { store: store.clone(), watch, known: BTreeSet::new(), changes: VecDeque::new() })
+        Ok(Self { store: store.clone(), watch, known: Vec::new(), changes: Vec::new() })
     }
 
     /// Waits for the next device that comes or goes.
@@ -71,20 +67,24 @@ impl Bus {
     /// See [`Error`].
     pub async fn next(&mut self) -> Result<Change, Error> {
         loop {
-            if let Some(change) = self.changes.pop_front() {
+            if let Some(change) = self.changes.pop() {
                 return Ok(change);
             }
             // Whatever changed below: what counts is what is there now.
             self.watch.next().await?;
             let found = self.scan().await?;
-            self.changes.extend(self.known.difference(&found).cloned().map(Change::Removed));
-            self.changes.extend(found.difference(&self.known).cloned().map(Change::Added));
+            for id in found.iter().rev().filter(|id| !self.known.contains(id)) {
+                self.changes.push(Change::Added(id.clone()));
+            }
+            for id in self.known.iter().rev().filter(|id| !found.contains(id)) {
+                self.changes.push(Change::Removed(id.clone()));
+            }
             self.known = found;
         }
     }
 
-    async fn scan(&self) -> Result<BTreeSet<Id>, Error> {
-        let mut found = BTreeSet::new();
+    async fn scan(&self) -> Result<Vec<Id>, Error> {
+        let mut found = Vec::new();
         for kind in self.names(ROOT).await? {
             for number in self.names(&format!("{ROOT}/{kind}")).await? {
                 let id = Id { kind: kind.clone(), number };
@@ -92,7 +92,7 @@ impl Bus {
                 let backend = format!("{}/backend", id.path());
                 if found.len() < MAX_DEVICES && self.store.find(Transaction::NONE, &backend).await?.is_some()
                 {
-                    found.insert(id);
+                    found.push(id);
                 }
             }
         }
@@ -100,9 +100,9 @@ impl Bus {
     }
 
     /// The names below a node, none if it is gone.
-    async fn names(&self, path: &str) -> Result<alloc::vec::Vec<String>, Error> {
+    async fn names(&self, path: &str) -> Result<Vec<String>, Error> {
         match self.store.directory(Transaction::NONE, path).await {
-            Err(Error::Refused(Refusal::ENOENT)) => Ok(alloc::vec::Vec::new()),
+            Err(Error::Refused(Refusal::ENOENT)) => Ok(Vec::new()),
             other => other,
         }
     }

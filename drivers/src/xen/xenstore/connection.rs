@@ -5,17 +5,13 @@
 
 use super::{
     Changed, Error,
-    wire::{Assembler, Header, Kind, Message, PAYLOAD_MAX, Refusal, strings},
+    wire::{Assembler, Header, Kind, Message, PAYLOAD_MAX, Refusal},
 };
 use crate::xen::{
     SharedPage,
     stream::{Layout, Reader, Writer},
 };
-use alloc::{
-    collections::{BTreeMap, VecDeque},
-    string::String,
-    vec::Vec,
-};
+use alloc::{string::String, vec::Vec};
 use core::{
     sync::atomic::Ordering,
     task::{Poll, Waker},
@@ -40,7 +36,12 @@ pub const MAX_WATCHES: usize = 256;
 /// Changed paths that are kept for one watch; beyond, the watch only knows that it missed some.
 pub const MAX_CHANGES: usize = 64;
 
-enum Pending {
+struct Pending {
+    request: u32,
+    state: State,
+}
+
+enum State {
     Waits {
         kind: Kind,
         waker: Option<Waker>,
@@ -51,8 +52,9 @@ enum Pending {
 }
 
 struct Watched {
+    token: u32,
     path: String,
-    changes: VecDeque<Changed>,
+    changes: Vec<Changed>,
     waker: Option<Waker>,
 }
 
@@ -62,10 +64,11 @@ pub(super) struct Connection {
     requests: Writer,
     responses: Reader,
     /// Bytes that wait for room in the ring.
-    unsent: VecDeque<u8>,
+    unsent: Vec<u8>,
     assembler: Assembler,
-    pending: BTreeMap<u32, Pending>,
-    watches: BTreeMap<u32, Watched>,
+    /// A handful, in no order.
+    pending: Vec<Pending>,
+    watches: Vec<Watched>,
     last_request: u32,
     last_token: u32,
     broken: Option<Error>,
@@ -79,10 +82,10 @@ impl Connection {
             page,
             requests: Writer::new(REQUESTS, page),
             responses: Reader::new(RESPONSES, page),
-            unsent: VecDeque::new(),
+            unsent: Vec::new(),
             assembler: Assembler::default(),
-            pending: BTreeMap::new(),
-            watches: BTreeMap::new(),
+            pending: Vec::new(),
+            watches: Vec::new(),
             last_request: 0,
             last_token: 0,
             broken: None,
@@ -108,9 +111,9 @@ impl Connection {
         }
         let request = self.free_number();
         let header = Header { kind: kind as u32, request, transaction, len_bytes: len_bytes as u32 };
-        self.unsent.extend(header.emit());
-        parts.iter().for_each(|part| self.unsent.extend(*part));
-        self.pending.insert(request, Pending::Waits { kind, waker: None });
+        self.unsent.extend_from_slice(&header.emit());
+        parts.iter().for_each(|part| self.unsent.extend_from_slice(part));
+        self.pending.push(Pending { request, state: State::Waits { kind, waker: None } });
         Ok(request)
     }
 
@@ -118,32 +121,41 @@ impl Connection {
     fn free_number(&mut self) -> u32 {
         loop {
             self.last_request = self.last_request.wrapping_add(1);
-            if self.last_request != 0 && !self.pending.contains_key(&self.last_request) {
+            if self.last_request != 0 && self.place(self.last_request).is_none() {
                 return self.last_request;
             }
         }
     }
 
+    fn place(&self, request: u32) -> Option<usize> {
+        self.pending.iter().position(|pending| pending.request == request)
+    }
+
+    fn watched(&mut self, token: u32) -> Option<&mut Watched> {
+        self.watches.iter_mut().find(|watch| watch.token == token)
+    }
+
     /// The answer to a request, once; `waker` is woken when it is there.
     pub(super) fn poll_answer(&mut self, request: u32, waker: &Waker) -> Poll<Result<Vec<u8>, Error>> {
-        match self.pending.get_mut(&request) {
-            Some(Pending::Waits { waker: place, .. }) => {
-                *place = Some(waker.clone());
-                Poll::Pending
-            }
-            _ => match self.pending.remove(&request) {
-                Some(Pending::Done(result)) => Poll::Ready(result),
-                _ => Poll::Ready(Err(Error::Interrupted)),
-            },
+        let Some(place) = self.place(request) else { return Poll::Ready(Err(Error::Interrupted)) };
+        if let State::Waits { waker: awaited, .. } = &mut self.pending[place].state {
+            *awaited = Some(waker.clone());
+            return Poll::Pending;
+        }
+        match self.pending.swap_remove(place).state {
+            State::Done(result) => Poll::Ready(result),
+            State::Waits { .. } | State::Abandoned => Poll::Ready(Err(Error::Interrupted)),
         }
     }
 
     /// Nobody waits for the answer any more.
     pub(super) fn abandon(&mut self, request: u32) {
-        match self.pending.get_mut(&request) {
-            Some(place @ Pending::Waits { .. }) => *place = Pending::Abandoned,
-            Some(Pending::Done(_)) => _ = self.pending.remove(&request),
-            Some(Pending::Abandoned) | None => {}
+        let Some(place) = self.place(request) else { return };
+        let state = &mut self.pending[place].state;
+        match state {
+            State::Waits { .. } => *state = State::Abandoned,
+            State::Done(_) => _ = self.pending.swap_remove(place),
+            State::Abandoned => {}
         }
     }
 
@@ -152,28 +164,30 @@ impl Connection {
         if self.watches.len() >= MAX_WATCHES {
             return Err(Error::TooMany);
         }
-        while self.watches.contains_key(&self.last_token) {
+        while self.watched(self.last_token).is_some() {
             self.last_token = self.last_token.wrapping_add(1);
         }
         let token = self.last_token;
         self.last_token = token.wrapping_add(1);
-        self.watches.insert(token, Watched { path: path.into(), changes: VecDeque::new(), waker: None });
+        self.watches.push(Watched { token, path: path.into(), changes: Vec::new(), waker: None });
         Ok(token)
     }
 
     /// Forgets a watch; returns its path, for the server to be told.
     pub(super) fn remove_watch(&mut self, token: u32) -> Option<String> {
-        self.watches.remove(&token).map(|watch| watch.path)
+        let place = self.watches.iter().position(|watch| watch.token == token)?;
+        Some(self.watches.swap_remove(place).path)
     }
 
     /// The next change of a watch, or the end of it.
     pub(super) fn poll_change(&mut self, token: u32, waker: &Waker) -> Poll<Result<Changed, Error>> {
-        let Some(watch) = self.watches.get_mut(&token) else { return Poll::Ready(Err(Error::Interrupted)) };
-        if let Some(change) = watch.changes.pop_front() {
-            return Poll::Ready(Ok(change));
+        let broken = self.broken.clone();
+        let Some(watch) = self.watched(token) else { return Poll::Ready(Err(Error::Interrupted)) };
+        if !watch.changes.is_empty() {
+            return Poll::Ready(Ok(watch.changes.remove(0)));
         }
-        if let Some(error) = &self.broken {
-            return Poll::Ready(Err(error.clone()));
+        if let Some(error) = broken {
+            return Poll::Ready(Err(error));
         }
         watch.waker = Some(waker.clone());
         Poll::Pending
@@ -200,8 +214,7 @@ impl Connection {
     fn exchange(&mut self, wake: &mut Vec<Waker>) -> Result<bool, Error> {
         let mut moved = false;
         while !self.unsent.is_empty() {
-            let (piece, _) = self.unsent.as_slices();
-            let sent = self.requests.write(self.page, piece)?;
+            let sent = self.requests.write(self.page, &self.unsent)?;
             if sent == 0 {
                 break;
             }
@@ -228,56 +241,54 @@ impl Connection {
         if header.kind == Kind::WatchEvent as u32 {
             return self.receive_change(&payload, wake);
         }
-        let Some(place) = self.pending.get_mut(&header.request) else {
+        let Some(place) = self.place(header.request) else {
             self.strays += 1;
             return;
         };
-        match place {
-            Pending::Abandoned => _ = self.pending.remove(&header.request),
-            Pending::Done(_) => self.strays += 1,
-            Pending::Waits { kind, waker } => {
+        let state = &mut self.pending[place].state;
+        match state {
+            State::Abandoned => _ = self.pending.swap_remove(place),
+            State::Done(_) => self.strays += 1,
+            State::Waits { kind, waker } => {
                 let result = match header.kind {
                     answer if answer == *kind as u32 => Ok(payload),
                     answer if answer == Kind::Error as u32 => Err(Error::Refused(Refusal::parse(&payload))),
                     answer => Err(Error::WrongKind { asked: *kind as u32, answered: answer }),
                 };
                 wake.extend(waker.take());
-                *place = Pending::Done(result);
+                *state = State::Done(result);
             }
         }
     }
 
     /// A watch event: path and token, both ours to judge.
     fn receive_change(&mut self, payload: &[u8], wake: &mut Vec<Waker>) {
-        let strings = strings(payload).unwrap_or_default();
-        let [path, token] = strings.as_slice() else {
-            self.strays += 1;
-            return;
-        };
-        let Some(watch) = token.parse().ok().and_then(|token: u32| self.watches.get_mut(&token)) else {
+        let Some((path, watch)) = parse_change(payload).and_then(|(path, token)| {
+            Some((path, self.watches.iter_mut().find(|watch| watch.token == token)?))
+        }) else {
             // An event may cross the request that ends its watch.
             self.strays += 1;
             return;
         };
-        let change = Changed::Path(path.clone());
         // A path that is on its way already is read after this change too.
-        if watch.changes.contains(&change) || watch.changes.back() == Some(&Changed::Missed) {
+        let is_known = |change: &Changed| matches!(change, Changed::Path(known) if known == path);
+        if watch.changes.iter().any(is_known) || watch.changes.last() == Some(&Changed::Missed) {
             return;
         }
         let full = watch.changes.len() >= MAX_CHANGES;
-        watch.changes.push_back(if full { Changed::Missed } else { change });
+        watch.changes.push(if full { Changed::Missed } else { Changed::Path(path.into()) });
         wake.extend(watch.waker.take());
     }
 
     fn fail_all(&mut self, error: &Error, wake: &mut Vec<Waker>) {
-        self.pending.retain(|_, pending| !matches!(pending, Pending::Abandoned));
-        for place in self.pending.values_mut() {
-            if let Pending::Waits { waker, .. } = place {
+        self.pending.retain(|pending| !matches!(pending.state, State::Abandoned));
+        for Pending { state, .. } in &mut self.pending {
+            if let State::Waits { waker, .. } = state {
                 wake.extend(waker.take());
-                *place = Pending::Done(Err(error.clone()));
+                *state = State::Done(Err(error.clone()));
             }
         }
-        for watch in self.watches.values_mut() {
+        for watch in &mut self.watches {
             wake.extend(watch.waker.take());
         }
     }
@@ -294,7 +305,7 @@ impl Connection {
         self.assembler = Assembler::default();
         self.broken = None;
         let watches: Vec<(u32, String)> =
-            self.watches.iter().map(|(token, watch)| (*token, watch.path.clone())).collect();
+            self.watches.iter().map(|watch| (watch.token, watch.path.clone())).collect();
         for (token, path) in watches {
             let token_text = alloc::format!("{token}");
             let parts: [&[u8]; 4] = [path.as_bytes(), b"\0", token_text.as_bytes(), b"\0"];
@@ -305,4 +316,11 @@ impl Connection {
         }
         wake
     }
+}
+
+/// Path and token of a watch event, which ends each with a zero byte.
+fn parse_change(payload: &[u8]) -> Option<(&str, u32)> {
+    let text = core::str::from_utf8(payload).ok()?;
+    let (path, token) = text.strip_suffix('\0').unwrap_or(text).split_once('\0')?;
+    Some((path, token.parse().ok()?))
 }

@@ -130,83 +130,103 @@ impl Xenstore {
         self.connection.lock().strays()
     }
 
-    fn ask(&self, kind: Kind, transaction: Transaction, parts: &[&[u8]]) -> Answer<'_> {
+    /// Sends a request; `parse` makes of the answer what the caller wants.
+    fn ask<T>(
+        &self,
+        kind: Kind,
+        transaction: Transaction,
+        parts: &[&[u8]],
+        parse: Parse<T>,
+    ) -> Answer<'_, T> {
+        Answer { waits: Waits { store: self, request: Some(self.submit(kind, transaction, parts)) }, parse }
+    }
+
+    /// Sends a request about the node at `path`.
+    fn ask_of<T>(
+        &self,
+        kind: Kind,
+        transaction: Transaction,
+        path: &str,
+        value: &[u8],
+        parse: Parse<T>,
+    ) -> Answer<'_, T> {
+        let request = checked(path).and_then(|path| self.submit(kind, transaction, &[path, b"\0", value]));
+        Answer { waits: Waits { store: self, request: Some(request) }, parse }
+    }
+
+    fn submit(&self, kind: Kind, transaction: Transaction, parts: &[&[u8]]) -> Result<u32, Error> {
         let request = self.connection.lock().submit(kind, transaction.0, parts);
         self.process();
-        Answer { store: self, request: Some(request) }
+        request
     }
 
     /// Sends a request whose answer nobody waits for.
     fn tell(&self, kind: Kind, transaction: Transaction, parts: &[&[u8]]) {
-        drop(self.ask(kind, transaction, parts));
+        drop(self.ask(kind, transaction, parts, done));
     }
 
     /// The value of the node at `path`.
     ///
     /// # Errors
-    /// [`Refusal::ENOENT`] when there is none; see [`Error`] for all others.
+    /// [`Refusal::ENOENT`] when there is none; see [`enum@Error`] for all others.
     #[doc(alias = "XS_READ")]
-    pub async fn read(&self, transaction: Transaction, path: &str) -> Result<String, Error> {
-        let value = self.ask(Kind::Read, transaction, &[checked(path)?, b"\0"]).await?;
-        String::from_utf8(value).map_err(|_| Error::Nonsense)
+    pub fn read(&self, transaction: Transaction, path: &str) -> Answer<'_, String> {
+        self.ask_of(Kind::Read, transaction, path, b"", text)
     }
 
     /// As [`read`](Self::read); `None` when there is no such node.
     ///
     /// # Errors
-    /// See [`Error`].
-    pub async fn find(&self, transaction: Transaction, path: &str) -> Result<Option<String>, Error> {
-        match self.read(transaction, path).await {
+    /// See [`enum@Error`].
+    pub fn find(&self, transaction: Transaction, path: &str) -> Answer<'_, Option<String>> {
+        self.ask_of(Kind::Read, transaction, path, b"", |answer| match text(answer) {
             Ok(value) => Ok(Some(value)),
             Err(Error::Refused(Refusal::ENOENT)) => Ok(None),
             Err(error) => Err(error),
-        }
+        })
     }
 
     /// The names of the nodes below `path`.
     ///
     /// # Errors
-    /// See [`Error`].
+    /// See [`enum@Error`].
     #[doc(alias = "XS_DIRECTORY")]
-    pub async fn directory(&self, transaction: Transaction, path: &str) -> Result<Vec<String>, Error> {
-        strings(&self.ask(Kind::Directory, transaction, &[checked(path)?, b"\0"]).await?)
+    pub fn directory(&self, transaction: Transaction, path: &str) -> Answer<'_, Vec<String>> {
+        self.ask_of(Kind::Directory, transaction, path, b"", |answer| strings(&answer?))
     }
 
     /// Sets the value of the node at `path`; makes it and what is above it, if need be.
     ///
     /// # Errors
-    /// See [`Error`].
+    /// See [`enum@Error`].
     #[doc(alias = "XS_WRITE")]
-    pub async fn write(&self, transaction: Transaction, path: &str, value: &str) -> Result<(), Error> {
-        self.ask(Kind::Write, transaction, &[checked(path)?, b"\0", value.as_bytes()]).await?;
-        Ok(())
+    pub fn write(&self, transaction: Transaction, path: &str, value: &str) -> Answer<'_, ()> {
+        self.ask_of(Kind::Write, transaction, path, value.as_bytes(), done)
     }
 
     /// Makes an empty node at `path`, unless there is one.
     ///
     /// # Errors
-    /// See [`Error`].
+    /// See [`enum@Error`].
     #[doc(alias = "XS_MKDIR")]
-    pub async fn make_directory(&self, transaction: Transaction, path: &str) -> Result<(), Error> {
-        self.ask(Kind::MakeDirectory, transaction, &[checked(path)?, b"\0"]).await?;
-        Ok(())
+    pub fn make_directory(&self, transaction: Transaction, path: &str) -> Answer<'_, ()> {
+        self.ask_of(Kind::MakeDirectory, transaction, path, b"", done)
     }
 
     /// Removes the node at `path` and all below it.
     ///
     /// # Errors
-    /// See [`Error`].
+    /// See [`enum@Error`].
     #[doc(alias = "XS_RM")]
-    pub async fn remove(&self, transaction: Transaction, path: &str) -> Result<(), Error> {
-        self.ask(Kind::Remove, transaction, &[checked(path)?, b"\0"]).await?;
-        Ok(())
+    pub fn remove(&self, transaction: Transaction, path: &str) -> Answer<'_, ()> {
+        self.ask_of(Kind::Remove, transaction, path, b"", done)
     }
 
     /// Tells of every change at `path` and below, from now on; the first that comes is no change but says that the
     /// watch is set.
     ///
     /// # Errors
-    /// See [`Error`].
+    /// See [`enum@Error`].
     #[doc(alias = "XS_WATCH")]
     pub async fn watch(self: &Arc<Self>, path: &str) -> Result<Watch, Error> {
         let checked = checked(path)?;
@@ -214,14 +234,14 @@ impl Xenstore {
         // From here on it is forgotten again by its drop.
         let watch = Watch { store: self.clone(), token };
         let token = alloc::format!("{token}");
-        self.ask(Kind::Watch, Transaction::NONE, &[checked, b"\0", token.as_bytes(), b"\0"]).await?;
+        self.ask(Kind::Watch, Transaction::NONE, &[checked, b"\0", token.as_bytes(), b"\0"], done).await?;
         Ok(watch)
     }
 
     /// Runs `body` so that others see all of its changes or none, again and again until nobody has interfered.
     ///
     /// # Errors
-    /// What `body` returns, with nothing changed then; [`Error::Conflict`] after 32 tries; see [`Error`].
+    /// What `body` returns, with nothing changed then; [`Error::Conflict`] after 32 tries; see [`enum@Error`].
     #[doc(alias = "XS_TRANSACTION_START")]
     #[doc(alias = "XS_TRANSACTION_END")]
     pub async fn transaction<T, F>(&self, mut body: impl FnMut(Transaction) -> F) -> Result<T, Error>
@@ -229,9 +249,8 @@ impl Xenstore {
         F: Future<Output = Result<T, Error>>,
     {
         for _ in 0..MAX_TRIES {
-            let begun = self.ask(Kind::TransactionStart, Transaction::NONE, &[b"\0"]).await?;
-            let number = strings(&begun)?.first().and_then(|number| number.parse().ok());
-            let open = Open { store: self, transaction: Transaction(number.ok_or(Error::Nonsense)?) };
+            let number = self.ask(Kind::TransactionStart, Transaction::NONE, &[b"\0"], number).await?;
+            let open = Open { store: self, transaction: Transaction(number) };
             let result = body(open.transaction).await?;
             match open.commit().await {
                 Ok(()) => return Ok(result),
@@ -257,11 +276,11 @@ struct Open<'a> {
     transaction: Transaction,
 }
 
-impl Open<'_> {
-    async fn commit(self) -> Result<(), Error> {
-        let answer = self.store.ask(Kind::TransactionEnd, self.transaction, &[b"T\0"]);
+impl<'a> Open<'a> {
+    fn commit(self) -> Answer<'a, ()> {
+        let answer = self.store.ask(Kind::TransactionEnd, self.transaction, &[b"T\0"], done);
         core::mem::forget(self);
-        answer.await.map(|_| ())
+        answer
     }
 }
 
@@ -271,17 +290,45 @@ impl Drop for Open<'_> {
     }
 }
 
-/// The answer to a request. Dropped early, the answer is thrown away when it comes.
-struct Answer<'a> {
+/// Makes of a payload what the caller asked for.
+type Parse<T> = fn(Result<Vec<u8>, Error>) -> Result<T, Error>;
+
+fn done(answer: Result<Vec<u8>, Error>) -> Result<(), Error> {
+    answer.map(|_| ())
+}
+
+fn text(answer: Result<Vec<u8>, Error>) -> Result<String, Error> {
+    String::from_utf8(answer?).map_err(|_| Error::Nonsense)
+}
+
+fn number(answer: Result<Vec<u8>, Error>) -> Result<u32, Error> {
+    text(answer)?.trim_end_matches('\0').parse().map_err(|_| Error::Nonsense)
+}
+
+/// The answer to a request that was sent. Dropped early, the answer is thrown away when it comes.
+#[must_use = "futures do nothing unless awaited"]
+pub struct Answer<'a, T> {
+    waits: Waits<'a>,
+    parse: Parse<T>,
+}
+
+impl<T> Future for Answer<'_, T> {
+    type Output = Result<T, Error>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<T, Error>> {
+        self.waits.poll(cx).map(self.parse)
+    }
+}
+
+/// Of an [`Answer`], what is the same whatever is asked.
+struct Waits<'a> {
     store: &'a Xenstore,
     /// The number of the request, until the answer is taken.
     request: Option<Result<u32, Error>>,
 }
 
-impl Future for Answer<'_> {
-    type Output = Result<Vec<u8>, Error>;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+impl Waits<'_> {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Vec<u8>, Error>> {
         let polled = match &self.request {
             Some(Ok(request)) => self.store.connection.lock().poll_answer(*request, cx.waker()),
             Some(Err(error)) => Poll::Ready(Err(error.clone())),
@@ -294,7 +341,7 @@ impl Future for Answer<'_> {
     }
 }
 
-impl Drop for Answer<'_> {
+impl Drop for Waits<'_> {
     fn drop(&mut self) {
         if let Some(Ok(request)) = self.request.take() {
             self.store.connection.lock().abandon(request);

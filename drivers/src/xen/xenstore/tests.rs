@@ -35,14 +35,14 @@ fn a_tree_is_read_and_written() {
 #[test]
 fn requests_are_answered_in_any_order_and_reach_who_asked() {
     let (mut server, store) = FakeStore::new();
-    let (a, b) = (store.ask(Kind::Read, NONE, &[b"a\0"]), store.ask(Kind::Read, NONE, &[b"b\0"]));
+    let (a, b) = (store.ask(Kind::Read, NONE, &[b"a\0"], text), store.ask(Kind::Read, NONE, &[b"b\0"], text));
     server.is_silent = true;
     server.serve();
     let numbers: Vec<u32> = server.seen.iter().map(|(header, _)| header.request).collect();
     server.send(Kind::Read as u32, numbers[1], 0, b"value of b");
     server.send(Kind::Read as u32, numbers[0], 0, b"value of a");
-    assert_eq!(run(&mut server, &store, a).unwrap(), b"value of a");
-    assert_eq!(run(&mut server, &store, b).unwrap(), b"value of b");
+    assert_eq!(run(&mut server, &store, a).unwrap(), "value of a");
+    assert_eq!(run(&mut server, &store, b).unwrap(), "value of b");
 }
 
 struct Count(AtomicU32);
@@ -189,7 +189,7 @@ fn answers_that_nobody_waits_for_are_thrown_away() {
     let (mut server, store) = FakeStore::new();
     server.is_silent = true;
     for _ in 0..MAX_PENDING {
-        drop(store.ask(Kind::Read, NONE, &[b"a\0"]));
+        drop(store.ask(Kind::Read, NONE, &[b"a\0"], text));
     }
     server.serve();
     // All numbers are in use, as the server owes an answer to each.
@@ -210,7 +210,7 @@ fn answers_that_nobody_waits_for_are_thrown_away() {
 fn an_answer_of_another_kind_is_an_error_of_that_request_alone() {
     let (mut server, store) = FakeStore::new();
     server.set("a", "1");
-    let mut answer = Some(store.ask(Kind::Read, NONE, &[b"a\0"]));
+    let mut answer = Some(store.ask(Kind::Read, NONE, &[b"a\0"], text));
     server.is_silent = true;
     server.serve();
     let request = server.seen[0].0.request;
@@ -261,7 +261,7 @@ fn after_a_restart_requests_are_interrupted_and_watches_are_set_again() {
     let mut watch = run(&mut server, &store, store.watch("memory/target")).unwrap();
     run(&mut server, &store, watch.next()).unwrap();
     server.is_silent = true;
-    let asked = store.ask(Kind::Read, NONE, &[b"a\0"]);
+    let asked = store.ask(Kind::Read, NONE, &[b"a\0"], text);
     server.serve();
 
     let (mut other, _) = FakeStore::new();

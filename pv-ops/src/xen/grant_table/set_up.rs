@@ -7,9 +7,14 @@ use crate::xen::{
     has_feature,
     hypercall::{self, Errno, Number},
     memory,
+    pv::mmu,
     rings::FEATURE_AUTO_TRANSLATED,
 };
-use core::{ptr::NonNull, slice};
+use core::{
+    ptr::NonNull,
+    slice,
+    sync::atomic::{AtomicU8, AtomicU64, Ordering},
+};
 
 /// Commands of `grant_table_op`.
 mod command {
@@ -22,12 +27,6 @@ mod command {
 /// Beside the index of a page of `SPACE_GRANT_TABLE`: one of the status words (memory.h).
 #[doc(alias = "XENMAPIDX_grant_table_status")]
 const STATUS_INDEX: u64 = 1 << 31;
-/// Present, writable, accessed, dirty, no execute: an entry of a page table (SDM vol. 3A §4.5).
-const PTE_FLAGS: u64 = 1 << 63 | 0x63;
-/// `update_va_mapping` flushes the page's TLB entry on all CPUs (xen.h).
-#[doc(alias = "UVMF_INVLPG")]
-#[doc(alias = "UVMF_ALL")]
-const FLUSH_PAGE: u64 = 2 | 4;
 
 const PAGE: usize = 4096;
 /// Pages of the table that are used, at most.
@@ -81,6 +80,11 @@ const _: () = {
     assert!(size_of::<QuerySize>() == 16 && offset_of!(QuerySize, status) == 12);
 };
 
+/// Where the table is, for good: its version (0 is none yet), its address, the guest frame number of its first page.
+static VERSION: AtomicU8 = AtomicU8::new(0);
+static PLACE: AtomicU64 = AtomicU64::new(0);
+static FRAME: AtomicU64 = AtomicU64::new(0);
+
 /// # Safety
 /// `argument` is the struct of this command, and a list of frames in it has room for them.
 unsafe fn op<T>(command: u32, argument: &mut T) -> Result<(), Errno> {
@@ -119,6 +123,68 @@ pub fn size() -> Result<(u32, u32), Errno> {
 #[doc(alias = "GNTTABOP_setup_table")]
 #[doc(alias = "GNTTABOP_set_version")]
 pub unsafe fn set_up(version: Version, place: NonNull<u8>, frame: u64) -> Result<Entries, Errno> {
+    // SAFETY: the caller's promise.
+    let (table_pages, _) = unsafe { put(version, place.addr().get() as u64, frame) }?;
+    PLACE.store(place.expose_provenance().get() as u64, Ordering::Relaxed);
+    FRAME.store(frame, Ordering::Relaxed);
+    VERSION.store(version as u8, Ordering::Release);
+    let entries = place.as_ptr().cast_const();
+    let entries_bytes = table_pages as usize * PAGE;
+    Ok(match version {
+        // SAFETY:
+        // 1. Xen's table is at `place` now, for good, in the layout of this version; words of atomics have no
+        //    invalid values.
+        // 2. `place` is aligned to pages.
+        Version::V1 => Entries::V1(unsafe { slice::from_raw_parts(entries.cast(), entries_bytes / 8) }),
+        Version::V2 => {
+            // SAFETY: behind the pages for entries, within the caller's.
+            let status = unsafe { entries.add(TABLE_PAGES as usize * PAGE) };
+            // SAFETY: as for version 1.
+            let status = unsafe { slice::from_raw_parts(status.cast(), STATUS_PAGES as usize * PAGE / 2) };
+            // SAFETY: as for version 1.
+            let entries = unsafe { slice::from_raw_parts(entries.cast(), entries_bytes / 16) };
+            Entries::V2(entries, status)
+        }
+    })
+}
+
+/// Has the table appear in its place again, all entries unused, after the domain was restored. Nothing without a table.
+///
+/// # Errors
+/// What Xen says: no grant works then.
+pub(in crate::xen) fn again() -> Result<(), Errno> {
+    let version = match VERSION.load(Ordering::Acquire) {
+        0 => return Ok(()),
+        1 => Version::V1,
+        _ => Version::V2,
+    };
+    // SAFETY: `set_up` was promised these pages for good.
+    unsafe { put(version, PLACE.load(Ordering::Relaxed), FRAME.load(Ordering::Relaxed)) }.map(|_| ())
+}
+
+/// PV: gives the RAM in the table's place back to the page tables, which are to hold this domain's frames only while
+/// it is saved.
+///
+/// # Errors
+/// What Xen says.
+pub(in crate::xen) fn leave() -> Result<(), Errno> {
+    if VERSION.load(Ordering::Acquire) == 0 {
+        return Ok(());
+    }
+    let (place, frame) = (PLACE.load(Ordering::Relaxed), FRAME.load(Ordering::Relaxed));
+    for page in 0..u64::from(TABLE_PAGES + STATUS_PAGES) {
+        let own = mmu::machine_frame(frame + page).ok_or(Errno::INVALID)?;
+        // SAFETY: the page's own RAM, which nobody uses.
+        unsafe { mmu::map_page(place + page * PAGE as u64, own, true) }?;
+    }
+    Ok(())
+}
+
+/// Chooses the version and has the table appear; how many pages it and the status words have.
+///
+/// # Safety
+/// As for [`set_up`].
+unsafe fn put(version: Version, place: u64, frame: u64) -> Result<(u32, u32), Errno> {
     let mut number = version as u32;
     // SAFETY: the struct is the number alone; no grant is in force yet.
     let chosen = unsafe { op(command::SET_VERSION, &mut number) };
@@ -143,31 +209,14 @@ pub unsafe fn set_up(version: Version, place: NonNull<u8>, frame: u64) -> Result
         // SAFETY: the caller's promise.
         unsafe { map_frames(place, table_pages, status_pages) }?;
     }
-    let entries = place.as_ptr().cast_const();
-    let entries_bytes = table_pages as usize * PAGE;
-    Ok(match version {
-        // SAFETY:
-        // 1. Xen's table is at `place` now, for good, in the layout of this version; words of atomics have no
-        //    invalid values.
-        // 2. `place` is aligned to pages.
-        Version::V1 => Entries::V1(unsafe { slice::from_raw_parts(entries.cast(), entries_bytes / 8) }),
-        Version::V2 => {
-            // SAFETY: behind the pages for entries, within the caller's.
-            let status = unsafe { entries.add(TABLE_PAGES as usize * PAGE) };
-            // SAFETY: as for version 1.
-            let status = unsafe { slice::from_raw_parts(status.cast(), STATUS_PAGES as usize * PAGE / 2) };
-            // SAFETY: as for version 1.
-            let entries = unsafe { slice::from_raw_parts(entries.cast(), entries_bytes / 16) };
-            Entries::V2(entries, status)
-        }
-    })
+    Ok((table_pages, status_pages))
 }
 
 /// Asks for the machine frames of the table and maps them in place of the RAM.
 ///
 /// # Safety
 /// As for [`set_up`].
-unsafe fn map_frames(place: NonNull<u8>, table_pages: u32, status_pages: u32) -> Result<(), Errno> {
+unsafe fn map_frames(place: u64, table_pages: u32, status_pages: u32) -> Result<(), Errno> {
     let mut frames = [0_u64; (TABLE_PAGES + STATUS_PAGES) as usize];
     let (table, status) = frames.split_at_mut(TABLE_PAGES as usize);
     let mut argument = SetupTable {
@@ -195,10 +244,8 @@ unsafe fn map_frames(place: NonNull<u8>, table_pages: u32, status_pages: u32) ->
     let is_told = |page: usize| page < table_pages as usize || page >= TABLE_PAGES as usize;
     let told = frames.into_iter().take((TABLE_PAGES + status_pages) as usize).enumerate();
     for (page, machine_frame) in told.filter(|&(page, _)| is_told(page)) {
-        let address = place.addr().get() + page * PAGE;
-        let arguments = [address as u64, machine_frame << 12 | PTE_FLAGS, FLUSH_PAGE];
         // SAFETY: the page is the caller's, and nobody's memory in the RAM behind it.
-        unsafe { hypercall::call3(Number::UpdateVaMapping, arguments[0], arguments[1], arguments[2]) }?;
+        unsafe { mmu::map_page(place + (page * PAGE) as u64, machine_frame, true) }?;
     }
     Ok(())
 }

@@ -7,11 +7,13 @@ use super::{
         M2P, M2P_LEN_BYTES, MMUEXT_INVLPG_LOCAL, MMUEXT_NEW_BASEPTR, MMUEXT_PIN_L1_TABLE,
         MMUEXT_TLB_FLUSH_LOCAL, MMUEXT_UNPIN_TABLE, MmuUpdate, MmuextOp, UVMF_INVLPG,
     },
+    irq,
     p2m::{self, ACCESSED, ADDRESS, DEVICE, DIRTY, NO_EXECUTE, PAGE, PRESENT, WRITABLE},
 };
 use crate::xen::{
     abi::DOMID_SELF,
-    hypercall::{self, Answer, Number},
+    hypercall::{self, Answer, Errno, Number},
+    shared_info::{self, SharedInfo},
 };
 use core::{
     ptr::{null, null_mut},
@@ -21,9 +23,11 @@ use core::{
 /// The p2m list: its address and its length.
 static LIST: AtomicU64 = AtomicU64::new(0);
 static FRAMES: AtomicU64 = AtomicU64::new(0);
-/// The shared page: its machine frame, and the guest frame in whose place it is. Xen's table does not know it.
+/// The shared page: its machine frame, the guest frame in whose place it is, and the machine frame that would be there.
+/// Xen's table does not know it.
 static SHARED_MFN: AtomicU64 = AtomicU64::new(u64::MAX);
 static SHARED_PFN: AtomicU64 = AtomicU64::new(u64::MAX);
+static SHARED_OWN: AtomicU64 = AtomicU64::new(u64::MAX);
 /// Where guest-physical memory is mapped.
 static DIRECT_MAP: AtomicU64 = AtomicU64::new(0);
 /// The root's address, as CR3 would have it.
@@ -70,10 +74,60 @@ pub fn guest_frame(mfn: u64) -> Option<u64> {
 /// Nothing relies on what is in the guest frame, and no table maps it but by [`map_page`] from now on.
 pub(super) unsafe fn replace_frame(pfn: u64, mfn: u64) {
     if let Some(entry) = entry_of_list(pfn) {
-        entry.store(mfn, Ordering::Relaxed);
+        SHARED_OWN.store(entry.swap(mfn, Ordering::Relaxed), Ordering::Relaxed);
         SHARED_PFN.store(pfn, Ordering::Relaxed);
         SHARED_MFN.store(mfn, Ordering::Relaxed);
     }
+}
+
+/// Where the shared page is mapped: in the direct map, at its place in the image, at its fixed address.
+fn shared_addresses() -> [u64; 3] {
+    [direct_map(SHARED_PFN.load(Ordering::Relaxed)), shared_info::address(), irq::SHARED_PAGE]
+}
+
+/// Puts the guest's own frame in the place of the shared page, everywhere. There, events are held back.
+///
+/// # Errors
+/// What Xen says.
+pub(super) fn unshare() -> Result<(), Errno> {
+    let (pfn, own) = (SHARED_PFN.load(Ordering::Relaxed), SHARED_OWN.load(Ordering::Relaxed));
+    entry_of_list(pfn).ok_or(Errno::INVALID)?.store(own, Ordering::Relaxed);
+    for virt in shared_addresses() {
+        // SAFETY: all in the page is atomic, and a frame of zeroes but for the next line.
+        unsafe { map_page(virt, own, true) }?;
+        let page: *const SharedInfo = core::ptr::with_exposed_provenance(virt as usize);
+        // SAFETY: just mapped; all in it is atomic. The first address is not the one by which the flag is asked for.
+        unsafe { &*page }.vcpu_info[0].evtchn_upcall_mask.store(1, Ordering::Relaxed);
+    }
+    Ok(())
+}
+
+/// Puts the shared page, which may have another machine frame now, back in its place.
+///
+/// # Errors
+/// What Xen says.
+pub(super) fn share_again(mfn: u64) -> Result<(), Errno> {
+    for virt in shared_addresses() {
+        // SAFETY: the page of the image that is nobody's but Xen's.
+        unsafe { map_page(virt, mfn, true) }?;
+    }
+    // SAFETY: as above.
+    unsafe { replace_frame(SHARED_PFN.load(Ordering::Relaxed), mfn) };
+    Ok(())
+}
+
+/// The p2m list, whose first guest frame is `pfn`, by the direct map from now on, where it may be written.
+pub(super) fn set_list(pfn: u64) {
+    LIST.store(direct_map(pfn), Ordering::Relaxed);
+}
+
+/// Tells the toolstack where the p2m list is (arch-x86/xen.h, `arch_shared_info`).
+#[doc(alias = "xen_pfn_to_cr3")]
+pub(super) fn tell_list(shared: &SharedInfo) {
+    let root = machine_frame(ROOT.load(Ordering::Relaxed) / PAGE).unwrap_or(0);
+    shared.max_pfn.store(FRAMES.load(Ordering::Relaxed), Ordering::Relaxed);
+    shared.p2m_vaddr.store(LIST.load(Ordering::Relaxed), Ordering::Relaxed);
+    shared.p2m_cr3.store(root << 12 | root >> 20, Ordering::Relaxed);
 }
 
 pub(super) extern "sysv64" fn pte_make(entry: u64) -> u64 {
@@ -121,7 +175,7 @@ pub(super) unsafe fn update(machine: u64, value: u64) -> Answer {
 ///
 /// # Safety
 /// As for [`set_pte`](crate::set_pte).
-pub(super) unsafe fn map_page(virt: u64, mfn: u64, writable: bool) -> Answer {
+pub(in crate::xen) unsafe fn map_page(virt: u64, mfn: u64, writable: bool) -> Answer {
     let writable = if writable { WRITABLE } else { 0 };
     let entry = p2m::address(mfn) | PRESENT | ACCESSED | DIRTY | NO_EXECUTE | writable;
     // SAFETY: three words; what the mapping does is the caller's promise.
@@ -167,7 +221,7 @@ pub(super) extern "sysv64" fn flush_tlb_one(address: u64) {
 }
 
 /// The direct map's address of a guest frame.
-fn direct_map(pfn: u64) -> u64 {
+pub(super) fn direct_map(pfn: u64) -> u64 {
     DIRECT_MAP.load(Ordering::Relaxed) + pfn * PAGE
 }
 

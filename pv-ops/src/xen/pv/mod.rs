@@ -1,6 +1,6 @@
 //! The backend `xen-pv`: a guest without any hardware assistance. The kernel runs in ring 3, its page tables hold
 //! machine frames and are changed by Xen only, interrupts are events, descriptor tables are Xen's.
-//! All ops are in this file; their bodies in `irq`, `cpu`, `mmu`, `trap`; set-up in `start`.
+//! All ops are in this file; their bodies in `irq`, `cpu`, `mmu`, `trap`; set-up in `start`, and again in `suspend`.
 //!
 //! Neighbours: `p2m` (frames), `start` (from Xen's tables to a direct map), `xen::{time, sched, console}` (shared with
 //! `hvm`), `boot::xen_pv` (the way in).
@@ -11,6 +11,7 @@ mod irq;
 pub mod mmu;
 pub mod p2m;
 mod start;
+pub(super) mod suspend;
 mod trap;
 
 use super::{console, sched, time};

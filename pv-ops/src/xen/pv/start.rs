@@ -6,6 +6,7 @@ use super::{
     abi::{MAGIC, PHYSDEVOP_SET_IOPL, SetIopl, StartInfo},
     irq, mmu,
     p2m::{self, ACCESSED, DIRTY, NO_EXECUTE, PAGE, PRESENT, WRITABLE},
+    suspend,
 };
 use crate::{
     backend::Environment,
@@ -33,16 +34,16 @@ struct Window([AtomicU64; ENTRIES as usize]);
 
 static WINDOW: Window = Window([const { AtomicU64::new(0) }; ENTRIES as usize]);
 
-pub(super) fn setup(environment: &Environment<'_>) -> &'static PvOps {
-    (native::BACKEND.setup)(environment);
+pub(super) fn setup(environment: &Environment<'_>, hypervisors: &Hypervisors) -> PvOps {
+    native::setup(environment, hypervisors);
     hypercall::set_form(Form::Syscall);
-    match prepare(environment) {
-        Ok(table) => table,
+    match prepare(environment, hypervisors) {
+        Ok(table) => *table,
         Err(reason) => xen::sched::refuse(reason),
     }
 }
 
-fn prepare(environment: &Environment<'_>) -> Result<&'static PvOps, &'static str> {
+fn prepare(environment: &Environment<'_>, hypervisors: &Hypervisors) -> Result<&'static PvOps, &'static str> {
     let address = environment.xen_start_info.ok_or("no start_info\n")?;
     let start_info: *const StartInfo = core::ptr::with_exposed_provenance(address as usize);
     // SAFETY: Xen's PV loader, which alone enters this way, mapped the struct there.
@@ -60,9 +61,12 @@ fn prepare(environment: &Environment<'_>) -> Result<&'static PvOps, &'static str
     let builders = root / PAGE..root / PAGE + start_info.nr_pt_frames;
     let spare = environment.spare.start / PAGE..environment.spare.end / PAGE;
     build_direct_map(environment.entry_map.start, start_info.nr_pages, root, image, &builders, &spare)?;
+    mmu::set_list(physical(start_info.mfn_list)? / PAGE);
+    mmu::tell_list(shared_info::get());
+    suspend::set_start_info(physical(address)? / PAGE);
 
     let read = environment.cpuid;
-    if let Some(base) = cpuid::base(&Hypervisors::scan(read)) {
+    if let Some(base) = cpuid::base(hypervisors) {
         time::start(environment.entry_tsc, read, base);
     }
     if xen::is_dom0() {

@@ -10,7 +10,7 @@ use crate::host::{paths, progress};
 use crate::image;
 use crate::qemu::Platform;
 use crate::toolchain::{Kind, Toolchain};
-use crate::xen::{Dom0, Rig};
+use crate::{nested, xen};
 
 /// Prints one line per thing; the exit code tells whether every platform can run.
 ///
@@ -79,6 +79,7 @@ pub fn run() -> Result<u8> {
         if built { "built" } else { "built on first use, about 5 minutes" }
     );
     println!("{}", xen());
+    println!("{}", nested_kvm());
     if !complete && !packages::is_root() {
         println!("         `cargo run` says what to install");
     }
@@ -87,13 +88,29 @@ pub fn run() -> Result<u8> {
 
 /// What there is of the Xen rig.
 fn xen() -> String {
-    let Some(rig) = Rig::look() else {
+    let Some(rig) = xen::Rig::look() else {
         return "optional Xen rig: assembled on first use, from 100 MB of Debian's packages".into();
     };
     match rig.describe() {
         Err(error) => format!("missing  Xen rig: {error:#}"),
-        Ok(versions) if Dom0::is_saved(&rig) => format!("ok       Xen rig: {versions}; dom0 is saved"),
+        Ok(versions) if xen::Dom0::is_saved(&rig) => format!("ok       Xen rig: {versions}; dom0 is saved"),
         Ok(versions) => format!("ok       Xen rig: {versions}; dom0 is booted once on first use"),
+    }
+}
+
+/// What there is of the rig of nested KVM.
+fn nested_kvm() -> String {
+    let Some(rig) = nested::Rig::look() else {
+        return "optional rig of nested KVM: assembled on first use, from 70 MB of Debian's packages".into();
+    };
+    match rig.describe() {
+        Err(error) => format!("missing  rig of nested KVM: {error:#}"),
+        Ok(versions) if nested::Host::is_saved(&rig) => {
+            format!("ok       rig of nested KVM: {versions}; its Linux is saved")
+        }
+        Ok(versions) => {
+            format!("ok       rig of nested KVM: {versions}; its Linux is booted once on first use")
+        }
     }
 }
 

@@ -1,6 +1,6 @@
 //! `run`: builds a guest and boots it, its console on this terminal.
 
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Write};
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
@@ -8,9 +8,13 @@ use clap::Args;
 
 use crate::guest::{self, Guest, Profile};
 use crate::image;
-use crate::qemu::{Accel, Ending, Finished, Machine, Options, Platform, Running, Serial, Tee, terminal};
+use crate::linux::Escape;
+use crate::nested;
+use crate::qemu::{
+    Accel, Ending, Finished, Machine, Options, Platform, Running, Serial, Tee, megabytes, terminal,
+};
 use crate::toolchain::Toolchain;
-use crate::xen::{Config, Dom0, Escape, Rig};
+use crate::xen::{self, Config, Dom0};
 
 /// What to run and on what.
 #[derive(Args, Clone, Debug)]
@@ -24,12 +28,12 @@ pub struct Arguments {
     /// The way in
     #[arg(long, value_enum, default_value = "pvh")]
     pub on: Platform,
-    /// The machine
-    #[arg(long, value_enum, default_value = "q35")]
-    pub machine: Machine,
-    /// Who executes the guest's instructions
-    #[arg(long, value_enum, default_value = "tcg")]
-    pub accel: Accel,
+    /// The machine [default: q35; microvm on KVM]
+    #[arg(long, value_enum)]
+    pub machine: Option<Machine>,
+    /// Who executes the guest's instructions [default: tcg; kvm on KVM]
+    #[arg(long, value_enum)]
+    pub accel: Option<Accel>,
     /// The processor model [default: the accelerator's best]
     #[arg(long)]
     pub cpu: Option<String>,
@@ -55,14 +59,14 @@ pub struct Arguments {
 
 impl Default for Arguments {
     fn default() -> Self {
-        let Options { platform, machine, accel, cpu, smp, memory, append, gdb } = Options::default();
+        let Options { platform, cpu, smp, memory, append, gdb, .. } = Options::default();
         let app = "shell".into();
         Self {
             app,
             release: false,
             on: platform,
-            machine,
-            accel,
+            machine: None,
+            accel: None,
             cpu,
             smp,
             memory,
@@ -85,8 +89,16 @@ pub fn run(arguments: &Arguments) -> Result<u8> {
     let profile = if arguments.release { Profile::Release } else { Profile::Quick };
     let guest = guest::build(&toolchain, &arguments.app, profile)?;
     let by_hand = std::io::stdin().is_terminal();
-    if options.platform.is_xen_domu() {
-        let finished = beside_dom0(arguments, &guest, &options, by_hand)?;
+    if options.platform.is_beside_linux() {
+        ensure!(
+            !options.gdb && !arguments.dry_run,
+            "`--gdb` and `--dry-run` go with guests that QEMU boots itself"
+        );
+        if by_hand {
+            eprintln!("pliant: Ctrl-A X leaves");
+        }
+        let run = if options.platform.is_xen_domu() { beside_dom0 } else { nested_kvm };
+        let finished = run(arguments, &guest, &options, by_hand)?;
         return Ok(report(arguments, &finished));
     }
     let line =
@@ -114,26 +126,11 @@ pub fn run(arguments: &Arguments) -> Result<u8> {
 
 /// Has Xen's tools run the guest, its console on this terminal.
 fn beside_dom0(arguments: &Arguments, guest: &Guest, options: &Options, by_hand: bool) -> Result<Finished> {
-    ensure!(
-        !options.gdb && !arguments.dry_run,
-        "`--gdb` and `--dry-run` go with guests that QEMU boots itself"
-    );
     let config = Config::new(guest, options)?;
-    if by_hand {
-        eprintln!("pliant: Ctrl-A X leaves");
-    }
-    let mut dom0 = Dom0::start(&Rig::get()?, config.megabytes, Tee::Show)?;
+    let mut dom0 = Dom0::start(&xen::Rig::get()?, config.megabytes, Tee::Show)?;
     let domain = dom0.create(&config)?;
     let raw = terminal::Raw::enter();
-    let leave = || {
-        terminal::restore();
-        std::process::exit(0);
-    };
-    if by_hand {
-        terminal::feed(Escape::new(domain.input(), leave), domain.listener());
-    } else {
-        terminal::feed(domain.input(), domain.listener());
-    }
+    feed(by_hand, domain.input(), domain.listener());
     let finished = domain.wait(arguments.timeout.map(Duration::from_secs))?;
     drop(raw);
     if !matches!(finished.ending, Ending::Status(_) | Ending::PowerOff | Ending::Reset) {
@@ -142,13 +139,38 @@ fn beside_dom0(arguments: &Arguments, guest: &Guest, options: &Options, by_hand:
     Ok(finished)
 }
 
+/// Has the KVM of a Linux in QEMU run the guest, its console on this terminal.
+fn nested_kvm(arguments: &Arguments, guest: &Guest, options: &Options, by_hand: bool) -> Result<Finished> {
+    let mut host = nested::Host::start(&nested::Rig::get()?, megabytes(&options.memory)?, Tee::Show)?;
+    let guest = host.create(&guest.elf, options)?;
+    eprintln!("pliant: in Linux in QEMU: {}", guest.line());
+    let raw = terminal::Raw::enter();
+    feed(by_hand, guest.input(), guest.listener());
+    let finished = guest.wait(arguments.timeout.map(Duration::from_secs))?;
+    drop(raw);
+    Ok(finished)
+}
+
+/// What is typed here is typed there; a user at a terminal leaves by Ctrl-A X.
+fn feed(by_hand: bool, to: impl Write + Send + 'static, listener: impl Fn(&str, Duration) + Send + 'static) {
+    let leave = || {
+        terminal::restore();
+        std::process::exit(0);
+    };
+    if by_hand {
+        terminal::feed(Escape::new(to, leave), listener);
+    } else {
+        terminal::feed(to, listener);
+    }
+}
+
 /// Tells how it ended; returns the tool's exit code.
 fn report(arguments: &Arguments, finished: &Finished) -> u8 {
     if !finished.console.is_empty() && !finished.console.ends_with('\n') {
         println!();
     }
     let note = match finished.ending {
-        Ending::Reset if arguments.accel == Accel::Kvm => {
+        Ending::Reset if arguments.accel == Some(Accel::Kvm) || arguments.on.is_kvm() => {
             " (or a triple fault: KVM does not tell them apart)"
         }
         _ => "",
@@ -165,8 +187,8 @@ fn report(arguments: &Arguments, finished: &Finished) -> u8 {
 fn options(arguments: &Arguments) -> Options {
     Options {
         platform: arguments.on,
-        machine: arguments.machine,
-        accel: arguments.accel,
+        machine: arguments.machine.unwrap_or(arguments.on.machine()),
+        accel: arguments.accel.unwrap_or(arguments.on.accel()),
         cpu: arguments.cpu.clone(),
         smp: arguments.smp,
         memory: arguments.memory.clone(),

@@ -15,7 +15,7 @@ use object::{U32, U64, pod};
 
 use super::symbols::{self, Symbol};
 
-const SYMBOLS: &str = ".symbols";
+pub(crate) const SYMBOLS: &str = ".symbols";
 /// Program headers lie where the linker put them.
 const HEADER_BYTES: usize = size_of::<FileHeader64<LE>>();
 

@@ -32,7 +32,7 @@ pub const GRUB: [Need; 5] = [
     Need { what: "xorriso", package: "xorriso" },
     Need { what: "mformat", package: "mtools" },
 ];
-/// What fetches and unpacks Debian's packages, of which the Xen rig is made.
+/// What fetches and unpacks Debian's packages, of which the rigs of Xen and of nested KVM are made.
 pub const DEBIAN: [Need; 3] = [
     Need { what: "apt-get", package: "apt" },
     Need { what: "dpkg-deb", package: "dpkg" },

@@ -35,6 +35,12 @@ fn cache_directory_from(variable: impl Fn(&str) -> Option<PathBuf>) -> PathBuf {
         .unwrap_or_else(|| target_directory().join("cache"))
 }
 
+/// Where cargo keeps the sources of crates: `$CARGO_HOME`, else `~/.cargo`.
+pub fn cargo_home() -> Option<PathBuf> {
+    let set = |name| env::var_os(name).map(PathBuf::from);
+    set("CARGO_HOME").or_else(|| set("HOME").map(|home| home.join(".cargo")))
+}
+
 /// The file `name` in the directories of `PATH`.
 pub fn in_path(name: &str) -> Option<PathBuf> {
     let path = env::var_os("PATH")?;

@@ -31,7 +31,7 @@ pub fn for_platform(
     command_line: &str,
 ) -> Result<PathBuf> {
     match platform {
-        Platform::Pvh => Ok(guest.elf.clone()),
+        Platform::Pvh | Platform::Kvm | Platform::KvmNested => Ok(guest.elf.clone()),
         Platform::Bios => disk::make(toolchain, guest, "bios", command_line),
         Platform::Uefi => disk::make(toolchain, guest, "uefi", command_line),
         Platform::Multiboot2 | Platform::Multiboot2Uefi => iso::make(guest, command_line),
@@ -45,7 +45,7 @@ pub fn for_platform(
 /// The QEMU line that boots `guest`, and with it what it boots from.
 ///
 /// # Errors
-/// As [`for_platform`]; or the guest is one beside a Linux dom0, where QEMU boots that ([`crate::xen::Dom0`]).
+/// As [`for_platform`]; or a Linux that QEMU boots runs the guest ([`crate::xen::Dom0`], [`crate::nested::Host`]).
 pub fn line(toolchain: &Toolchain, guest: &Guest, options: &Options, serial: Serial) -> Result<Line> {
     let file = for_platform(toolchain, guest, options.platform, &options.append)?;
     if options.platform.is_xen() && !options.platform.is_xen_domu() {
@@ -71,7 +71,7 @@ pub fn needs(platform: Platform) -> Vec<Need> {
     if matches!(platform, Platform::Multiboot2 | Platform::Multiboot2Uefi) {
         needs.extend(GRUB);
     }
-    if platform.is_xen() {
+    if platform.is_xen() || platform.is_beside_linux() {
         needs.extend(DEBIAN);
     }
     needs

@@ -3,7 +3,7 @@
 use std::ffi::{OsStr, OsString};
 use std::path::Path;
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
 
 use super::Ending;
@@ -13,7 +13,7 @@ use crate::host::process::shell_line;
 /// The I/O port of isa-debug-exit, where a guest writes 16 + its status.
 const EXIT_DEVICE: &str = "isa-debug-exit,iobase=0xf4,iosize=4";
 /// Everything the host offers, but for the register IA32_ARCH_CAPABILITIES: where KVM cannot keep it, QEMU dies of it.
-const KVM_CPU: &str = "host,-arch-capabilities";
+pub(crate) const KVM_CPU: &str = "host,-arch-capabilities";
 const OVMF_VARIABLES: &str = "/usr/share/OVMF/OVMF_VARS_4M.fd";
 
 /// How control reaches the kernel.
@@ -38,6 +38,10 @@ pub enum Platform {
     XenPvDom0,
     /// Xen, as its first PVH guest: dom0, alone
     XenPvhDom0,
+    /// The host's /dev/kvm, by PVH
+    Kvm,
+    /// Real KVM in a Linux that QEMU emulates, by PVH; works everywhere
+    KvmNested,
 }
 
 /// The machine that QEMU plays.
@@ -106,15 +110,15 @@ impl Default for Options {
 }
 
 impl Options {
-    /// The default machine behind another door.
+    /// A platform with the machine that it takes when nobody chooses.
     pub fn on(platform: Platform) -> Self {
-        Self { platform, ..Self::default() }
+        Self { platform, machine: platform.machine(), accel: platform.accel(), ..Self::default() }
     }
 }
 
 impl Platform {
     /// All of them.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 11] = [
         Self::Pvh,
         Self::Bios,
         Self::Uefi,
@@ -124,6 +128,8 @@ impl Platform {
         Self::XenPvh,
         Self::XenPvDom0,
         Self::XenPvhDom0,
+        Self::Kvm,
+        Self::KvmNested,
     ];
 
     /// Whether the firmware is UEFI.
@@ -139,6 +145,26 @@ impl Platform {
     /// Whether the guest runs beside a Linux dom0.
     pub fn is_xen_domu(self) -> bool {
         matches!(self, Self::XenPv | Self::XenPvh)
+    }
+
+    /// Whether a Linux in QEMU runs the guest, so that no QEMU line does.
+    pub fn is_beside_linux(self) -> bool {
+        self.is_xen_domu() || self == Self::KvmNested
+    }
+
+    /// Whether KVM runs the guest.
+    pub fn is_kvm(self) -> bool {
+        matches!(self, Self::Kvm | Self::KvmNested)
+    }
+
+    /// The machine when nobody chooses: the smallest where guests run at the host's speed.
+    pub fn machine(self) -> Machine {
+        if self == Self::Kvm { Machine::Microvm } else { Machine::Q35 }
+    }
+
+    /// Who executes the instructions when nobody chooses.
+    pub fn accel(self) -> Accel {
+        if self == Self::Kvm { Accel::Kvm } else { Accel::Tcg }
     }
 
     /// The name on the command line.
@@ -167,6 +193,20 @@ fn check_memory(memory: &str) -> Result<()> {
     }
 }
 
+/// A size as QEMU writes it, in MiB.
+///
+/// # Errors
+/// It is no size, or no whole number of MiB.
+pub(crate) fn megabytes(size: &str) -> Result<u32> {
+    let (number, factor) = match size.as_bytes() {
+        [.., b'G' | b'g'] => (&size[..size.len() - 1], 1024),
+        [.., b'M' | b'm'] => (&size[..size.len() - 1], 1),
+        _ => (size, 1),
+    };
+    let number: u32 = number.parse().with_context(|| format!("{size:?} is no size of memory"))?;
+    number.checked_mul(factor).with_context(|| format!("{size} is more than there can be"))
+}
+
 /// A QEMU command line.
 #[derive(Clone, Debug)]
 pub struct Line {
@@ -179,12 +219,16 @@ impl Line {
     /// The line that boots `file`: an ELF for PVH, a disk image for BIOS and UEFI, an ISO for multiboot2.
     ///
     /// # Errors
-    /// QEMU has no such machine, or Xen is to run the guest: see [`crate::xen`].
+    /// QEMU has no such machine, or others run the guest: see [`crate::xen`] and [`crate::nested`].
     pub fn new(options: &Options, file: &Path, serial: Serial) -> Result<Self> {
-        if options.platform.is_xen() {
-            bail!("no QEMU line boots the guest by `--on {}` directly: Xen does", options.platform.name());
+        if options.platform.is_xen() || options.platform.is_beside_linux() {
+            bail!("no QEMU line boots the guest by `--on {}` directly", options.platform.name());
         }
-        if options.machine == Machine::Microvm && options.platform != Platform::Pvh {
+        let by_pvh = matches!(options.platform, Platform::Pvh | Platform::Kvm);
+        if options.platform == Platform::Kvm && options.accel != Accel::Kvm {
+            bail!("`--on kvm` is `--on pvh --accel kvm`: it goes with no other accelerator");
+        }
+        if options.machine == Machine::Microvm && !by_pvh {
             bail!("microvm has no firmware that reads disks: it boots by `--on pvh` only");
         }
         check_memory(&options.memory)?;
@@ -226,7 +270,7 @@ impl Line {
             self.option("-drive", format!("if=pflash,format=raw,snapshot=on,file={OVMF_VARIABLES}"));
         }
         match options.platform {
-            Platform::Pvh => {
+            Platform::Pvh | Platform::Kvm => {
                 self.option("-kernel", file);
                 if !options.append.is_empty() {
                     self.option("-append", &options.append);
@@ -242,7 +286,11 @@ impl Line {
                 self.option("-cdrom", file);
             }
             // Refused before.
-            Platform::XenPv | Platform::XenPvh | Platform::XenPvDom0 | Platform::XenPvhDom0 => {}
+            Platform::XenPv
+            | Platform::XenPvh
+            | Platform::XenPvDom0
+            | Platform::XenPvhDom0
+            | Platform::KvmNested => {}
         }
     }
 
@@ -355,5 +403,14 @@ mod tests {
     fn commas_in_file_names_do_not_end_the_option() {
         let line = Line::new(&Options::on(Platform::Bios), Path::new("/a,b"), Serial::Plain).unwrap();
         assert!(line.to_string().ends_with("file=/a,,b"));
+    }
+
+    #[test]
+    fn sizes_are_mebibytes() {
+        assert_eq!(
+            [megabytes("64M").unwrap(), megabytes("2G").unwrap(), megabytes("7").unwrap()],
+            [64, 2048, 7]
+        );
+        assert!(megabytes("").is_err() && megabytes("9999999G").is_err() && megabytes("M").is_err());
     }
 }

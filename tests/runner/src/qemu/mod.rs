@@ -10,6 +10,8 @@ mod qmp;
 pub mod terminal;
 
 pub use ending::Ending;
+pub(crate) use ending::Traces;
+pub(crate) use line::megabytes;
 pub use line::{Accel, Line, Machine, Options, Platform, Serial};
 pub(crate) use process::{Console, Scratch};
 pub use process::{Finished, Running, Tee};

@@ -53,6 +53,8 @@ pub struct Finished {
     pub console: String,
     /// From the start of QEMU to its end.
     pub elapsed: Duration,
+    /// What the guest's machine monitor wrote to its standard error.
+    pub said: String,
 }
 
 /// What a guest has written so far, and whether that is all.
@@ -225,7 +227,7 @@ impl Running {
             .map(|errors| String::from_utf8_lossy(&errors).into_owned())
             .unwrap_or_default();
         let console = String::from_utf8_lossy(&self.console.lock().0).into_owned();
-        Ok(Finished { ending: traces.ending(), console, elapsed })
+        Ok(Finished { ending: traces.ending(), console, elapsed, said: traces.errors })
     }
 
     fn kill(&mut self) {

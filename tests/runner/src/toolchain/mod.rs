@@ -95,10 +95,14 @@ impl Toolchain {
 
     fn set_compiler(&self, command: &mut Command) {
         command.env("RUSTC", &self.rustc);
+        let crates = paths::cargo_home().map(|home| home.join("registry/src"));
+        let mut flags = crates.map_or(String::new(), |place| sysroot::remap(&place, "crates"));
         if let Some(identity) = sysroot::read_identity(&self.sysroot) {
-            // Added to the flags in .cargo/config.toml, so that cargo knows one sysroot's programs from another's.
-            command.env("CARGO_TARGET_X86_64_UNKNOWN_NONE_RUSTFLAGS", format!("-Cmetadata={identity}"));
+            // So that cargo knows one sysroot's programs from another's.
+            flags += &format!(" -Cmetadata={identity}");
         }
+        // Added to the flags in .cargo/config.toml.
+        command.env("CARGO_TARGET_X86_64_UNKNOWN_NONE_RUSTFLAGS", flags);
     }
 
     /// Cargo for the `bootloader` crate, whose build script calls cargo with unstable options.

@@ -20,7 +20,8 @@ const IDENTITY: &str = "identity";
 const OBJECT_TOOLS: [&str; 7] =
     ["llvm-ar", "llvm-nm", "llvm-objcopy", "llvm-objdump", "llvm-readobj", "llvm-size", "llvm-strip"];
 
-/// A crate whose only job is to make cargo build `core` and `alloc`; the profile is the one of the guests.
+/// A crate whose only job is to make cargo build `core` and `alloc`; the profile is the one of the guests, save for
+/// the copying of memory, which is small anyway.
 const SEED_MANIFEST: &str = "\
 [package]
 name = \"seed\"
@@ -30,18 +31,23 @@ edition = \"2021\"
 [workspace]
 [profile.release]
 panic = \"abort\"
+opt-level = \"s\"
 debug = 1
+[profile.release.package.compiler_builtins]
+opt-level = 3
 ";
 const SEED_SOURCE: &str = "#![no_std]\nextern crate alloc;\n";
 /// Without bitcode in the libraries, guests could not be optimised across crates when they are linked.
 const SEED_FLAGS: &str = "-Cforce-frame-pointers=yes -Cembed-bitcode=yes";
+/// Of the library's two bodies for one thing, the smaller.
+const SEED_FEATURES: &str = "-Zbuild-std-features=optimize_for_size";
 
 /// The sysroot in the cache for this compiler, made if it is not there (about 30 s).
 ///
 /// # Errors
 /// The library source does not compile, or the cache cannot be written.
 pub(super) fn get_or_make(candidate: &Candidate, id: &str, cargo: &Path) -> Result<PathBuf> {
-    let recipe = cache::digest(&[SEED_MANIFEST, SEED_SOURCE, SEED_FLAGS].map(str::as_bytes));
+    let recipe = cache::digest(&[SEED_MANIFEST, SEED_SOURCE, SEED_FLAGS, SEED_FEATURES].map(str::as_bytes));
     let key = format!("{id}-{}", &recipe[..8]);
     let done = paths::cache_directory().join("sysroot").join(&key);
     cache::get_or_make("sysroot", &key, |unfinished| {
@@ -79,8 +85,8 @@ fn make(candidate: &Candidate, cargo: &Path, sysroot: &Path, step: &Step) -> Res
         .env("RUSTC_BOOTSTRAP", "1")
         .env("CARGO_TARGET_DIR", seed.join("target"))
         // The environment outranks every config file between here and the root directory.
-        .env("RUSTFLAGS", SEED_FLAGS)
-        .args(["build", "--release", "-Zbuild-std=core,alloc", "--target", GUEST_TARGET]);
+        .env("RUSTFLAGS", format!("{SEED_FLAGS} {}", remap(&own.join("src/rust"), "rust")))
+        .args(["build", "--release", "-Zbuild-std=core,alloc", SEED_FEATURES, "--target", GUEST_TARGET]);
     let vendored = real.join("src/rust/library/vendor");
     if vendored.is_dir() {
         build.args(["--config", r#"source.crates-io.replace-with="pliant-vendored""#, "--config"]);
@@ -99,6 +105,16 @@ fn make(candidate: &Candidate, cargo: &Path, sysroot: &Path, step: &Step) -> Res
     cache::remove(&seed)?;
     fs::write(sysroot.join(IDENTITY), identity(&libraries)?)?;
     link_object_tools(sysroot)
+}
+
+/// The compiler's flag that writes `short` instead of `place` into programs: their panics name their sources, and the
+/// same sources shall make the same program wherever they are. None where it could not be told from its neighbours.
+pub(super) fn remap(place: &Path, short: &str) -> String {
+    let place = place.display().to_string();
+    if place.contains(char::is_whitespace) {
+        return String::new();
+    }
+    format!("--remap-path-prefix={place}={short}")
 }
 
 /// What tells these libraries from others under the same names. Cargo does not look into a sysroot: it would offer a

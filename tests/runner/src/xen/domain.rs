@@ -10,10 +10,10 @@ use anyhow::{Context, Result};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
-use super::linux::{COMMAND, Dom0};
-use super::machine;
+use super::{Dom0, machine};
 use crate::guest::Guest;
-use crate::qemu::{Ending, Finished, Options, Platform, Tee};
+use crate::linux::COMMAND;
+use crate::qemu::{Ending, Finished, Options, Platform, Tee, megabytes};
 
 /// What a guest adds to its status to make the reason it shuts down with.
 const STATUS_BASE: u32 = 16;
@@ -65,7 +65,7 @@ impl Config {
         Ok(Self {
             pv: options.platform == Platform::XenPv,
             elf: guest.elf.clone(),
-            megabytes: machine::megabytes(&options.memory)?,
+            megabytes: megabytes(&options.memory)?,
             vcpus: options.smp,
             append: options.append.clone(),
             more: Vec::new(),
@@ -112,7 +112,7 @@ impl Dom0 {
         let (kernel, file) = (format!("/guest/{name}.elf"), format!("/guest/{name}.cfg"));
         self.put(&elf, &kernel)?;
         self.put(config.text(&name, &kernel).as_bytes(), &file)?;
-        let from = self.console.bytes().len();
+        let from = self.linux.console.bytes().len();
         self.run(&format!("xl create -q -e -p {file} && rm {kernel} {file} && start {name}"))?;
         Ok(Domain { dom0: self, name, from, started: Instant::now() })
     }
@@ -124,12 +124,12 @@ impl Domain<'_> {
     /// # Errors
     /// The time is over before that, or dom0 is gone.
     pub fn wait_for(&self, text: &str, from: usize, timeout: Duration) -> Result<usize> {
-        Ok(self.dom0.console.wait_for(text, self.from + from, timeout)? - self.from)
+        Ok(self.dom0.linux.console.wait_for(text, self.from + from, timeout)? - self.from)
     }
 
     /// How many bytes of its console have come so far.
     pub fn written(&self) -> usize {
-        self.dom0.console.bytes().len() - self.from
+        self.dom0.linux.console.bytes().len() - self.from
     }
 
     /// Types `bytes` on its console.
@@ -137,17 +137,17 @@ impl Domain<'_> {
     /// # Errors
     /// QEMU is gone.
     pub fn send(&mut self, bytes: &[u8]) -> Result<()> {
-        self.dom0.console_port.write_all(bytes).context("the console takes no input")
+        self.dom0.linux.console_port.write_all(bytes).context("the console takes no input")
     }
 
     /// What types on its console from another thread.
     pub fn input(&self) -> impl Write + Send + use<> {
-        self.dom0.console_port.clone()
+        self.dom0.linux.console_port.clone()
     }
 
     /// Waits for a moment to type, as [`crate::qemu::Running::listener`].
     pub fn listener(&self) -> impl Fn(&str, Duration) + Send + use<> {
-        self.dom0.console.listener()
+        self.dom0.linux.console.listener()
     }
 
     /// Executes `xl VERB NAME ARGUMENTS`, which must succeed; returns what it printed.
@@ -166,6 +166,16 @@ impl Domain<'_> {
     pub fn dom0(&mut self, command: &str) -> Result<String> {
         let command = format!("home=/local/domain/$(xl domid {}); {command}", self.name);
         self.dom0.run(&command)
+    }
+
+    /// Saves it to a file in dom0, and brings it back from there as a new domain.
+    ///
+    /// # Errors
+    /// The guest does not suspend, or `xl` fails otherwise.
+    pub fn save_and_restore(&mut self) -> Result<()> {
+        let (name, file) = (self.name.clone(), format!("/guest/{}.save", self.name));
+        self.dom0.run(&format!("xl save {name} {file}"))?;
+        self.dom0.run(&format!("xl restore -e -p {file} && rm {file} && start {name}")).map(drop)
     }
 
     /// Waits for its end, no longer than `timeout`, reads its console to the end and removes it.
@@ -190,7 +200,8 @@ impl Domain<'_> {
         };
         let elapsed = self.started.elapsed();
         let console = self.close()?;
-        Ok(Finished { ending, console: String::from_utf8_lossy(&console).into_owned(), elapsed })
+        let console = String::from_utf8_lossy(&console).into_owned();
+        Ok(Finished { ending, console, elapsed, said: String::new() })
     }
 
     fn state(&mut self) -> Result<State> {
@@ -208,9 +219,9 @@ impl Domain<'_> {
             "console_log {name}; xl destroy {name} >/dev/null 2>&1; rm -f /var/log/xen/console/guest-{name}.log"
         ))?;
         let log = STANDARD.decode(said.replace('\n', "")).context("the console's log is no base64")?;
-        let live = self.dom0.console.bytes().split_off(self.from);
+        let live = self.dom0.linux.console.bytes().split_off(self.from);
         // What dom0 did not pass on in time.
-        if let (Some(rest), Tee::Show) = (log.strip_prefix(live.as_slice()), self.dom0.tee) {
+        if let (Some(rest), Tee::Show) = (log.strip_prefix(live.as_slice()), self.dom0.linux.tee) {
             std::io::stdout().write_all(rest).context("cannot write the guest's last words")?;
         }
         Ok(log)

@@ -1,13 +1,10 @@
 //! What the Linux beside Xen lives in: a root file system in memory with Xen's tools, and our own first process.
 
-use std::fs;
 use std::path::Path;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 
-use super::cpio::Archive;
-use super::libraries::{self, Libraries};
-use super::modules::Modules;
+use crate::linux::Root;
 
 /// Our own files, by their place in dom0.
 pub(super) const OWN_FILES: [(&str, &str); 4] = [
@@ -33,10 +30,6 @@ const XENSTORE_PROGRAMS: [&str; 7] = [
 const BUSYBOX_APPLETS: &str = "sh awk base64 blockdev brctl cat chmod cp date dd dmesg echo env free grep head hexdump \
     ifconfig insmod ip kill ln losetup ls mkdir mknod mount mv nc od ping ps rm sed seq sleep stat sync tail tee touch \
     tr true uname wc";
-/// Asked for by name at run time: the C library ends a thread with it.
-const LOADED_LATER: [&str; 2] = ["libgcc_s.so.1", LOADER];
-const LOADER: &str = "ld-linux-x86-64.so.2";
-const LIBRARIES_IN: &str = "lib/x86_64-linux-gnu";
 const MODULES: [&str; 12] = [
     "xen_privcmd",
     "xenfs",
@@ -51,11 +44,7 @@ const MODULES: [&str; 12] = [
     "virtio_blk",
     "virtio_console",
 ];
-const DIRECTORIES: [&str; 14] = [
-    "proc",
-    "sys",
-    "dev",
-    "tmp",
+const DIRECTORIES: [&str; 8] = [
     "run/xen",
     "run/xenstored",
     "run/lock",
@@ -64,69 +53,28 @@ const DIRECTORIES: [&str; 14] = [
     "var/log/xen/console",
     "var/lock",
     "etc/xen/auto",
-    "guest",
-    "root",
 ];
 
-/// Builds it from packages unpacked at `root`.
+/// Builds it from packages unpacked at `packages`.
 ///
 /// # Errors
 /// The packages do not hold what they should.
-pub(super) fn build(root: &Path) -> Result<Vec<u8>> {
-    let mut archive = Archive::default();
-    let mut libraries = Libraries::new();
-    libraries::close(root, LOADED_LATER.map(str::to_owned).to_vec(), &mut libraries)?;
-
-    archive.file("bin/busybox", 0o755, read(root, "bin/busybox")?);
-    for applet in BUSYBOX_APPLETS.split_ascii_whitespace() {
-        archive.link(&format!("bin/{applet}"), "busybox");
-    }
+pub(super) fn build(packages: &Path) -> Result<Vec<u8>> {
+    let mut root = Root::new(packages);
+    root.busybox(BUSYBOX_APPLETS)?;
     for name in XEN_PROGRAMS {
         let path = format!("{XEN_PROGRAMS_IN}/{name}");
-        program(root, &path, &path, &mut archive, &mut libraries)?;
-        archive.link(&format!("bin/{name}"), &format!("/{path}"));
+        root.program(&path, &path)?;
+        root.archive.link(&format!("bin/{name}"), &format!("/{path}"));
     }
     for name in XENSTORE_PROGRAMS {
-        program(root, &format!("usr/bin/{name}"), &format!("bin/{name}"), &mut archive, &mut libraries)?;
+        root.program(&format!("usr/bin/{name}"), &format!("bin/{name}"))?;
     }
-    for (name, data) in libraries {
-        archive.file(&format!("{LIBRARIES_IN}/{name}"), 0o755, data);
-    }
-    archive.link(&format!("lib64/{LOADER}"), &format!("/{LIBRARIES_IN}/{LOADER}"));
-
-    let modules = Modules::below(&root.join("lib/modules"))?.in_order(&MODULES)?;
-    let mut order = String::new();
-    for module in modules {
-        order.extend([module.name.as_str(), "\n"]);
-        archive.file(&format!("lib/modules/{}.ko", module.name), 0o644, module.data);
-    }
-    archive.file("lib/modules/order", 0o644, order.into_bytes());
-
-    DIRECTORIES.iter().for_each(|directory| archive.directory(directory));
-    archive.link("var/run", "/run");
-    archive.device("dev/console", 5, 1);
-    archive.device("dev/null", 1, 3);
+    root.modules(&MODULES)?;
+    DIRECTORIES.iter().for_each(|directory| root.archive.directory(directory));
+    root.archive.link("var/run", "/run");
     for (path, text) in OWN_FILES {
-        archive.file(path, 0o755, text.into());
+        root.archive.file(path, 0o755, text.into());
     }
-    Ok(archive.bytes())
-}
-
-fn program(
-    root: &Path,
-    from: &str,
-    to: &str,
-    archive: &mut Archive,
-    libraries: &mut Libraries,
-) -> Result<()> {
-    let data = read(root, from)?;
-    let needed = libraries::needed(&data).with_context(|| format!("{from} is no program"))?;
-    libraries::close(root, needed, libraries)?;
-    archive.file(to, 0o755, data);
-    Ok(())
-}
-
-fn read(root: &Path, path: &str) -> Result<Vec<u8>> {
-    let path = root.join(path);
-    fs::read(&path).with_context(|| format!("no package brought {}", path.display()))
+    Ok(root.bytes())
 }

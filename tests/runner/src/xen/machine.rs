@@ -5,7 +5,8 @@ use std::path::Path;
 use anyhow::{Context, Result, ensure};
 
 use super::Rig;
-use crate::qemu::{Accel, Ending, Line, Machine, Options, Platform, Serial};
+use crate::linux::Setting;
+use crate::qemu::{Accel, Ending, Line, Machine, Options, Platform, Serial, megabytes};
 
 /// QEMU's best processor, without the identity of a K8 (its MSRs are not there) and without MONITOR (Xen would idle by
 /// it, and fault).
@@ -13,6 +14,8 @@ const CPU: &str = "max,family=23,model=1,stepping=2,-monitor";
 /// Xen and dom0 on the first serial line. SMAP is for HVM guests only: QEMU 7.2 faults on IRETQ to a user page with it.
 const XEN: &str = "console=com1 com1=115200 loglvl=warning guest_loglvl=all smap=hvm";
 const DOM0_KERNEL: &str = "console=hvc0 quiet loglevel=4 rdinit=/init";
+/// What a guest writes as dom0 waits here for the line; Xen drops what goes beyond.
+const TX_BUFFER: &str = "serial_tx_buffer=1M";
 /// What Xen itself takes of the machine's memory, with room.
 const XEN_MEGABYTES: u32 = 128;
 /// Memory of the Linux dom0.
@@ -39,7 +42,8 @@ pub fn alone(rig: &Rig, guest: &Path, options: &Options, serial: Serial) -> Resu
     line.option("-kernel", rig.hypervisor());
     let shape = if options.platform == Platform::XenPvhDom0 { " dom0=pvh dom0-iommu=none" } else { "" };
     let vcpus = options.smp;
-    line.option("-append", format!("{XEN} dom0_mem={own}M,max:{own}M dom0_max_vcpus={vcpus}{shape}"));
+    let memory = format!("dom0_mem={own}M,max:{own}M dom0_max_vcpus={vcpus}");
+    line.option("-append", format!("{XEN} {TX_BUFFER} {memory}{shape}"));
     line.option("-initrd", format!("{guest} {}", options.append.replace(',', ",,")).trim_end());
     if options.gdb {
         line.flag("-S");
@@ -49,24 +53,15 @@ pub fn alone(rig: &Rig, guest: &Path, options: &Options, serial: Serial) -> Resu
     Ok(line)
 }
 
-/// The line of Xen with Linux as dom0 and `guest_megabytes` for its guests; `ports` is the directory with the host's
-/// ends of dom0's virtio ports, `disk` what both share.
-pub(super) fn with_linux(rig: &Rig, guest_megabytes: u32, ports: &Path, disk: &Path) -> Line {
+/// Xen with Linux as dom0 and `guest_megabytes` for its guests.
+pub(super) fn with_linux(rig: &Rig, guest_megabytes: u32) -> Setting {
     let mut line = Line::bare("q35", "tcg", CPU);
     line.equip(1, &format!("{}M", DOM0_MEGABYTES + XEN_MEGABYTES + guest_megabytes), Serial::Plain);
-    let file = disk.display().to_string().replace(',', ",,");
-    line.option("-drive", format!("if=virtio,format=raw,cache=unsafe,file={file}"));
-    line.option("-device", "virtio-serial-pci");
-    for (number, name) in (1..).zip(["control", "console"]) {
-        let path = ports.join(name).display().to_string().replace(',', ",,");
-        line.option("-chardev", format!("socket,id={name},path={path}"));
-        line.option("-device", format!("virtserialport,chardev={name},name={name},nr={number}"));
-    }
     line.option("-kernel", rig.hypervisor());
     let memory = format!("dom0_mem={DOM0_MEGABYTES}M,max:{DOM0_MEGABYTES}M dom0_max_vcpus=1");
     line.option("-append", format!("{XEN} {memory}"));
     line.option("-initrd", format!("{} {DOM0_KERNEL},{}", rig.kernel().display(), rig.initramfs().display()));
-    line
+    Setting { name: "Xen's dom0", saved_in: "xen-ready", parts: rig.parts().clone(), line }
 }
 
 /// Whether Xen runs on what `options` ask for.
@@ -78,20 +73,6 @@ pub(super) fn supported(options: &Options) -> Result<()> {
     ensure!(options.machine == Machine::Q35, "`--on {platform}` goes with `--machine q35` only");
     ensure!(options.accel == Accel::Tcg, "`--on {platform}` goes with `--accel tcg` only");
     Ok(())
-}
-
-/// A size as QEMU writes it, in MiB.
-///
-/// # Errors
-/// It is no size, or no whole number of MiB.
-pub(super) fn megabytes(size: &str) -> Result<u32> {
-    let (number, factor) = match size.as_bytes() {
-        [.., b'G' | b'g'] => (&size[..size.len() - 1], 1024),
-        [.., b'M' | b'm'] => (&size[..size.len() - 1], 1),
-        _ => (size, 1),
-    };
-    let number: u32 = number.parse().with_context(|| format!("{size:?} is no size of memory"))?;
-    number.checked_mul(factor).with_context(|| format!("{size} is more than there can be"))
 }
 
 #[cfg(test)]
@@ -111,7 +92,7 @@ mod tests {
             "qemu-system-x86_64 -machine q35 -accel tcg -cpu max,family=23,model=1,stepping=2,-monitor -smp 1 -m 384M \
              -nodefaults -no-user-config -no-reboot -display none -serial stdio -device isa-debug-exit,iobase=0xf4,iosize=4 \
              -kernel /rig/xen -append 'console=com1 com1=115200 loglvl=warning guest_loglvl=all smap=hvm \
-             dom0_mem=256M,max:256M dom0_max_vcpus=1' -initrd '/k.elf log=debug a=b,,c'"
+             serial_tx_buffer=1M dom0_mem=256M,max:256M dom0_max_vcpus=1' -initrd '/k.elf log=debug a=b,,c'"
         );
     }
 
@@ -137,25 +118,10 @@ mod tests {
     }
 
     #[test]
-    fn linux_gets_its_ports_and_the_shared_disk() {
-        let line = with_linux(&rig(), 256, Path::new("/p"), Path::new("/d,1")).to_string();
-        for part in [
-            "-m 768M",
-            "file=/d,,1",
-            "-chardev socket,id=control,path=/p/control -device virtserialport,chardev=control,name=control,nr=1",
-            "name=console,nr=2",
-            "-initrd '/rig/vmlinuz console=hvc0 quiet loglevel=4 rdinit=/init,/rig/dom0.cpio'",
-        ] {
-            assert!(line.contains(part), "{part} in {line}");
-        }
-    }
-
-    #[test]
-    fn sizes_are_mebibytes() {
-        assert_eq!(
-            [megabytes("64M").unwrap(), megabytes("2G").unwrap(), megabytes("7").unwrap()],
-            [64, 2048, 7]
-        );
-        assert!(megabytes("").is_err() && megabytes("9999999G").is_err() && megabytes("M").is_err());
+    fn linux_is_xens_first_module_and_its_root_the_second() {
+        let line = with_linux(&rig(), 256).line.to_string();
+        assert!(line.contains("-m 768M"), "{line}");
+        let modules = "-initrd '/rig/vmlinuz console=hvc0 quiet loglevel=4 rdinit=/init,/rig/dom0.cpio'";
+        assert!(line.contains(modules), "{line}");
     }
 }

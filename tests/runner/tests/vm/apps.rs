@@ -26,7 +26,7 @@ pub(crate) fn rows() -> Vec<Row> {
 }
 
 fn hello_keeps_its_budget() -> anyhow::Result<Verdict> {
-    let bytes = size::elf_bytes(&lab::guest("hello")?)?;
+    let bytes = size::stripped_bytes(&lab::guest("hello")?)?;
     ensure!(
         bytes < size::HELLO_BUDGET_BYTES,
         "hello is {bytes} bytes, its budget {}",

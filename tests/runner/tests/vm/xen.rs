@@ -25,11 +25,12 @@ struct Deed {
     ending: Ending,
 }
 
-const DEEDS: [Deed; 5] = [
+const DEEDS: [Deed; 6] = [
     Deed { name: "console_answers_what_is_typed", act: console_answers, ending: Ending::PowerOff },
     Deed { name: "xl_shutdown_is_answered", act: xl_shutdown, ending: Ending::PowerOff },
     Deed { name: "xl_reboot_is_answered", act: xl_reboot, ending: Ending::Reset },
     Deed { name: "nonsense_in_xenstore_is_survived", act: nonsense, ending: Ending::PowerOff },
+    Deed { name: "xl_save_and_restore_keep_the_guest", act: save_and_restore, ending: Ending::PowerOff },
     Deed { name: "xenstore_says_what_the_guest_can", act: features, ending: Ending::PowerOff },
 ];
 
@@ -89,6 +90,11 @@ fn xl_reboot(domain: &mut Domain<'_>) -> anyhow::Result<()> {
     domain.xl("reboot", "").map(|_| ())
 }
 
+fn save_and_restore(domain: &mut Domain<'_>) -> anyhow::Result<()> {
+    domain.save_and_restore()?;
+    power_off(domain)
+}
+
 /// Values that no toolstack would write, and a request the guest does not know.
 fn nonsense(domain: &mut Domain<'_>) -> anyhow::Result<()> {
     let from = domain.written();
@@ -103,7 +109,7 @@ fn nonsense(domain: &mut Domain<'_>) -> anyhow::Result<()> {
 }
 
 fn features(domain: &mut Domain<'_>) -> anyhow::Result<()> {
-    for feature in ["poweroff", "reboot"] {
+    for feature in ["poweroff", "reboot", "suspend"] {
         let value = domain.dom0(&format!("xenstore-read $home/control/feature-{feature}"))?;
         ensure!(value == "1", "control/feature-{feature} is {value:?}");
     }

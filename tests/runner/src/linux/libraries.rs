@@ -13,13 +13,13 @@ use object::read::elf::{Dyn, FileHeader, ProgramHeader};
 const DIRECTORIES: [&str; 3] = ["usr/lib/x86_64-linux-gnu", "lib/x86_64-linux-gnu", "lib64"];
 
 /// Libraries by name, with their bytes.
-pub(super) type Libraries = BTreeMap<String, Vec<u8>>;
+pub(crate) type Libraries = BTreeMap<String, Vec<u8>>;
 
 /// Adds `names` from below `root`, and everything they need, to `found`.
 ///
 /// # Errors
 /// A library is not there or cannot be understood.
-pub(super) fn close(root: &Path, names: Vec<String>, found: &mut Libraries) -> Result<()> {
+pub(crate) fn close(root: &Path, names: Vec<String>, found: &mut Libraries) -> Result<()> {
     close_with(names, found, |name| {
         let path = find(root, name).with_context(|| format!("no package brought the library {name}"))?;
         fs::read(&path).with_context(|| format!("cannot read {}", path.display()))
@@ -50,7 +50,7 @@ fn find(root: &Path, name: &str) -> Option<PathBuf> {
 ///
 /// # Errors
 /// It is no ELF file for x86-64, or damaged.
-pub(super) fn needed(elf: &[u8]) -> Result<Vec<String>> {
+pub(crate) fn needed(elf: &[u8]) -> Result<Vec<String>> {
     let header = FileHeader64::<Endianness>::parse(elf)?;
     let endian = header.endian()?;
     let segments = header.program_headers(endian, elf)?;

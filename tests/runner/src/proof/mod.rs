@@ -10,6 +10,9 @@ use anyhow::{Context, Result, bail, ensure};
 use base64::Engine;
 use iced_x86::{Decoder, DecoderOptions, FlowControl, Instruction, Mnemonic, OpKind};
 
+mod privilege;
+pub use privilege::{Allowed, Privileged};
+
 /// What the kernel handed over.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Dump {

@@ -1,8 +1,8 @@
-//! The command channel to dom0: lines of text over a virtio port, many commands under way at once.
+//! The command channel to a Linux of ours: lines of text over a virtio port, many commands under way at once.
 //!
-//! To dom0: `ID COMMAND`. From dom0: `ID|LINE` for each line that the command prints, `ID=STATUS` when it is over. With
-//! ID 0 dom0 speaks of its own accord: `ready`, `failed: WHY`, and `released` when a domain has ended. The other end is
-//! the loop in `dom0/init`.
+//! To Linux: `ID COMMAND`. From Linux: `ID|LINE` for each line that the command prints, `ID=STATUS` when it is over. With
+//! ID 0 it speaks of its own accord: `ready`, `failed: WHY`, and under Xen `released` when a domain has ended. The other
+//! end is the loop in `rig.sh`.
 
 use std::collections::HashMap;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -14,10 +14,10 @@ use anyhow::{Context, Result, bail, ensure};
 
 use super::port::Port;
 
-/// Under this id dom0 speaks of its own accord.
+/// Under this id Linux speaks of its own accord.
 const EVENTS: u32 = 0;
 
-/// One line from dom0.
+/// One line from Linux.
 #[derive(Debug, PartialEq, Eq)]
 enum Message<'a> {
     Line { id: u32, text: &'a str },
@@ -40,16 +40,16 @@ impl<'a> Message<'a> {
 
 /// A command under way.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Pending(u32);
+pub(crate) struct Pending(u32);
 
 /// The host's end of the channel.
-pub(super) struct Channel {
+pub(crate) struct Channel {
     port: Port,
     heard: Arc<Heard>,
     last_id: u32,
 }
 
-/// What dom0 has said.
+/// What Linux has said.
 #[derive(Default)]
 struct Heard {
     state: Mutex<State>,
@@ -73,7 +73,7 @@ impl Channel {
     ///
     /// # Errors
     /// The socket cannot be made.
-    pub(super) fn listen(path: &Path) -> Result<Self> {
+    pub(crate) fn listen(path: &Path) -> Result<Self> {
         let heard = Arc::new(Heard::default());
         let here = Arc::clone(&heard);
         Ok(Self { port: Port::listen(path, move |stream| here.listen(stream))?, heard, last_id: EVENTS })
@@ -82,62 +82,73 @@ impl Channel {
     /// Executes a command, which must succeed; returns what it printed, its errors included.
     ///
     /// # Errors
-    /// It fails, takes longer than `timeout`, or dom0 is gone.
-    pub(super) fn run(&mut self, command: &str, timeout: Duration) -> Result<String> {
+    /// It fails, takes longer than `timeout`, or Linux is gone.
+    pub(crate) fn run(&mut self, command: &str, timeout: Duration) -> Result<String> {
         let (status, said) = self.ask(command, timeout)?;
-        ensure!(status == 0, "in dom0, `{command}` ended with {status}:\n{said}");
+        ensure!(status == 0, "in Linux, `{command}` ended with {status}:\n{said}");
         Ok(said)
     }
 
     /// As [`Self::run`], but for a command that may fail: its status comes too.
     ///
     /// # Errors
-    /// It takes longer than `timeout`, or dom0 is gone.
-    pub(super) fn ask(&mut self, command: &str, timeout: Duration) -> Result<(u8, String)> {
+    /// It takes longer than `timeout`, or Linux is gone.
+    pub(crate) fn ask(&mut self, command: &str, timeout: Duration) -> Result<(u8, String)> {
         let pending = self.start(command)?;
-        let answer = self.heard.wait(timeout, |state| {
-            state.answers.get(&pending.0).filter(|answer| answer.status.is_some()).cloned()
-        });
-        let answer = answer.with_context(|| format!("in dom0, `{command}`"))?;
+        match self.end(pending, timeout).with_context(|| format!("in Linux, `{command}`"))? {
+            Some(end) => Ok(end),
+            None => bail!("in Linux, `{command}`: no answer within {:.0} s", timeout.as_secs_f32()),
+        }
+    }
+
+    /// Waits for the end of a command that was started: its status and what it printed; nothing when the time is over.
+    ///
+    /// # Errors
+    /// Linux is gone.
+    pub(crate) fn end(&self, pending: Pending, timeout: Duration) -> Result<Option<(u8, String)>> {
+        let ended =
+            |state: &State| state.answers.get(&pending.0).filter(|answer| answer.status.is_some()).cloned();
+        let Some(answer) = self.heard.wait(timeout, ended)? else { return Ok(None) };
         self.heard.lock().answers.remove(&pending.0);
-        Ok((answer.status.unwrap_or_default(), answer.lines.join("\n")))
+        Ok(Some((answer.status.unwrap_or_default(), answer.lines.join("\n"))))
     }
 
     /// Starts a command and does not wait for it.
-    fn start(&mut self, command: &str) -> Result<Pending> {
+    ///
+    /// # Errors
+    /// Linux does not listen.
+    pub(crate) fn start(&mut self, command: &str) -> Result<Pending> {
         ensure!(!command.contains('\n'), "a command is one line: {command:?}");
         self.last_id += 1;
         let line = format!("{} {command}\n", self.last_id);
-        self.port.write_all(line.as_bytes()).context("dom0 does not listen")?;
+        self.port.write_all(line.as_bytes()).context("Linux does not listen")?;
         Ok(Pending(self.last_id))
     }
 
-    /// Waits until dom0 says that it is ready.
+    /// Waits until Linux says that it is ready.
     ///
     /// # Errors
     /// It says why not, or says nothing within `timeout`.
-    pub(super) fn ready(&self, timeout: Duration) -> Result<()> {
+    pub(crate) fn ready(&self, timeout: Duration) -> Result<()> {
         let first = self.heard.wait(timeout, |state| state.answers.get(&EVENTS)?.lines.first().cloned())?;
-        ensure!(first == "ready", "dom0 {first}");
+        let first =
+            first.with_context(|| format!("Linux is not ready after {:.0} s", timeout.as_secs_f32()))?;
+        ensure!(first == "ready", "Linux {first}");
         Ok(())
     }
 
     /// How many events there have been.
-    pub(super) fn events(&self) -> usize {
+    pub(crate) fn events(&self) -> usize {
         self.heard.lock().events()
     }
 
     /// Waits until there have been more than `seen` events; false when the time is over.
     ///
     /// # Errors
-    /// Dom0 is gone.
-    pub(super) fn event_after(&self, seen: usize, timeout: Duration) -> Result<bool> {
-        let found = self.heard.wait(timeout, |state| (state.events() > seen).then_some(()));
-        match found {
-            Ok(()) => Ok(true),
-            Err(_) if !self.heard.lock().over => Ok(false),
-            Err(error) => Err(error),
-        }
+    /// Linux is gone.
+    pub(crate) fn event_after(&self, seen: usize, timeout: Duration) -> Result<bool> {
+        let found = self.heard.wait(timeout, |state| (state.events() > seen).then_some(()))?;
+        Ok(found.is_some())
     }
 }
 
@@ -178,19 +189,20 @@ impl Heard {
         self.changed.notify_all();
     }
 
-    fn wait<T>(&self, timeout: Duration, find: impl Fn(&State) -> Option<T>) -> Result<T> {
+    /// Waits until there is something to find; nothing when the time is over.
+    fn wait<T>(&self, timeout: Duration, find: impl Fn(&State) -> Option<T>) -> Result<Option<T>> {
         let deadline = Instant::now() + timeout;
         let mut state = self.lock();
         loop {
             if let Some(found) = find(&state) {
-                return Ok(found);
+                return Ok(Some(found));
             }
             if state.over {
-                bail!("dom0 is gone");
+                bail!("Linux is gone");
             }
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
-                bail!("no answer within {:.0} s", timeout.as_secs_f32());
+                return Ok(None);
             }
             state = match self.changed.wait_timeout(state, left) {
                 Ok((state, _)) => state,
@@ -219,23 +231,23 @@ mod tests {
         }
     }
 
-    /// A channel, and what dom0's end of it does.
-    fn with_dom0(
-        dom0: impl FnOnce(BufReader<UnixStream>, UnixStream) + Send + 'static,
+    /// A channel, and what Linux's end of it does.
+    fn with_linux(
+        linux: impl FnOnce(BufReader<UnixStream>, UnixStream) + Send + 'static,
     ) -> (Channel, Scratch) {
         let scratch = Scratch::new().unwrap();
         let path = scratch.0.join("control");
         let channel = Channel::listen(&path).unwrap();
         std::thread::spawn(move || {
             let stream = UnixStream::connect(path).unwrap();
-            dom0(BufReader::new(stream.try_clone().unwrap()), stream);
+            linux(BufReader::new(stream.try_clone().unwrap()), stream);
         });
         (channel, scratch)
     }
 
     #[test]
     fn an_answer_is_everything_between_command_and_end() {
-        let (mut channel, _scratch) = with_dom0(|mut from, mut to| {
+        let (mut channel, _scratch) = with_linux(|mut from, mut to| {
             let mut line = String::new();
             from.read_line(&mut line).unwrap();
             assert_eq!(line, "1 xl list\n");
@@ -247,7 +259,7 @@ mod tests {
 
     #[test]
     fn failure_and_silence_are_errors() {
-        let (mut channel, _scratch) = with_dom0(|mut from, mut to| {
+        let (mut channel, _scratch) = with_linux(|mut from, mut to| {
             let mut line = String::new();
             from.read_line(&mut line).unwrap();
             to.write_all(b"1|no such domain\n1=1\n").unwrap();
@@ -256,21 +268,21 @@ mod tests {
         let error = channel.run("xl destroy g", SOON).unwrap_err().to_string();
         assert!(error.contains("ended with 1:\nno such domain"), "{error}");
         let error = format!("{:#}", channel.run("xl list", SOON).unwrap_err());
-        assert!(error.contains("dom0 is gone"), "{error}");
+        assert!(error.contains("Linux is gone"), "{error}");
         assert!(channel.run("a\nb", SOON).is_err());
     }
 
     #[test]
-    fn dom0_says_when_it_is_ready_or_why_it_will_not_be() {
-        let (channel, _scratch) = with_dom0(|_, mut to| to.write_all(b"0|ready\n").unwrap());
+    fn linux_says_when_it_is_ready_or_why_it_will_not_be() {
+        let (channel, _scratch) = with_linux(|_, mut to| to.write_all(b"0|ready\n").unwrap());
         channel.ready(SOON).unwrap();
-        let (channel, _scratch) = with_dom0(|_, mut to| to.write_all(b"0|failed: xenstored\n").unwrap());
-        assert_eq!(channel.ready(SOON).unwrap_err().to_string(), "dom0 failed: xenstored");
+        let (channel, _scratch) = with_linux(|_, mut to| to.write_all(b"0|failed: xenstored\n").unwrap());
+        assert_eq!(channel.ready(SOON).unwrap_err().to_string(), "Linux failed: xenstored");
     }
 
     #[test]
     fn events_are_waited_for() {
-        let (channel, _scratch) = with_dom0(|mut from, mut to| {
+        let (channel, _scratch) = with_linux(|mut from, mut to| {
             to.write_all(b"0|ready\n0|released\n").unwrap();
             let _ = from.read_line(&mut String::new());
         });

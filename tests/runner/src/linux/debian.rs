@@ -1,4 +1,6 @@
-//! Debian's packages of Xen, of a Linux that can be its dom0, and of what the tools need: fetched and unpacked, never installed.
+//! Debian's packages: fetched and unpacked, never installed.
+//!
+//! `<cache>/packages/` keeps the archives, since more than one rig is made of the kernel's.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -10,35 +12,12 @@ use crate::host::packages::is_root;
 use crate::host::paths::in_path;
 use crate::host::process::{clean, output, run_with_progress};
 use crate::host::progress::Step;
+use crate::host::{cache, paths};
 
-/// The packages whose names hold on any Debian 12; the kernel's is asked for by [`KERNEL`].
-pub(super) const PACKAGES: [&str; 23] = [
-    "xen-hypervisor-4.17-amd64",
-    "xen-utils-4.17",
-    "libxenmisc4.17",
-    "xenstore-utils",
-    "libxenstore4",
-    "libxencall1",
-    "libxendevicemodel1",
-    "libxenevtchn1",
-    "libxenforeignmemory1",
-    "libxengnttab1",
-    "libxentoollog1",
-    "libxentoolcore1",
-    "libxenhypfs1",
-    "busybox-static",
-    "libyajl2",
-    "libuuid1",
-    "liblzma5",
-    "libzstd1",
-    "zlib1g",
-    "libc6",
-    "libncurses6",
-    "libtinfo6",
-    "libgcc-s1",
-];
 /// Depends on the kernel package of the day. The cloud flavour cannot be dom0.
 const KERNEL: &str = "linux-image-amd64";
+/// The directory of archives in the cache.
+const KIND: &str = "packages";
 
 /// A package in the version that would be fetched.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,17 +26,18 @@ pub(super) struct Package {
     pub(super) version: String,
 }
 
-/// The packages of a rig as this machine's package lists have them; fetches the lists when there are none.
+/// The kernel's package and the named ones as this machine's package lists have them; fetches the lists when there are
+/// none.
 ///
 /// # Errors
 /// This is no Debian, or its release has no such packages.
-pub(super) fn candidates() -> Result<Vec<Package>> {
+pub(super) fn candidates(names: &[&str]) -> Result<Vec<Package>> {
     for tool in ["apt-get", "apt-cache", "dpkg-deb"] {
         if in_path(tool).is_none() {
-            bail!("the Xen rig is made of Debian's packages, and {tool} is not here");
+            bail!("the rig is made of Debian's packages, and {tool} is not here");
         }
     }
-    match listed() {
+    match listed(names) {
         Ok(packages) => Ok(packages),
         Err(error) if !is_root() => {
             Err(error.context("if the package lists are missing: sudo apt-get update, then again"))
@@ -65,15 +45,15 @@ pub(super) fn candidates() -> Result<Vec<Package>> {
         Err(_) => {
             let step = Step::new("fetching the package lists");
             run_with_progress(apt("apt-get").arg("update"), &step, progress)?;
-            listed()
+            listed(names)
         }
     }
 }
 
-fn listed() -> Result<Vec<Package>> {
+fn listed(names: &[&str]) -> Result<Vec<Package>> {
     let kernel = output(apt("apt-cache").args(["depends", KERNEL]))?;
     let kernel = kernel_package(&kernel).with_context(|| format!("{KERNEL} depends on no kernel"))?;
-    let names: Vec<&str> = PACKAGES.into_iter().chain([kernel.as_str()]).collect();
+    let names: Vec<&str> = names.iter().copied().chain([kernel.as_str()]).collect();
     let shown = output(apt("apt-cache").args(["show", "--no-all-versions"]).args(&names))?;
     let found = versions(&shown);
     let pick = |name: &&str| {
@@ -100,32 +80,62 @@ fn versions(shown: &str) -> Vec<Package> {
     shown.split("\n\n").filter_map(package).collect()
 }
 
-/// Downloads `packages` and unpacks them, all over one another, below `root`.
+/// Unpacks `packages`, all over one another, below `root`; downloads those that are not in the cache.
 ///
 /// # Errors
 /// A package cannot be fetched or unpacked.
 pub(super) fn unpack(packages: &[Package], root: &Path, step: &Step) -> Result<()> {
-    let archives = root.with_extension("archives");
-    fs::create_dir_all(&archives).with_context(|| format!("cannot create {}", archives.display()))?;
-    let mut download = apt("apt-get");
-    download.current_dir(&archives).arg("download");
-    download.args(packages.iter().map(|package| format!("{}={}", package.name, package.version)));
-    run_with_progress(&mut download, step, progress)?;
-    for archive in archives_in(&archives)? {
+    let archives = paths::cache_directory().join(KIND);
+    let _lock = cache::lock(&archives, "download")?;
+    let missing: Vec<&Package> =
+        packages.iter().filter(|package| archive(&archives, package).is_none()).collect();
+    if !missing.is_empty() {
+        download(&missing, &archives, step)?;
+    }
+    for package in packages {
+        let archive = archive(&archives, package)
+            .with_context(|| format!("apt-get fetched no {} {}", package.name, package.version))?;
         step.note(&format!("unpacking {}", archive.file_name().unwrap_or_default().to_string_lossy()));
         output(clean(Path::new("dpkg-deb")).arg("--extract").arg(&archive).arg(root))?;
     }
-    fs::remove_dir_all(&archives).with_context(|| format!("cannot remove {}", archives.display()))
+    Ok(())
 }
 
-fn archives_in(directory: &Path) -> Result<Vec<PathBuf>> {
-    let mut archives = Vec::new();
-    for entry in fs::read_dir(directory)? {
-        archives.push(entry?.path());
+/// The archive of `package` in `directory`: `NAME_VERSION_ARCHITECTURE.deb`, with a colon as `%3a`.
+fn archive(directory: &Path, package: &Package) -> Option<PathBuf> {
+    let start = format!("{}_{}_", package.name, package.version.replace(':', "%3a"));
+    archives_of(directory, &start).into_iter().next()
+}
+
+/// The archives in `directory` whose names begin with `start`.
+fn archives_of(directory: &Path, start: &str) -> Vec<PathBuf> {
+    let is_one = |path: &PathBuf| {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        name.starts_with(start) && name.ends_with(".deb")
+    };
+    let entries = fs::read_dir(directory).into_iter().flatten().flatten();
+    entries.map(|entry| entry.path()).filter(is_one).collect()
+}
+
+/// Downloads `packages` beside `archives` first, so that what is in there is whole; other versions of them go.
+fn download(packages: &[&Package], archives: &Path, step: &Step) -> Result<()> {
+    let unfinished = archives.join("unfinished");
+    cache::remove(&unfinished)?;
+    fs::create_dir_all(&unfinished).with_context(|| format!("cannot create {}", unfinished.display()))?;
+    let mut download = apt("apt-get");
+    download.current_dir(&unfinished).arg("download");
+    download.args(packages.iter().map(|package| format!("{}={}", package.name, package.version)));
+    run_with_progress(&mut download, step, progress)?;
+    for package in packages {
+        for old in archives_of(archives, &format!("{}_", package.name)) {
+            cache::remove(&old)?;
+        }
+        let new = archive(&unfinished, package)
+            .with_context(|| format!("apt-get fetched no {} {}", package.name, package.version))?;
+        let to = archives.join(new.file_name().unwrap_or_default());
+        fs::rename(&new, &to).with_context(|| format!("cannot write {}", to.display()))?;
     }
-    archives.retain(|path| path.extension().is_some_and(|extension| extension == "deb"));
-    archives.sort();
-    Ok(archives)
+    cache::remove(&unfinished)
 }
 
 fn apt(program: &str) -> Command {
@@ -148,6 +158,16 @@ mod tests {
         let depends = "linux-image-amd64\n  Depends: linux-image-6.1.0-56-amd64\n  Breaks: x\n";
         assert_eq!(kernel_package(depends).as_deref(), Some("linux-image-6.1.0-56-amd64"));
         assert_eq!(kernel_package("linux-image-amd64\n"), None);
+    }
+
+    #[test]
+    fn an_archive_is_known_by_name_and_version() {
+        let scratch = crate::qemu::Scratch::new().unwrap();
+        fs::write(scratch.0.join("libx_1%3a2-3_amd64.deb"), "").unwrap();
+        let package = |name: &str, version: &str| Package { name: name.into(), version: version.into() };
+        assert!(archive(&scratch.0, &package("libx", "1:2-3")).is_some());
+        assert!(archive(&scratch.0, &package("libx", "1:2")).is_none());
+        assert!(archive(&scratch.0, &package("lib", "1:2-3")).is_none());
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! The host's end of a virtio port of dom0: a socket that QEMU connects to when it starts.
+//! The host's end of a virtio port of a Linux of ours: a socket that QEMU connects to when it starts.
 
 use std::io::{self, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -15,7 +15,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A socket's writing half, once it is there. Clones are the same port.
 #[derive(Clone)]
-pub(super) struct Port(Arc<Shared>);
+pub(crate) struct Port(Arc<Shared>);
 
 struct Shared {
     to: Mutex<Option<UnixStream>>,
@@ -28,7 +28,7 @@ impl Port {
     ///
     /// # Errors
     /// The socket cannot be made.
-    pub(super) fn listen(path: &Path, read: impl FnOnce(UnixStream) + Send + 'static) -> Result<Self> {
+    pub(crate) fn listen(path: &Path, read: impl FnOnce(UnixStream) + Send + 'static) -> Result<Self> {
         let listener =
             UnixListener::bind(path).with_context(|| format!("cannot listen at {}", path.display()))?;
         listener.set_nonblocking(true)?;
@@ -60,7 +60,7 @@ impl Port {
     }
 
     /// Nobody will connect any more.
-    pub(super) fn close(&self) {
+    pub(crate) fn close(&self) {
         self.0.gone.store(true, Ordering::Relaxed);
     }
 }

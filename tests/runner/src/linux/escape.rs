@@ -5,7 +5,7 @@ use std::io::{self, Write};
 const CTRL_A: u8 = 1;
 
 /// Passes bytes on to `to`, until somebody leaves.
-pub struct Escape<W, L> {
+pub(crate) struct Escape<W, L> {
     to: W,
     leave: L,
     after_ctrl_a: bool,
@@ -13,7 +13,7 @@ pub struct Escape<W, L> {
 
 impl<W: Write, L: Fn()> Escape<W, L> {
     /// Calls `leave` when Ctrl-A X is typed.
-    pub fn new(to: W, leave: L) -> Self {
+    pub(crate) fn new(to: W, leave: L) -> Self {
         Self { to, leave, after_ctrl_a: false }
     }
 }

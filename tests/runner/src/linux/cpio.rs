@@ -15,7 +15,7 @@ const CHARACTER_DEVICE: u32 = 0o02_0600;
 
 /// The contents of an archive, by path without a leading slash.
 #[derive(Default)]
-pub(super) struct Archive {
+pub(crate) struct Archive {
     entries: BTreeMap<String, Entry>,
 }
 
@@ -28,22 +28,22 @@ struct Entry {
 
 impl Archive {
     /// Adds a file with these permissions, and the directories above it.
-    pub(super) fn file(&mut self, path: &str, permissions: u32, data: Vec<u8>) {
+    pub(crate) fn file(&mut self, path: &str, permissions: u32, data: Vec<u8>) {
         self.add(path, FILE | permissions, data, (0, 0));
     }
 
     /// Adds a symbolic link to `target`.
-    pub(super) fn link(&mut self, path: &str, target: &str) {
+    pub(crate) fn link(&mut self, path: &str, target: &str) {
         self.add(path, LINK, target.into(), (0, 0));
     }
 
     /// Adds a directory.
-    pub(super) fn directory(&mut self, path: &str) {
+    pub(crate) fn directory(&mut self, path: &str) {
         self.add(path, DIRECTORY, Vec::new(), (0, 0));
     }
 
     /// Adds a character device.
-    pub(super) fn device(&mut self, path: &str, major: u32, minor: u32) {
+    pub(crate) fn device(&mut self, path: &str, major: u32, minor: u32) {
         self.add(path, CHARACTER_DEVICE, Vec::new(), (major, minor));
     }
 
@@ -57,7 +57,7 @@ impl Archive {
     }
 
     /// The archive's bytes. Directories come before what is in them: a path sorts after its beginnings.
-    pub(super) fn bytes(&self) -> Vec<u8> {
+    pub(crate) fn bytes(&self) -> Vec<u8> {
         let mut out = Vec::new();
         for (number, (path, entry)) in (1..).zip(&self.entries) {
             put(&mut out, number, path, entry);

@@ -7,14 +7,14 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 
 /// The modules below a directory, by name; `-` and `_` are the same in a module's name.
-pub(super) struct Modules {
+pub(crate) struct Modules {
     files: BTreeMap<String, PathBuf>,
 }
 
 /// A module to insert.
-pub(super) struct Module {
-    pub(super) name: String,
-    pub(super) data: Vec<u8>,
+pub(crate) struct Module {
+    pub(crate) name: String,
+    pub(crate) data: Vec<u8>,
 }
 
 impl Modules {
@@ -22,7 +22,7 @@ impl Modules {
     ///
     /// # Errors
     /// It cannot be read.
-    pub(super) fn below(directory: &Path) -> Result<Self> {
+    pub(crate) fn below(directory: &Path) -> Result<Self> {
         let mut files = BTreeMap::new();
         let mut open = vec![directory.to_owned()];
         while let Some(directory) = open.pop() {
@@ -44,7 +44,7 @@ impl Modules {
     ///
     /// # Errors
     /// A module is not there, or modules depend on each other in a circle.
-    pub(super) fn in_order(&self, wanted: &[&str]) -> Result<Vec<Module>> {
+    pub(crate) fn in_order(&self, wanted: &[&str]) -> Result<Vec<Module>> {
         order(wanted, |name| {
             let path = self.files.get(name).with_context(|| format!("there is no module {name}"))?;
             fs::read(path).with_context(|| format!("cannot read {}", path.display()))

@@ -1,0 +1,75 @@
+//! The CPU as a registered guest sees it: CPUID without what ring 3 cannot keep, segments that are the host's.
+//! Neighbours: `registration` (FS).
+
+use super::registration;
+use crate::{detect::Reader, word::CpuidRegisters};
+use core::{
+    arch::x86_64::CpuidResult,
+    sync::atomic::{AtomicU32, Ordering},
+};
+
+/// Leaf 7, EBX: no execution and no access of user pages by the kernel, which here has no other pages.
+const SMEP: u32 = 1 << 7;
+const SMAP: u32 = 1 << 20;
+/// IA32_GS_BASE (SDM vol. 4, Table 2-2).
+const GS_BASE: u32 = 0xc000_0101;
+
+/// Leaves with something in them that a kernel asks for; the others read as zeroes.
+const LEAVES: [u32; 18] = [
+    0,
+    1,
+    7,
+    0xb,
+    0xd,
+    0x15,
+    0x16,
+    KVM,
+    KVM + 1,
+    KVM + 0x10,
+    EXTENDED,
+    EXTENDED + 1,
+    EXTENDED + 2,
+    EXTENDED + 3,
+    EXTENDED + 4,
+    EXTENDED + 7,
+    EXTENDED + 8,
+    EXTENDED + 0xa,
+];
+const KVM: u32 = 0x4000_0000;
+const EXTENDED: u32 = 0x8000_0000;
+
+/// What the host says of the CPU while it emulates it, registers EAX to EDX. Afterwards the instruction need not trap, and
+/// then tells of the host's own CPU, which has what the guest has not.
+static ANSWERS: [[AtomicU32; 4]; LEAVES.len()] = [const { [const { AtomicU32::new(0) }; 4] }; LEAVES.len()];
+
+/// Before the registration.
+pub(super) fn record(read: Reader<'_>) {
+    for (&leaf, place) in LEAVES.iter().zip(&ANSWERS) {
+        let CpuidResult { eax, ebx, ecx, edx } = read(leaf, 0);
+        let ebx = if leaf == 7 { ebx & !(SMEP | SMAP) } else { ebx };
+        place.iter().zip([eax, ebx, ecx, edx]).for_each(|(place, word)| place.store(word, Ordering::Relaxed));
+    }
+}
+
+pub(super) extern "sysv64" fn cpuid_registers(leaf: u32, subleaf: u32) -> CpuidRegisters {
+    let known = LEAVES.iter().zip(&ANSWERS).find(|(known, _)| **known == leaf && subleaf == 0);
+    let [eax, ebx, ecx, edx] =
+        known.map_or([0; 4], |(_, words)| words.each_ref().map(|word| word.load(Ordering::Relaxed)));
+    CpuidRegisters { eax, ebx, ecx, edx }
+}
+
+/// The selectors in force are the host's, flat as ours: ring 3 cannot load others.
+///
+/// # Safety
+/// None of its own.
+pub(super) unsafe extern "sysv64" fn load_segments(_code: u16, _data: u16) {}
+
+/// The first thing that a CPU does in the kernel: it registers, if it is not the boot CPU, which has.
+///
+/// # Safety
+/// As for [`write_gs_base`](crate::write_gs_base).
+pub(super) unsafe extern "sysv64" fn write_gs_base(base: u64) {
+    registration::register_this_cpu();
+    // SAFETY: every 64-bit CPU has this MSR; the value is the caller's promise.
+    unsafe { crate::wrmsr(GS_BASE, base) }
+}

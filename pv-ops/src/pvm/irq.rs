@@ -1,0 +1,57 @@
+//! The interrupt flag as a byte in memory, the way back from an interrupt, and sleep.
+//! Neighbours: `mod` (the flag's instructions), `registration` (who tells the host where the byte is).
+//!
+//! The host delivers while byte 0 is 1, and clears it on delivery; else it notes in byte 1 that something waits.
+
+use core::arch::naked_asm;
+
+/// Selectors that the CPU runs the registered kernel with, in the order of segments that Linux has.
+const HARDWARE_CODE: u64 = 0x33;
+const HARDWARE_DATA: u64 = 0x2b;
+
+/// RFLAGS.IF, its bit number.
+const IF_BIT: u64 = 9;
+
+/// Bytes of the first instruction of [`safe_halt`].
+const STORE_LENGTH: u64 = 9;
+
+/// Lets interrupts in and sleeps. One that comes between the two would be handled before the sleep and its wake-up lost:
+/// [`iret`] sees that it returns to the `hlt` and steps over it.
+#[unsafe(naked)]
+pub(super) unsafe extern "sysv64" fn safe_halt() {
+    naked_asm!(
+        "mov byte ptr fs:[0], 1", // STORE_LENGTH bytes
+        "hlt",
+        "ret",
+    )
+}
+
+/// Returns without a trap: the frame gets the selectors that the CPU really has, and the flag is put back by hand. What
+/// comes in between is handled on top of this frame. In the stack at entry: RIP, CS, RFLAGS, RSP, SS.
+#[unsafe(naked)]
+pub(super) unsafe extern "sysv64" fn iret() {
+    naked_asm!(
+        "push rax",
+        "lea rax, [rip + {safe_halt} + {store_length}]",
+        "cmp [rsp + 8], rax",
+        "jne 2f",
+        "inc qword ptr [rsp + 8]", // `hlt` is one byte
+        "2:",
+        "mov qword ptr [rsp + 16], {code}",
+        "mov qword ptr [rsp + 40], {data}",
+        "pop rax",
+        "bt dword ptr [rsp + 16], {if_bit}",
+        "jnc 3f",
+        "mov byte ptr fs:[0], 1",
+        "cmp byte ptr fs:[1], 0",
+        "je 3f",
+        "out 0x80, al", // traps: the host delivers what it held back
+        "3:",
+        "iretq",
+        safe_halt = sym safe_halt,
+        store_length = const STORE_LENGTH,
+        code = const HARDWARE_CODE,
+        data = const HARDWARE_DATA,
+        if_bit = const IF_BIT,
+    )
+}
