@@ -182,6 +182,10 @@ pub struct BlockInfo {
     pub sectors: u64,
     /// Bytes that it likes to read and write at a time, aligned; a multiple of a sector.
     pub block_bytes: u32,
+    /// Bytes that the disk behind writes at a time: a smaller write is a read and a write there.
+    pub physical_block_bytes: u32,
+    /// Bytes of a request that the device likes best.
+    pub optimal_bytes: u32,
     /// Bytes of the buffer of one request at most.
     pub max_bytes: u32,
     /// It cannot be written.
@@ -229,5 +233,36 @@ impl dyn Entropy + '_ {
     /// Fills `buffer`, or a part of it.
     pub fn read(&self, buffer: DmaBuffer) -> Pending<'_, Self> {
         Pending::new(self, buffer)
+    }
+}
+
+/// Bytes that come and go in order, such as a port of a console device. One reader and one writer at a time.
+pub trait ByteStream: Send + Sync {
+    /// Takes bytes that came, one at least; if there are none, calls `waker` when there may be.
+    fn poll_read(&self, bytes: &mut [u8], waker: &Waker) -> Poll<Result<usize, Error>>;
+
+    /// Sends the first of `bytes`, one at least; if there is no room, calls `waker` when there may be.
+    fn poll_write(&self, bytes: &[u8], waker: &Waker) -> Poll<Result<usize, Error>>;
+}
+
+impl dyn ByteStream + '_ {
+    /// Waits for bytes, and says how many came.
+    ///
+    /// # Errors
+    /// The device has failed.
+    pub async fn read(&self, bytes: &mut [u8]) -> Result<usize, Error> {
+        core::future::poll_fn(|cx| self.poll_read(bytes, cx.waker())).await
+    }
+
+    /// Sends all of `bytes`.
+    ///
+    /// # Errors
+    /// The device has failed.
+    pub async fn write_all(&self, mut bytes: &[u8]) -> Result<(), Error> {
+        while !bytes.is_empty() {
+            let sent = core::future::poll_fn(|cx| self.poll_write(bytes, cx.waker())).await?;
+            bytes = &bytes[sent..];
+        }
+        Ok(())
     }
 }

@@ -29,6 +29,7 @@ pub mod platform;
 mod kvm;
 pub mod xen;
 pub mod devices;
+pub mod random;
 pub mod net;
 
 pub mod app;

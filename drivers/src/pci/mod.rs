@@ -60,6 +60,7 @@ mod register {
     pub(super) const FIRST_BAR: u16 = 0x10;
     pub(super) const BUS_NUMBERS: u16 = 0x18;
     pub(super) const CAPABILITIES: u16 = 0x34;
+    pub(super) const INTERRUPT_LINE: u16 = 0x3c;
 }
 
 /// Command register (PCI §6.2.2), and status above it (§6.2.3).
@@ -118,6 +119,18 @@ impl<'a> Function<'a> {
     /// Lets the function answer in memory and access memory by itself, and keeps its interrupt line quiet.
     pub fn enable(&self) {
         self.update_command(MEMORY_SPACE | BUS_MASTER | INTX_DISABLE, 0);
+    }
+
+    /// The number of its interrupt at the PC's legacy controller, as the firmware has routed it, if it has an interrupt
+    /// pin and a number was noted (PCI §6.2.4: on a PC 0 to 15).
+    pub fn interrupt_line(&self) -> Option<u8> {
+        let [line, pin, ..] = self.read(register::INTERRUPT_LINE).to_le_bytes();
+        (pin != 0 && (1..16).contains(&line)).then_some(line)
+    }
+
+    /// Lets the function raise its interrupt line.
+    pub fn enable_interrupt_line(&self) {
+        self.update_command(0, INTX_DISABLE);
     }
 
     /// Keeps it from accessing memory.
@@ -203,6 +216,23 @@ mod tests {
         assert_eq!(functions(&config, 255).len(), 1);
         config.set(Address { bus: 0, device: 1, function: 0 }, 0x0c, 0x0080_0000);
         assert_eq!(functions(&config, 255).len(), 2);
+    }
+
+    #[test]
+    fn only_a_line_that_the_firmware_routed_is_believed() {
+        let config = FakeConfig::default();
+        let address = Address { bus: 0, device: 3, function: 0 };
+        config.add(address, 1, 2);
+        let function = Function::new(&config, address);
+        for (register, line) in
+            [(0x010b, Some(11)), (0x000b, None), (0x01ff, None), (0x0100, None), (0x0110, None)]
+        {
+            config.set(address, 0x3c, register);
+            assert_eq!(function.interrupt_line(), line, "{register:#x}");
+        }
+        function.enable();
+        function.enable_interrupt_line();
+        assert_eq!(config.read(address, 4) & INTX_DISABLE, 0);
     }
 
     #[test]

@@ -1,15 +1,16 @@
 //! Virtio block device: a disk of 512-byte sectors (VirtIO 1.3 §5.2).
-//! One queue, `requestq1`. Neighbours: `requests` (what is in flight), `class::BlockDevice` (what callers see).
+//! Queues `requestq1` to `requestqN`, one a CPU where the device has so many. Neighbours: `requests` (what is in flight), `class::BlockDevice` (what callers see).
 #![forbid(unsafe_code)]
 
-use alloc::boxed::Box;
+use alloc::{boxed::Box, vec::Vec};
 use core::{sync::atomic::Ordering::Relaxed, task::Waker};
 
 use super::{
-    Features, Init, Token,
+    Fault, Features, Init, Token,
+    device::Device,
     queue::Counts,
     requests::{Answer, NotSent, Requests},
-    transport::Transport,
+    transport::{Interrupt, Transport, read_config},
 };
 use crate::{
     class::{self, BlockDevice, BlockInfo, BlockRequest, Outcome, SECTOR_BYTES, Submitted},
@@ -18,17 +19,17 @@ use crate::{
     hal::{Hal, Lock},
 };
 
-const REQUESTQ: u16 = 0;
-
 /// Feature bits (§5.2.3).
 mod feature {
     pub(super) const SIZE_MAX: u64 = 1 << 1;
     pub(super) const RO: u64 = 1 << 5;
     pub(super) const BLK_SIZE: u64 = 1 << 6;
     pub(super) const FLUSH: u64 = 1 << 9;
+    pub(super) const TOPOLOGY: u64 = 1 << 10;
+    pub(super) const MQ: u64 = 1 << 12;
     pub(super) const DISCARD: u64 = 1 << 13;
     pub(super) const WRITE_ZEROES: u64 = 1 << 14;
-    pub(super) const ALL: u64 = SIZE_MAX | RO | BLK_SIZE | FLUSH | DISCARD | WRITE_ZEROES;
+    pub(super) const ALL: u64 = SIZE_MAX | RO | BLK_SIZE | FLUSH | TOPOLOGY | MQ | DISCARD | WRITE_ZEROES;
 }
 
 /// Fields of the configuration by offset (§5.2.4).
@@ -36,6 +37,9 @@ mod config {
     pub(super) const CAPACITY: usize = 0;
     pub(super) const SIZE_MAX: usize = 8;
     pub(super) const BLK_SIZE: usize = 20;
+    pub(super) const PHYSICAL_BLOCK_EXP: usize = 24;
+    pub(super) const OPT_IO_SIZE: usize = 28;
+    pub(super) const NUM_QUEUES: usize = 34;
     pub(super) const MAX_DISCARD_SECTORS: usize = 36;
     pub(super) const MAX_WRITE_ZEROES_SECTORS: usize = 48;
 }
@@ -78,29 +82,51 @@ const ID_BYTES: usize = 20;
 /// Bytes of a request where the device sets no limit.
 const MAX_BYTES: u32 = 1 << 30;
 
+/// The CPUs that a device's queues are shared out to.
+#[derive(Clone, Copy, Debug)]
+pub struct Cpus {
+    /// How many there are, or may come to be.
+    pub count: u16,
+    /// The number of the one that asks, from 0 on.
+    pub current: fn() -> u16,
+}
+
 /// A disk behind a virtio transport. One task or handler at a time: [`Shared`] puts a lock around.
 pub struct Block {
-    requests: Requests,
-    features: u64,
+    device: Device,
+    queues: Vec<Requests>,
+    cpus: Cpus,
     info: BlockInfo,
 }
 
 impl Block {
-    /// Brings the device up (§3.1.1, §5.2.5) and reads what it is like.
+    /// Brings the device up (§3.1.1, §5.2.5), with a queue for each CPU if it has so many, and reads what it is like.
     ///
     /// # Errors
     /// The device does not come up, or describes itself as what cannot be.
-    pub fn probe(transport: Box<dyn Transport>, hal: &dyn Hal) -> Result<Self, Error> {
-        let init = Init::begin(transport, Features::from_bits_retain(feature::ALL))?;
+    pub fn probe(transport: Box<dyn Transport>, hal: &dyn Hal, cpus: Cpus) -> Result<Self, Error> {
+        let mut init = Init::begin(transport, Features::from_bits_retain(feature::ALL))?;
         let features = init.features().bits();
-        let info =
-            super::transport::read_config(init.transport(), |transport| read_info(transport, features))?;
-        Ok(Self { requests: Requests::new(init, hal, REQUESTQ)?, features, info })
+        let info = read_config(init.transport(), |transport| read_info(transport, features))?;
+        let offered = match features & feature::MQ {
+            0 => 1,
+            _ => read_config(init.transport(), |transport| Ok(transport.config_u16(config::NUM_QUEUES)))?
+                .unwrap_or(1),
+        };
+        let count = offered.min(cpus.count).max(1);
+        let queues: Result<_, _> = (0..count).map(|index| Requests::new(&mut init, hal, index)).collect();
+        let mut queues: Vec<Requests> = match queues {
+            Ok(queues) => queues,
+            // Rings of which the device was told are gone already, so it is reset for good.
+            Err(error) => return Err(init.abandon(error)),
+        };
+        queues.shrink_to_fit();
+        Ok(Self { device: Device::run(init), queues, cpus, info })
     }
 
     /// What was negotiated.
     pub fn features(&self) -> Features {
-        Features::from_bits_retain(self.features)
+        self.device.features()
     }
 
     /// What it is like.
@@ -108,26 +134,57 @@ impl Block {
         self.info
     }
 
-    /// What the queue has done so far.
+    /// Queues in use: their numbers are below this.
+    pub fn queues(&self) -> u16 {
+        self.queues.len() as u16
+    }
+
+    /// What the queues have done so far.
     pub fn counts(&self) -> Counts {
-        self.requests.counts()
+        self.queues.iter().fold(Counts::default(), |sum, queue| sum + queue.counts())
     }
 
     /// Why the device is not used any more, if it is not.
     pub fn fault(&self) -> Option<Error> {
-        self.requests.fault()
+        self.device.fault()
     }
 
-    /// To be called when the device has interrupted.
+    /// To be called when the device has interrupted for everything.
     pub fn interrupt(&mut self) {
-        if self.requests.interrupt() {
-            self.reread_info();
+        let cause = self.device.take_interrupt();
+        let all = cause.and_then(|cause| {
+            if self.device.fault().is_none() {
+                self.queues.iter_mut().try_for_each(Requests::collect)?;
+            }
+            Ok(cause)
+        });
+        match all {
+            Ok(cause) if cause.contains(Interrupt::CONFIG) => self.reread_info(),
+            Ok(_) => {}
+            Err(fault) => self.fail(fault),
         }
+    }
+
+    /// To be called when the device has interrupted for queue `first` alone, or for every `step`th from there.
+    pub fn queue_interrupt(&mut self, first: u16, step: u16) {
+        if self.device.fault().is_some() {
+            return;
+        }
+        let mut queues = self.queues.iter_mut().skip(first.into()).step_by(step.max(1).into());
+        if let Err(fault) = queues.try_for_each(Requests::collect) {
+            self.fail(fault);
+        }
+    }
+
+    fn fail(&mut self, fault: Fault) {
+        let is_reset = self.device.fail(fault);
+        self.queues.iter_mut().for_each(|queue| queue.fail(Error::Fault(fault), is_reset));
     }
 
     /// A disk may change its size while it runs (§5.2.5).
     fn reread_info(&mut self) {
-        match self.requests.read_config(|transport| read_info(transport, self.features)) {
+        let features = self.device.features().bits();
+        match self.device.read_config(|transport| read_info(transport, features)) {
             Ok(info) if info != self.info => {
                 log::info!("virtio-blk: now {} sectors", info.sectors);
                 self.info = info;
@@ -142,13 +199,15 @@ impl Block {
         if let Err(error) = self.check(&request) {
             return Submitted::Refused(Outcome { result: Err(error), buffer: into_buffer(request) });
         }
-        let Some(token) = self.requests.reserve() else {
-            self.requests.wait_for_room(waker);
+        let count = self.queues.len();
+        let requests = &mut self.queues[usize::from((self.cpus.current)()) % count];
+        let Some(token) = requests.reserve() else {
+            requests.wait_for_room(waker);
             return Submitted::Full(request);
         };
         let head = Head::of(&request);
-        self.write_head(&token, &head);
-        let mut segments = [self.requests.area(&token, area::HEADER, Direction::ToDevice); 3];
+        head.write(requests, &token);
+        let mut segments = [requests.area(&token, area::HEADER, Direction::ToDevice); 3];
         let mut count = 1;
         let mut push = |segment: Segment| {
             segments[count] = segment;
@@ -159,17 +218,18 @@ impl Block {
             BlockRequest::Write { buffer, .. } => push(buffer.segment(0..buffer.len(), Direction::ToDevice)),
             BlockRequest::GetId { buffer } => push(buffer.segment(0..ID_BYTES, Direction::FromDevice)),
             BlockRequest::Discard { .. } | BlockRequest::WriteZeroes { .. } => {
-                push(self.requests.area(&token, area::RANGE, Direction::ToDevice))
+                push(requests.area(&token, area::RANGE, Direction::ToDevice))
             }
             BlockRequest::Flush => {}
         }
-        push(self.requests.area(&token, area::STATUS, Direction::FromDevice));
+        push(requests.area(&token, area::STATUS, Direction::FromDevice));
         let data_bytes = match &request {
             BlockRequest::Read { buffer, .. } => buffer.len(),
             BlockRequest::GetId { .. } => ID_BYTES,
             _ => 0,
         };
-        match self.requests.send(token, &segments[..count], (into_buffer(request), data_bytes), waker) {
+        let buffer = (into_buffer(request), data_bytes);
+        match requests.send(&mut self.device, token, &segments[..count], buffer, waker) {
             Ok(token) => Submitted::Sent(token),
             Err(NotSent::Full(buffer)) => Submitted::Full(head.into_request(buffer)),
             Err(NotSent::Dead(error, buffer)) => Submitted::Refused(Outcome { result: Err(error), buffer }),
@@ -202,27 +262,17 @@ impl Block {
         }
     }
 
-    fn write_head(&self, token: &Token, head: &Head) {
-        let memory = self.requests.area_memory();
-        let at = |offset| self.requests.area_offset(token, offset);
-        memory.u32(at(0)).store(head.kind as u32, Relaxed);
-        memory.u32(at(4)).store(0, Relaxed);
-        let is_range = matches!(head.kind, Type::Discard | Type::WriteZeroes);
-        memory.u64(at(8)).store(if is_range { 0 } else { head.sector }, Relaxed);
-        memory.u64(at(area::RANGE.start)).store(head.sector, Relaxed);
-        memory.u32(at(area::RANGE.start + 8)).store(head.count, Relaxed);
-        memory.u32(at(area::RANGE.start + 12)).store(head.flags, Relaxed);
-        memory.u8(at(area::STATUS.start)).store(status::NONE, Relaxed);
-    }
-
     /// Takes the answer to a request, or gives the token back.
     ///
     /// # Errors
     /// There is no answer yet.
     pub fn poll(&mut self, token: Token, waker: &Waker) -> Result<Outcome, Token> {
-        let status = self.requests.area_offset(&token, area::STATUS.start);
-        let Answer { buffer, data_bytes, written } = self.requests.poll(token, waker)?;
-        let status = self.requests.area_memory().u8(status).load(Relaxed);
+        // A token of another device cannot name a queue that is not here.
+        let count = self.queues.len();
+        let requests = &mut self.queues[usize::from(token.queue) % count];
+        let status = requests.area_offset(&token, area::STATUS.start);
+        let Answer { buffer, data_bytes, written } = requests.poll(token, waker)?;
+        let status = requests.area_memory().u8(status).load(Relaxed);
         let result = written.and_then(|written| match status {
             // The status byte is the last of what the device writes.
             status::OK if written.is_some_and(|written| (written as usize) <= data_bytes) => {
@@ -239,7 +289,17 @@ impl Block {
 
     /// Nobody wants the answer.
     pub fn forget(&mut self, token: Token) {
-        self.requests.forget(token);
+        let count = self.queues.len();
+        self.queues[usize::from(token.queue) % count].forget(token);
+    }
+}
+
+impl Drop for Block {
+    /// The memory that the device was told of goes, so the device must not use it any more.
+    fn drop(&mut self) {
+        if !self.device.stop() {
+            self.queues.iter_mut().for_each(Requests::keep_for_ever);
+        }
     }
 }
 
@@ -264,6 +324,20 @@ impl Head {
             }
         };
         Self { kind, sector, count, flags }
+    }
+
+    /// Writes header, range and a status that no device writes to the request's own memory.
+    fn write(&self, requests: &Requests, token: &Token) {
+        let memory = requests.area_memory();
+        let at = |offset| requests.area_offset(token, offset);
+        memory.u32(at(0)).store(self.kind as u32, Relaxed);
+        memory.u32(at(4)).store(0, Relaxed);
+        let is_range = matches!(self.kind, Type::Discard | Type::WriteZeroes);
+        memory.u64(at(8)).store(if is_range { 0 } else { self.sector }, Relaxed);
+        memory.u64(at(area::RANGE.start)).store(self.sector, Relaxed);
+        memory.u32(at(area::RANGE.start + 8)).store(self.count, Relaxed);
+        memory.u32(at(area::RANGE.start + 12)).store(self.flags, Relaxed);
+        memory.u8(at(area::STATUS.start)).store(status::NONE, Relaxed);
     }
 
     /// The request again, with the buffer that came back.
@@ -316,9 +390,15 @@ fn read_info(transport: &dyn Transport, features: u64) -> Result<BlockInfo, Erro
         let expected = "a sector at least";
         return Err(Error::BadConfig { what: "size_max", found: max_bytes.into(), expected });
     }
+    let topology = field(feature::TOPOLOGY, config::PHYSICAL_BLOCK_EXP, 0);
+    let physical =
+        block_bytes.checked_shl(topology & 0xff).filter(|bytes| bytes >> (topology & 0xff) == block_bytes);
+    let optimal = field(feature::TOPOLOGY, config::OPT_IO_SIZE, 0).checked_mul(block_bytes);
     Ok(BlockInfo {
         sectors: u64::from(low) | u64::from(high) << 32,
         block_bytes,
+        physical_block_bytes: physical.unwrap_or(block_bytes),
+        optimal_bytes: optimal.filter(|&bytes| bytes > 0).unwrap_or(block_bytes),
         max_bytes: max_bytes.min(MAX_BYTES),
         read_only: has(feature::RO),
         needs_flush: has(feature::FLUSH),

@@ -6,7 +6,8 @@ use alloc::boxed::Box;
 use core::task::Waker;
 
 use super::{
-    Features, Init, Token,
+    Fault, Features, Init, Token,
+    device::Device,
     requests::{Answer, NotSent, Requests},
     transport::Transport,
 };
@@ -21,8 +22,8 @@ const REQUESTQ: u16 = 0;
 
 /// An entropy source behind a virtio transport. One task or handler at a time: [`Shared`] puts a lock around.
 pub struct Entropy {
+    device: Device,
     requests: Requests,
-    features: Features,
 }
 
 impl Entropy {
@@ -31,18 +32,36 @@ impl Entropy {
     /// # Errors
     /// The device does not come up.
     pub fn probe(transport: Box<dyn Transport>, hal: &dyn Hal) -> Result<Self, Error> {
-        let init = Init::begin(transport, Features::empty())?;
-        Ok(Self { features: init.features(), requests: Requests::new(init, hal, REQUESTQ)? })
+        let mut init = Init::begin(transport, Features::empty())?;
+        let requests = Requests::new(&mut init, hal, REQUESTQ)?;
+        Ok(Self { device: Device::run(init), requests })
     }
 
     /// What was negotiated.
     pub fn features(&self) -> Features {
-        self.features
+        self.device.features()
     }
 
-    /// To be called when the device has interrupted.
+    /// To be called when the device has interrupted for everything.
     pub fn interrupt(&mut self) {
-        self.requests.interrupt();
+        match self.device.take_interrupt() {
+            Ok(_) => self.queue_interrupt(),
+            Err(fault) => self.fail(fault),
+        }
+    }
+
+    /// To be called when the device has interrupted for its queue alone, or may have used a buffer.
+    pub fn queue_interrupt(&mut self) {
+        if self.device.fault().is_none()
+            && let Err(fault) = self.requests.collect()
+        {
+            self.fail(fault);
+        }
+    }
+
+    fn fail(&mut self, fault: Fault) {
+        let is_reset = self.device.fail(fault);
+        self.requests.fail(Error::Fault(fault), is_reset);
     }
 
     /// Asks for bytes; the names are those of [`class::Requests`].
@@ -57,7 +76,7 @@ impl Entropy {
         };
         let segment = buffer.segment(0..buffer.len(), Direction::FromDevice);
         let data_bytes = buffer.len();
-        match self.requests.send(token, &[segment], (Some(buffer), data_bytes), waker) {
+        match self.requests.send(&mut self.device, token, &[segment], (Some(buffer), data_bytes), waker) {
             Ok(token) => Submitted::Sent(token),
             Err(NotSent::Full(Some(buffer))) => Submitted::Full(buffer),
             Err(NotSent::Full(None)) => unreachable!("what was not sent keeps its buffer"),
@@ -82,6 +101,15 @@ impl Entropy {
     /// Nobody wants the answer.
     pub fn forget(&mut self, token: Token) {
         self.requests.forget(token);
+    }
+}
+
+impl Drop for Entropy {
+    /// The memory that the device was told of goes, so the device must not use it any more.
+    fn drop(&mut self) {
+        if !self.device.stop() {
+            self.requests.keep_for_ever();
+        }
     }
 }
 

@@ -128,8 +128,11 @@ pub(crate) struct Registers {
     /// Does not take the features.
     pub(crate) refuses: bool,
     pub(crate) queue_size: u32,
-    pub(crate) queue: Option<Addresses>,
-    pub(crate) notifications: Vec<Option<u16>>,
+    /// Queues that it has, and where those that were enabled lie.
+    pub(crate) queue_count: u16,
+    pub(crate) queues: BTreeMap<u16, Addresses>,
+    /// The queue that was notified, and what went with it.
+    pub(crate) notifications: Vec<(u16, Option<u16>)>,
     pub(crate) interrupt: Interrupt,
     pub(crate) generation: u32,
     /// The configuration changes at each look.
@@ -147,7 +150,8 @@ impl FakeDevice {
             is_stuck: false,
             refuses: false,
             queue_size,
-            queue: None,
+            queue_count: 1,
+            queues: BTreeMap::new(),
             notifications: Vec::new(),
             interrupt: Interrupt::QUEUE,
             generation: 0,
@@ -164,10 +168,21 @@ impl FakeDevice {
         Box::new(self.clone())
     }
 
-    /// The device's side of its queue.
+    /// The same with so many queues.
+    pub(crate) fn with_queues(self, count: u16) -> Self {
+        self.registers().queue_count = count;
+        self
+    }
+
+    /// The device's side of its first queue.
     pub(crate) fn player(&self, hal: &FakeHal) -> Player {
+        self.player_of(hal, 0)
+    }
+
+    /// The device's side of queue `index`.
+    pub(crate) fn player_of(&self, hal: &FakeHal, index: u16) -> Player {
         let registers = self.registers();
-        let addresses = registers.queue.expect("the queue was enabled");
+        let addresses = *registers.queues.get(&index).expect("the queue was enabled");
         Player::new(hal, addresses, Features::from_bits_retain(registers.chosen))
     }
 }
@@ -197,21 +212,22 @@ impl Transport for FakeDevice {
             status => status,
         };
         if status.is_empty() && !registers.is_stuck {
-            registers.queue = None;
+            registers.queues.clear();
         }
     }
 
     fn queue_max_size(&mut self, index: u16) -> u32 {
-        if index == 0 { self.registers().queue_size } else { 0 }
+        let registers = self.registers();
+        if index < registers.queue_count { registers.queue_size } else { 0 }
     }
 
-    fn enable_queue(&mut self, _index: u16, addresses: &Addresses) -> Result<(), Error> {
-        self.registers().queue = Some(*addresses);
+    fn enable_queue(&mut self, index: u16, addresses: &Addresses) -> Result<(), Error> {
+        self.registers().queues.insert(index, *addresses);
         Ok(())
     }
 
-    fn notify(&mut self, _index: u16, position: Option<u16>) {
-        self.registers().notifications.push(position);
+    fn notify(&mut self, index: u16, position: Option<u16>) {
+        self.registers().notifications.push((index, position));
     }
 
     fn take_interrupt(&mut self) -> Interrupt {
@@ -234,6 +250,12 @@ impl Transport for FakeDevice {
 
     fn config_u32(&self, offset: usize) -> Option<u32> {
         Some(u32::from_le_bytes(self.registers().config.get(offset..offset + 4)?.try_into().ok()?))
+    }
+
+    fn set_config_u32(&mut self, offset: usize, value: u32) {
+        if let Some(place) = self.registers().config.get_mut(offset..offset + 4) {
+            place.copy_from_slice(&value.to_le_bytes());
+        }
     }
 }
 

@@ -77,6 +77,27 @@ impl Init {
         Ok(queue)
     }
 
+    /// As [`queue`](Self::queue), of `most` descriptors at most, for buffers in one piece: without room for indirect
+    /// descriptors, which a driver may leave unused (§2.7.5.3).
+    ///
+    /// # Errors
+    /// The device has no such queue, or there is no memory.
+    pub fn small_queue<T>(&mut self, index: u16, hal: &dyn Hal, most: u16) -> Result<Queue<T>, Error> {
+        let offered = u32::from(self.queue_size(index)?).min(most.into());
+        let features = self.features - Features::INDIRECT_DESC;
+        let size = queue::size(offered, features);
+        let bad = Error::BadQueue { index, found: offered, expected: "at least 1" };
+        let queue = Queue::new(hal, size.ok_or(bad)?, features)?;
+        self.transport.enable_queue(index, &queue.addresses())?;
+        Ok(queue)
+    }
+
+    /// Gives the device up because of `error`, before it ran.
+    pub fn abandon(mut self, error: Error) -> Error {
+        self.transport.set_status(self.transport.status() | Status::FAILED);
+        reset(&mut *self.transport).err().unwrap_or(error)
+    }
+
     /// Lets the device run.
     pub fn finish(mut self) -> Box<dyn Transport> {
         self.transport.set_status(self.transport.status() | Status::DRIVER_OK);

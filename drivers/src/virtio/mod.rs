@@ -2,7 +2,7 @@
 //!
 //! Reads in this order: [`transport`] (registers, over PCI or MMIO) · [`status`] and [`features`] (the handshake,
 //! §3.1.1) · [`queue`] (rings shared with the device, split and packed) · `requests` (what waits for an answer) ·
-//! one file a device: [`block`], [`entropy`], [`net`].
+//! `device` (one that runs) · one file a device: [`block`], [`entropy`], [`net`], [`console`], [`balloon`].
 //!
 //! Nothing that a device writes is trusted: a ring entry, a length or an index that cannot be true is a [`Fault`].
 //! The device is reset then, what it was asked for fails, and the guest goes on without it. "§" without more means
@@ -14,10 +14,13 @@ pub mod queue;
 pub mod status;
 pub mod transport;
 
+mod device;
 mod init;
 mod requests;
 
+pub mod balloon;
 pub mod block;
+pub mod console;
 pub mod entropy;
 pub mod net;
 

@@ -9,10 +9,9 @@ use alloc::{boxed::Box, collections::VecDeque, vec::Vec};
 use core::{ops::Range, task::Waker};
 
 use super::{
-    Fault, Features, Init, Status,
-    init::reset,
+    Fault, Init,
+    device::Device,
     queue::{Counts, Queue},
-    transport::{Interrupt, Transport, read_config},
 };
 use crate::{
     dma::{Direction, Dma, DmaBuffer, Segment},
@@ -26,7 +25,10 @@ pub(super) const AREA_BYTES: usize = 64;
 /// A request that was sent. It must be given to `poll` until that takes it, or to `forget`.
 #[derive(Debug, PartialEq, Eq)]
 #[must_use = "a request whose token is lost keeps its place for ever"]
-pub struct Token(u16);
+pub struct Token {
+    pub(super) queue: u16,
+    entry: u16,
+}
 
 #[derive(Debug)]
 enum Entry {
@@ -64,45 +66,37 @@ pub(super) enum NotSent {
     Dead(Error, Option<DmaBuffer>),
 }
 
-/// A queue of requests and the device behind.
+/// A queue of requests. Its device must be reset before it is dropped, or it be kept for ever.
 pub(super) struct Requests {
-    transport: Box<dyn Transport>,
     index: u16,
     queue: Queue<u16>,
     entries: Box<[Entry]>,
     free: Vec<u16>,
     waiting: VecDeque<Waker>,
     areas: Dma,
-    tells_position: bool,
-    fault: Option<Error>,
 }
 
 impl Requests {
-    /// Makes queue `index` of a device and lets the device run.
-    pub(super) fn new(mut init: Init, hal: &dyn Hal, index: u16) -> Result<Self, Error> {
-        let tells_position = init.features().contains(Features::NOTIFICATION_DATA);
-        // The device is told of the queue last, when nothing can fail any more.
+    /// Makes queue `index` of a device.
+    pub(super) fn new(init: &mut Init, hal: &dyn Hal, index: u16) -> Result<Self, Error> {
+        // The device is told of the queue last, when nothing of it can fail any more.
         let count = init.queue_size(index)?;
         let areas = hal.dma(usize::from(count) * AREA_BYTES)?;
-        let queue: Queue<u16> = init.queue(index, hal)?;
-        let mut requests = Self {
+        let mut queue: Queue<u16> = init.queue(index, hal)?;
+        queue.ask_for_interrupt();
+        Ok(Self {
             index,
             entries: (0..count).map(|_| Entry::Free).collect(),
             free: (0..count).collect(),
             waiting: VecDeque::with_capacity(usize::from(count)),
             areas,
-            tells_position,
-            fault: None,
-            transport: init.finish(),
             queue,
-        };
-        requests.queue.ask_for_interrupt();
-        Ok(requests)
+        })
     }
 
     /// A token for the request to be sent next, if there is room.
     pub(super) fn reserve(&mut self) -> Option<Token> {
-        self.free.pop().map(Token)
+        self.free.pop().map(|entry| Token { queue: self.index, entry })
     }
 
     /// The bytes `range` of the request's own memory.
@@ -118,29 +112,30 @@ impl Requests {
 
     /// Where in [`area_memory`](Self::area_memory) the request has its byte `offset`.
     pub(super) fn area_offset(&self, token: &Token, offset: usize) -> usize {
-        usize::from(token.0) * AREA_BYTES + offset
+        usize::from(token.entry) * AREA_BYTES + offset
     }
 
     /// Sends a request for which `reserve` gave the token, with its buffer and the bytes of it that the device is to fill.
     pub(super) fn send(
         &mut self,
+        device: &mut Device,
         token: Token,
         segments: &[Segment],
         (buffer, data_bytes): (Option<DmaBuffer>, usize),
         waker: &Waker,
     ) -> Result<Token, NotSent> {
-        if let Some(error) = self.fault {
-            self.free.push(token.0);
+        if let Some(error) = device.fault() {
+            self.free.push(token.entry);
             return Err(NotSent::Dead(error, buffer));
         }
-        if self.queue.add(segments, token.0).is_err() {
-            self.free.push(token.0);
+        if self.queue.add(segments, token.entry).is_err() {
+            self.free.push(token.entry);
             self.wait_for_room(waker);
             return Err(NotSent::Full(buffer));
         }
-        self.entries[usize::from(token.0)] = Entry::Sent { buffer, waker: Some(waker.clone()), data_bytes };
-        let (transport, index, tells_position) = (&mut self.transport, self.index, self.tells_position);
-        self.queue.notify(|position| transport.notify(index, tells_position.then_some(position)));
+        self.entries[usize::from(token.entry)] =
+            Entry::Sent { buffer, waker: Some(waker.clone()), data_bytes };
+        device.notify(self.index, &mut self.queue);
         Ok(token)
     }
 
@@ -157,10 +152,10 @@ impl Requests {
 
     /// The answer, or the token back; then the waker is called when there is one.
     pub(super) fn poll(&mut self, token: Token, waker: &Waker) -> Result<Answer, Token> {
-        let entry = &mut self.entries[usize::from(token.0)];
+        let entry = &mut self.entries[usize::from(token.entry)];
         match core::mem::replace(entry, Entry::Free) {
             Entry::Done(answer) => {
-                self.give_back(token.0);
+                self.give_back(token.entry);
                 Ok(answer)
             }
             Entry::Sent { buffer, waker: old, data_bytes } => {
@@ -174,10 +169,10 @@ impl Requests {
 
     /// Nobody wants the answer.
     pub(super) fn forget(&mut self, token: Token) {
-        let entry = &mut self.entries[usize::from(token.0)];
+        let entry = &mut self.entries[usize::from(token.entry)];
         match core::mem::replace(entry, Entry::Free) {
             Entry::Sent { buffer, .. } => *entry = Entry::Forgotten { _buffer: buffer },
-            _ => self.give_back(token.0),
+            _ => self.give_back(token.entry),
         }
     }
 
@@ -186,24 +181,11 @@ impl Requests {
         self.waiting.drain(..).for_each(Waker::wake);
     }
 
-    /// Takes what the device has answered, and wakes who waits for it. Says whether the configuration changed.
-    pub(super) fn interrupt(&mut self) -> bool {
-        if self.fault.is_some() {
-            return false;
-        }
-        let cause = self.transport.take_interrupt();
-        if let Err(fault) = self.collect() {
-            self.fail(fault);
-            return false;
-        }
-        let has_changed = cause.contains(Interrupt::CONFIG);
-        if has_changed && self.transport.status().contains(Status::DEVICE_NEEDS_RESET) {
-            self.fail(Fault::NeedsReset);
-        }
-        has_changed && self.fault.is_none()
-    }
-
-    fn collect(&mut self) -> Result<(), Fault> {
+    /// Takes what the device has answered, and wakes who waits for it.
+    ///
+    /// # Errors
+    /// The device lies.
+    pub(super) fn collect(&mut self) -> Result<(), Fault> {
         loop {
             // No more than the queue holds at a time: a device cannot keep the handler for ever.
             for _ in 0..self.queue.size() {
@@ -227,31 +209,31 @@ impl Requests {
         }
     }
 
-    /// Gives the device up: it is reset, and what it was asked for fails.
-    fn fail(&mut self, fault: Fault) {
-        let error = Error::Fault(fault);
-        self.fault = Some(error);
-        let is_reset = reset(&mut *self.transport);
-        log::error!(
-            "virtio-{}: {error}: it is reset and not used any more",
-            self.transport.device_id().name()
-        );
-        if let Err(stuck) = &is_reset {
-            log::error!("virtio-{}: {stuck}: its buffers are lost", self.transport.device_id().name());
-        }
+    /// Fails everything that the device was asked for. If it did not finish its reset, what it may still write to is
+    /// never freed.
+    pub(super) fn fail(&mut self, error: Error, is_reset: bool) {
         for index in 0..self.entries.len() as u16 {
-            if is_reset.is_err() {
-                self.keep_for_ever(index);
+            if !is_reset {
+                self.keep_entry(index);
             }
             if matches!(self.entries[usize::from(index)], Entry::Sent { .. } | Entry::Forgotten { .. }) {
                 self.answer(index, Err(error));
             }
         }
         self.waiting.drain(..).for_each(Waker::wake);
+        if !is_reset {
+            self.keep_for_ever();
+        }
     }
 
-    /// A device that does not finish its reset may write to a buffer at any time.
-    fn keep_for_ever(&mut self, index: u16) {
+    /// A device that does not finish its reset may write to anything it was told of, at any time.
+    pub(super) fn keep_for_ever(&mut self) {
+        (0..self.entries.len() as u16).for_each(|index| self.keep_entry(index));
+        self.queue.keep_for_ever();
+        self.areas.keep_for_ever();
+    }
+
+    fn keep_entry(&mut self, index: u16) {
         match &mut self.entries[usize::from(index)] {
             Entry::Sent { buffer, .. } | Entry::Forgotten { _buffer: buffer } => {
                 core::mem::forget(buffer.take())
@@ -260,32 +242,8 @@ impl Requests {
         }
     }
 
-    /// A configuration that was read as one piece.
-    pub(super) fn read_config<R>(
-        &self,
-        read: impl Fn(&dyn Transport) -> Result<R, Error>,
-    ) -> Result<R, Error> {
-        read_config(&*self.transport, read)
-    }
-
     /// What the queue has done so far.
     pub(super) fn counts(&self) -> Counts {
         self.queue.counts()
-    }
-
-    /// Why the device is not used any more, if it is not.
-    pub(super) fn fault(&self) -> Option<Error> {
-        self.fault
-    }
-}
-
-impl Drop for Requests {
-    /// The memory that the device was told of goes, so the device must not use it any more.
-    fn drop(&mut self) {
-        if reset(&mut *self.transport).is_err() {
-            (0..self.entries.len() as u16).for_each(|index| self.keep_for_ever(index));
-            self.queue.keep_for_ever();
-            self.areas.keep_for_ever();
-        }
     }
 }

@@ -20,7 +20,7 @@ use drivers::class::{Console, Input};
 pub use input::{ReadByte, lost, read_byte};
 pub use line::{ReadLineError, read_line};
 pub use output::Kind;
-use output::Outputs;
+use output::{KINDS, Outputs};
 
 use crate::sync::IrqMutex;
 
@@ -35,22 +35,23 @@ const READ_BURST: usize = 64;
 /// Tries to get the lock that a write makes before it goes past it.
 const PATIENCE: u32 = 100_000;
 
-/// Takes the choice of consoles from the command line: `console=serial`, `vga`, `none` or `all`, several with
-/// commas or several times. Whatever is not chosen stays silent from here on.
+/// Takes the choice of consoles from the command line: `console=serial`, `vga`, `hvc`, `none` or `all`, several
+/// with commas or several times. Whatever is not chosen stays silent from here on.
 pub fn init(cmdline: &boot::CommandLine) {
     let mut chosen = None;
     for word in cmdline.values("console").flat_map(|value| value.split(',')) {
         let kinds: &[Kind] = match word {
             "serial" => &[Kind::Serial],
             "vga" => &[Kind::Screen],
-            "all" => &[Kind::Serial, Kind::Screen],
+            "hvc" => &[Kind::Hypervisor],
+            "all" => &[Kind::Serial, Kind::Screen, Kind::Hypervisor],
             "none" => &[],
             _ => {
-                log::warn!("console={word} is unknown, expected serial, vga, none or all: ignored");
+                log::warn!("console={word} is unknown, expected serial, vga, hvc, none or all: ignored");
                 continue;
             }
         };
-        chosen.get_or_insert([false; 2]);
+        chosen.get_or_insert([false; KINDS]);
         if let Some(chosen) = &mut chosen {
             kinds.iter().for_each(|&kind| chosen[kind as usize] = true);
         }
@@ -65,7 +66,7 @@ pub fn is_chosen(kind: Kind) -> bool {
     OUTPUTS.lock().is_chosen(kind)
 }
 
-/// Adds a device. A screen shows what has been written so far; a serial device takes over from the early console.
+/// Adds a device. A serial device takes over from the early console, the others show what has been written so far.
 pub fn register(console: Box<dyn Console>, kind: Kind) {
     OUTPUTS.lock().add(console, kind);
 }
@@ -86,11 +87,11 @@ pub fn write_bytes(bytes: &[u8]) {
     pv_ops::console_write(bytes);
 }
 
-/// Writes past every lock, for a panic: to the early console, and to the screens if they are free. Never waits.
+/// Writes past every lock, for a panic: to the early console, and to what that does not reach if it is free. Never waits.
 pub fn write_emergency(bytes: &[u8]) {
     pv_ops::console_write(bytes);
     if let Some(mut outputs) = OUTPUTS.try_lock() {
-        outputs.write_to_screens(bytes);
+        outputs.write_past_early(bytes);
     }
 }
 

@@ -12,7 +12,12 @@ pub enum Kind {
     Serial = 0,
     /// A screen of this machine, and its keyboard.
     Screen = 1,
+    /// A console that the hypervisor offers, found when somebody looks for it.
+    Hypervisor = 2,
 }
+
+/// How many kinds there are.
+pub(super) const KINDS: usize = 3;
 
 /// Devices at most; a further one is left out.
 const MAX_DEVICES: usize = 4;
@@ -21,7 +26,7 @@ const MAX_DEVICES: usize = 4;
 pub(super) struct Outputs {
     devices: heapless::Vec<(Box<dyn Console>, Kind), MAX_DEVICES>,
     /// By [`Kind`]: not wanted.
-    silent: [bool; 2],
+    silent: [bool; KINDS],
     /// A serial device is there, which most likely is the one that the early console wrote to.
     early_is_over: bool,
     ring: Ring,
@@ -29,11 +34,16 @@ pub(super) struct Outputs {
 
 impl Outputs {
     pub(super) const fn new() -> Self {
-        Self { devices: heapless::Vec::new(), silent: [false; 2], early_is_over: false, ring: Ring::new() }
+        Self {
+            devices: heapless::Vec::new(),
+            silent: [false; KINDS],
+            early_is_over: false,
+            ring: Ring::new(),
+        }
     }
 
     /// Silences the kinds that are not chosen.
-    pub(super) fn choose(&mut self, chosen: [bool; 2]) {
+    pub(super) fn choose(&mut self, chosen: [bool; KINDS]) {
         self.silent = chosen.map(|chosen| !chosen);
     }
 
@@ -42,7 +52,7 @@ impl Outputs {
     }
 
     pub(super) fn add(&mut self, mut console: Box<dyn Console>, kind: Kind) {
-        if kind == Kind::Screen {
+        if kind != Kind::Serial {
             self.ring.halves().into_iter().for_each(|half| console.write(half));
         }
         if self.devices.push((console, kind)).is_ok() && kind == Kind::Serial {
@@ -60,8 +70,9 @@ impl Outputs {
         }
     }
 
-    pub(super) fn write_to_screens(&mut self, bytes: &[u8]) {
-        for (console, _) in self.devices.iter_mut().filter(|(_, kind)| *kind == Kind::Screen) {
+    /// Writes to what the early console does not reach.
+    pub(super) fn write_past_early(&mut self, bytes: &[u8]) {
+        for (console, _) in self.devices.iter_mut().filter(|(_, kind)| *kind != Kind::Serial) {
             console.write(bytes);
         }
     }

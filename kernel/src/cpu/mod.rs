@@ -10,6 +10,7 @@ pub mod percpu;
 pub mod physical;
 pub mod port;
 pub mod probe;
+pub mod random;
 pub mod reset;
 pub mod sections;
 pub mod smp;

@@ -1,21 +1,31 @@
 //! The disks that were found.
 #![forbid(unsafe_code)]
 
-use alloc::{string::String, sync::Arc, vec::Vec};
+use alloc::{boxed::Box, string::String, sync::Arc, vec::Vec};
 use core::{
     ops::Deref,
     sync::atomic::{AtomicU64, Ordering::Relaxed},
 };
 
 use drivers::{
-    class::BlockDevice,
+    class::{BlockDevice, SECTOR_BYTES},
     virtio::{
-        Features,
-        block::{Block, Shared},
+        DeviceId, Features,
+        block::{Block, Cpus, Shared},
+        transport::Transport,
     },
 };
 
-use crate::sync::IrqMutex;
+use super::{
+    Counts, Failure, failure,
+    virtio::{self, rings},
+    wiring::{Cause, Connect},
+};
+use crate::{
+    cpu::{self, percpu},
+    platform::Platform,
+    sync::{IrqMutex, OnceCell},
+};
 
 static DISKS: IrqMutex<Vec<Disk>> = IrqMutex::new(Vec::new());
 
@@ -25,17 +35,6 @@ pub struct Disk {
     name: Arc<str>,
     device: Arc<Shared<IrqMutex<Block>>>,
     interrupts: Arc<AtomicU64>,
-}
-
-/// What was sent to and fro so far.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counts {
-    /// Requests that the device took.
-    pub requests: u64,
-    /// Notifications sent to the device.
-    pub notifications: u64,
-    /// Interrupts that came.
-    pub interrupts: u64,
 }
 
 impl Disk {
@@ -56,18 +55,14 @@ impl Disk {
         Counts { requests: counts.buffers, notifications: counts.notifications, interrupts }
     }
 
-    pub(super) fn new(name: String, block: Block) -> Self {
-        Self { name: name.into(), device: Arc::new(Shared(IrqMutex::new(block))), interrupts: Arc::default() }
-    }
-
     /// Called by the interrupt handler.
-    pub(super) fn interrupt(&self) {
+    fn interrupt(&self, cause: Cause) {
         self.interrupts.fetch_add(1, Relaxed);
-        self.device.0.lock().interrupt();
-    }
-
-    pub(super) fn register(self) {
-        DISKS.lock().push(self);
+        let mut block = self.device.0.lock();
+        match cause {
+            Cause::Any => block.interrupt(),
+            Cause::Queues { first, step } => block.queue_interrupt(first, step),
+        }
     }
 }
 
@@ -81,6 +76,31 @@ impl Deref for Disk {
 
 /// The disks, in the order in which they were found. The first call looks for them.
 pub fn disks() -> Vec<Disk> {
-    super::probe_buses();
+    static TAKEN: OnceCell<()> = OnceCell::uninit();
+    TAKEN.init_once(|| virtio::take(DeviceId::BLOCK, cpus().count, bring_up));
     DISKS.lock().clone()
+}
+
+fn cpus() -> Cpus {
+    Cpus { count: percpu::all().count() as u16, current: || cpu::current().id() as u16 }
+}
+
+fn bring_up(transport: Box<dyn Transport>, name: String, connect: Connect) -> Result<(), Failure> {
+    let block = Block::probe(transport, &Platform, cpus()).map_err(failure)?;
+    let (info, features, queues) = (block.info(), block.features(), block.queues());
+    let device = Arc::new(Shared(IrqMutex::new(block)));
+    let disk = Disk { name: name.into(), device, interrupts: Arc::default() };
+    let handler = disk.clone();
+    connect.to("virtio-blk", Box::new(move |cause| handler.interrupt(cause))).map_err(failure)?;
+    log::info!(
+        "{}: {} KiB, blocks of {} bytes, {queues} queue{}, {}{}",
+        disk.name(),
+        info.sectors / (1024 / SECTOR_BYTES as u64),
+        info.block_bytes,
+        if queues == 1 { "" } else { "s" },
+        if info.read_only { "read-only" } else { "read-write" },
+        rings(features)
+    );
+    DISKS.lock().push(disk);
+    Ok(())
 }

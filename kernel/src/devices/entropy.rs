@@ -1,15 +1,27 @@
 //! The sources of random bytes that were found.
 #![forbid(unsafe_code)]
 
-use alloc::{string::String, sync::Arc, vec::Vec};
+use alloc::{boxed::Box, string::String, sync::Arc, vec::Vec};
 use core::ops::Deref;
 
 use drivers::{
     class,
-    virtio::entropy::{Entropy, Shared},
+    virtio::{
+        DeviceId,
+        entropy::{Entropy, Shared},
+        transport::Transport,
+    },
 };
 
-use crate::sync::IrqMutex;
+use super::{
+    Failure, failure,
+    virtio::{self, rings},
+    wiring::{Cause, Connect},
+};
+use crate::{
+    platform::Platform,
+    sync::{IrqMutex, OnceCell},
+};
 
 static SOURCES: IrqMutex<Vec<Source>> = IrqMutex::new(Vec::new());
 
@@ -26,17 +38,18 @@ impl Source {
         &self.name
     }
 
-    pub(super) fn new(name: String, entropy: Entropy) -> Self {
-        Self { name: name.into(), device: Arc::new(Shared(IrqMutex::new(entropy))) }
+    /// Takes what the device has answered, for who cannot wait for an interrupt.
+    pub(crate) fn look(&self) {
+        self.device.0.lock().queue_interrupt();
     }
 
     /// Called by the interrupt handler.
-    pub(super) fn interrupt(&self) {
-        self.device.0.lock().interrupt();
-    }
-
-    pub(super) fn register(self) {
-        SOURCES.lock().push(self);
+    fn interrupt(&self, cause: Cause) {
+        let mut entropy = self.device.0.lock();
+        match cause {
+            Cause::Any => entropy.interrupt(),
+            Cause::Queues { .. } => entropy.queue_interrupt(),
+        }
     }
 }
 
@@ -50,6 +63,18 @@ impl Deref for Source {
 
 /// The sources, in the order in which they were found. The first call looks for them.
 pub fn sources() -> Vec<Source> {
-    super::probe_buses();
+    static TAKEN: OnceCell<()> = OnceCell::uninit();
+    TAKEN.init_once(|| virtio::take(DeviceId::ENTROPY, 1, bring_up));
     SOURCES.lock().clone()
+}
+
+fn bring_up(transport: Box<dyn Transport>, name: String, connect: Connect) -> Result<(), Failure> {
+    let entropy = Entropy::probe(transport, &Platform).map_err(failure)?;
+    let features = entropy.features();
+    let source = Source { name: name.into(), device: Arc::new(Shared(IrqMutex::new(entropy))) };
+    let handler = source.clone();
+    connect.to("virtio-rng", Box::new(move |cause| handler.interrupt(cause))).map_err(failure)?;
+    log::info!("{}: random bytes{}", source.name(), rings(features));
+    SOURCES.lock().push(source);
+    Ok(())
 }

@@ -1,18 +1,29 @@
 //! The network cards that were found.
 #![forbid(unsafe_code)]
 
-use alloc::{string::String, sync::Arc, vec::Vec};
+use alloc::{boxed::Box, string::String, sync::Arc, vec::Vec};
 use core::ops::Deref;
 
 use drivers::{
     class::net::{MacAddress, NetDevice},
     virtio::{
-        Features,
+        DeviceId, Features,
         net::{Net, Shared, Sizes},
+        transport::Transport,
     },
 };
 
-use crate::{mm::frame, sync::IrqMutex};
+use super::{
+    Failure, failure,
+    virtio::{self, rings},
+    wiring::{Cause, Connect},
+};
+use crate::{
+    mm::frame,
+    platform::Platform,
+    random,
+    sync::{IrqMutex, OnceCell},
+};
 
 static CARDS: IrqMutex<Vec<Card>> = IrqMutex::new(Vec::new());
 
@@ -34,17 +45,13 @@ impl Card {
         self.device.0.lock().features()
     }
 
-    pub(super) fn new(name: String, net: Net) -> Self {
-        Self { name: name.into(), device: Arc::new(Shared(IrqMutex::new(net))) }
-    }
-
     /// Called by the interrupt handler.
-    pub(super) fn interrupt(&self) {
-        self.device.0.lock().interrupt();
-    }
-
-    pub(super) fn register(self) {
-        CARDS.lock().push(self);
+    fn interrupt(&self, cause: Cause) {
+        let mut net = self.device.0.lock();
+        match cause {
+            Cause::Any => net.interrupt(),
+            Cause::Queues { .. } => net.queue_interrupt(),
+        }
     }
 }
 
@@ -58,12 +65,26 @@ impl Deref for Card {
 
 /// The cards, in the order in which they were found. The first call looks for them.
 pub fn cards() -> Vec<Card> {
-    super::probe_buses();
+    static TAKEN: OnceCell<()> = OnceCell::uninit();
+    TAKEN.init_once(|| virtio::take(DeviceId::NET, 1, bring_up));
     CARDS.lock().clone()
 }
 
+fn bring_up(transport: Box<dyn Transport>, name: String, connect: Connect) -> Result<(), Failure> {
+    let net = Net::probe(transport, &Platform, sizes(), some_address).map_err(failure)?;
+    let card = Card { name: name.into(), device: Arc::new(Shared(IrqMutex::new(net))) };
+    let handler = card.clone();
+    connect.to("virtio-net", Box::new(move |cause| handler.interrupt(cause))).map_err(failure)?;
+    let (info, features) = (card.info(), card.features());
+    let link = if info.link_up { "up" } else { "down" };
+    log::info!("{}: {}, link {link}{}", card.name(), info.mac, rings(features));
+    log::debug!("{}: features {:#x}, {:?}", card.name(), features.bits(), info.offloads);
+    CARDS.lock().push(card);
+    Ok(())
+}
+
 /// Memory for a card: a small part of what is free.
-pub(super) fn sizes() -> Sizes {
+fn sizes() -> Sizes {
     const LONG_BYTES: usize = 64 << 10;
     let pages = frame::statistics().free;
     let part = |of: u64, most: u64| (pages / of).clamp(8, most) as u16;
@@ -72,7 +93,8 @@ pub(super) fn sizes() -> Sizes {
 }
 
 /// An address for a card that has none: of those that anyone may give (IEEE 802, locally administered).
-pub(super) fn some_address() -> MacAddress {
-    let [.., a, b, c, d, e] = pv_ops::rdtsc().to_be_bytes();
-    MacAddress([0x02, a, b, c, d, e])
+fn some_address() -> MacAddress {
+    let mut bytes = [0x02; 6];
+    random::fill(&mut bytes[1..]);
+    MacAddress(bytes)
 }

@@ -1,39 +1,40 @@
 //! The PCI bus: how this machine shows its configuration space, and who drives what is found there.
 #![forbid(unsafe_code)]
 
-use alloc::{boxed::Box, format};
+use alloc::{boxed::Box, format, string::String, vec::Vec};
 
 use drivers::{
     hal::Hal,
-    pci::{self, ConfigAccess, Ecam, Function, Message, MsiX, Ports},
-    virtio::transport::pci::{PciTransport, device_id},
+    pci::{self, ConfigAccess, Ecam, Function, MsiX, Ports},
+    virtio::transport::pci::{PciTransport, Vectors, device_id},
 };
 
-use super::{Failure, failure, virtio};
-use crate::{acpi, cpu::port::PciPorts, irq, platform::Platform};
-
-/// The MSI-X entry by which every queue of a device interrupts.
-const VECTOR: u16 = 0;
+use super::{
+    Failure, failure, virtio,
+    wiring::{Connect, Wires},
+};
+use crate::{acpi, cpu::port::PciPorts, irq::Irq, platform::Platform};
 
 static PORTS: Ports<PciPorts> = Ports(PciPorts::new());
 
-/// Walks the bus, if there is one, and brings up what can be driven.
-pub(super) fn probe() {
+/// A virtio device on the bus.
+pub(super) struct Found(Function<'static>);
+
+/// The virtio devices on the bus, if there is one.
+pub(super) fn walk() -> Vec<virtio::Found> {
     let functions = match ecam() {
         Some((access, last_bus)) => pci::functions(access, last_bus),
         None => pci::functions(&PORTS, u8::MAX),
     };
     log::debug!("PCI: {} functions", functions.len());
-    for function in functions {
+    let known = functions.into_iter().filter_map(|function| {
         let (vendor, device) = function.id();
         log::debug!("PCI {}: {vendor:04x}:{device:04x}", function.address());
-        if device_id(vendor, device).is_some()
-            && let Err(error) = virtio(&function)
-        {
-            function.disable();
-            log::warn!("virtio {}: {error}: not used", function.address());
-        }
-    }
+        let kind = device_id(vendor, device)?;
+        let place = format!("{}", function.address());
+        Some(virtio::Found { kind, place, way: virtio::Way::Pci(Found(function)) })
+    });
+    known.collect()
 }
 
 /// The configuration space in memory, for the first segment, if the firmware tells of it.
@@ -49,16 +50,41 @@ fn ecam() -> Option<(&'static dyn ConfigAccess, u8)> {
     }
 }
 
-fn virtio(function: &Function<'_>) -> Result<(), Failure> {
-    function.enable();
-    let msix = MsiX::enable(function, &Platform).map_err(failure)?;
-    let mut msix = msix.ok_or_else(|| failure("it has no MSI-X"))?;
-    let transport = PciTransport::probe(function, &Platform, VECTOR).map_err(failure)?;
-    let place = format!("{}", function.address());
-    virtio::bring_up(Box::new(transport), &place, |name, handler| {
-        // What the device has to say meanwhile stays pending in the masked entry.
-        let irq::Message { address, data } = irq::message(name, handler)?;
-        msix.set(VECTOR, Message { address, data });
-        Ok(())
-    })
+impl Found {
+    /// Brings the device up by its driver.
+    pub(super) fn bring_up(
+        self,
+        queue_vectors: u16,
+        name: String,
+        bring_up: virtio::BringUp,
+    ) -> Result<(), Failure> {
+        let Self(function) = self;
+        function.enable();
+        let up = attach(&function, queue_vectors)
+            .and_then(|(transport, wires)| bring_up(Box::new(transport), name, Connect::new(wires)));
+        if up.is_err() {
+            function.disable();
+        }
+        up
+    }
+}
+
+/// The registers of a device, and what it interrupts by.
+fn attach(function: &Function<'_>, queue_vectors: u16) -> Result<(PciTransport, Wires), Failure> {
+    let (vectors, wires) = match MsiX::enable(function, &Platform).map_err(failure)? {
+        Some(table) => {
+            let vectors = Vectors::of(table.entries(), queue_vectors);
+            let queue_entries = if let Vectors::Queues(count) = vectors { count.get() } else { 0 };
+            (vectors, Wires::Messages { table, queue_entries })
+        }
+        // Firmware has routed the device's pin to a line of the legacy controller, which a PC's I/O APIC has too.
+        None => match function.interrupt_line() {
+            Some(line) => {
+                function.enable_interrupt_line();
+                (Vectors::Line, Wires::Line(Irq::Isa(line)))
+            }
+            None => (Vectors::Line, Wires::None),
+        },
+    };
+    Ok((PciTransport::probe(function, &Platform, vectors).map_err(failure)?, wires))
 }

@@ -1,42 +1,81 @@
-//! Virtio devices: those without a bus are looked for here, those on PCI come from `pci`; all are brought up alike.
+//! Virtio devices: where they are, and how the driver of a kind takes those of its kind.
+//!
+//! The buses are walked once, and what is there is noted. A device is brought up when somebody first asks for one of its
+//! kind, so that an app carries the drivers of the kinds that it uses and no others.
+//! Neighbours: `pci` (those on the bus), `wiring` (how a device interrupts), `block` and the other kinds (who takes them).
 #![forbid(unsafe_code)]
 
 use alloc::{boxed::Box, format, string::String, vec::Vec};
 
 use boot::CommandLine;
 use drivers::{
-    class::SECTOR_BYTES,
     hal::Hal,
     virtio::{
         DeviceId, Features,
-        block::Block,
-        entropy::Entropy,
-        net::Net,
         transport::{Transport, mmio::MmioTransport},
     },
 };
 
 use super::{
-    Failure,
-    block::Disk,
-    entropy::Source,
-    failure,
-    net::{self, Card},
+    Failure, failure, pci,
+    wiring::{Connect, Wires},
 };
 use crate::{
     acpi::{self, virtio_mmio::Place},
     irq::{self, Irq, Signal},
     platform::Platform,
+    sync::{IrqMutex, OnceCell},
 };
 
 /// The command line's key for a device without a bus: `virtio_mmio=512@0xfeb00e00:23`, as Linux has it.
 const KEY: &str = "virtio_mmio";
 
-/// Called when the device interrupts.
-pub(super) type Handler = Box<dyn Fn() + Send + Sync>;
+/// A device that nobody drives yet.
+pub(super) struct Found {
+    pub(super) kind: DeviceId,
+    /// Where, for people.
+    pub(super) place: String,
+    pub(super) way: Way,
+}
 
-/// Brings up the devices without a bus that the firmware or the command line names.
-pub(super) fn probe(cmdline: &CommandLine) {
+/// How it is reached.
+pub(super) enum Way {
+    Pci(pci::Found),
+    Mmio(MmioTransport, Irq),
+}
+
+static FOUND: IrqMutex<Vec<Found>> = IrqMutex::new(Vec::new());
+
+/// Brings a device up: its registers, its name, and what connects its interrupts.
+pub(super) type BringUp = fn(Box<dyn Transport>, String, Connect) -> Result<(), Failure>;
+
+/// Brings up all devices of `kind` that nobody has taken yet. `queue_vectors` is for how many of their queues an interrupt
+/// of their own is wanted.
+pub(super) fn take(kind: DeviceId, queue_vectors: u16, bring_up: BringUp) {
+    static WALKED: OnceCell<()> = OnceCell::uninit();
+    WALKED.init_once(|| {
+        let mut found = pci::walk();
+        found.extend(walk(crate::app::cmdline()));
+        crate::xen::probe_bus();
+        *FOUND.lock() = found;
+    });
+    let taken: Vec<Found> = FOUND.lock().extract_if(.., |found| found.kind == kind).collect();
+    for Found { place, way, .. } in taken {
+        let name = format!("virtio-{} {place}", kind.name());
+        let result = match way {
+            Way::Pci(found) => found.bring_up(queue_vectors, name.clone(), bring_up),
+            Way::Mmio(transport, irq) => {
+                bring_up(Box::new(transport), name.clone(), Connect::new(Wires::Line(irq)))
+            }
+        };
+        if let Err(error) = result {
+            log::warn!("{name}: {error}: not used");
+        }
+    }
+}
+
+/// The devices without a bus that the firmware or the command line names.
+fn walk(cmdline: &CommandLine) -> Vec<Found> {
     let told = cmdline.values(KEY).filter_map(|text| {
         let place = parse(text);
         if place.is_none() {
@@ -46,15 +85,26 @@ pub(super) fn probe(cmdline: &CommandLine) {
     });
     let mut places: Vec<Place> = acpi::tables().virtio_mmio.clone();
     places.extend(told);
+    let mut found = Vec::new();
     for (number, place) in places.iter().enumerate() {
         // Firmware and command line may name the same one.
         if places[..number].iter().any(|earlier| earlier.address == place.address) {
             continue;
         }
-        if let Err(error) = mmio(place) {
-            log::warn!("virtio-mmio at {:#x}: {error}: not used", place.address);
+        match probe(place) {
+            Ok(device) => found.extend(device),
+            Err(error) => log::warn!("virtio-mmio at {:#x}: {error}: not used", place.address),
         }
     }
+    found
+}
+
+fn probe(place: &Place) -> Result<Option<Found>, Failure> {
+    let registers = Platform.device_memory(place.address, place.len_bytes as usize).map_err(failure)?;
+    let Some(transport) = MmioTransport::probe(registers).map_err(failure)? else { return Ok(None) };
+    let irq = irq::Irq::Gsi(place.gsi, place.signal);
+    let (kind, place) = (transport.device_id(), format!("{:#x}", place.address));
+    Ok(Some(Found { kind, place, way: Way::Mmio(transport, irq) }))
 }
 
 /// `SIZE@ADDRESS:INTERRUPT`, the size with K, M or G behind it, numbers in decimal or with 0x; what may follow a second
@@ -83,64 +133,8 @@ fn number(text: &str) -> Option<u64> {
     }
 }
 
-fn mmio(place: &Place) -> Result<(), Failure> {
-    let registers = Platform.device_memory(place.address, place.len_bytes as usize).map_err(failure)?;
-    let Some(transport) = MmioTransport::probe(registers).map_err(failure)? else { return Ok(()) };
-    bring_up(Box::new(transport), &format!("{:#x}", place.address), |name, handler| {
-        irq::register(Irq::Gsi(place.gsi, place.signal), name, handler).map(|_| ())
-    })
-}
-
-/// Brings up the device behind `transport`, found at `place`; `connect` lets it interrupt.
-pub(super) fn bring_up(
-    transport: Box<dyn Transport>,
-    place: &str,
-    connect: impl FnOnce(&'static str, Handler) -> Result<(), irq::Error>,
-) -> Result<(), Failure> {
-    match transport.device_id() {
-        DeviceId::BLOCK => {
-            let block = Block::probe(transport, &Platform).map_err(failure)?;
-            let (info, features) = (block.info(), block.features());
-            let disk = Disk::new(format!("virtio-blk {place}"), block);
-            let handler = disk.clone();
-            connect("virtio-blk", Box::new(move || handler.interrupt())).map_err(failure)?;
-            log::info!(
-                "{}: {} KiB, blocks of {} bytes, {}{}",
-                disk.name(),
-                info.sectors / (1024 / SECTOR_BYTES as u64),
-                info.block_bytes,
-                if info.read_only { "read-only" } else { "read-write" },
-                rings(features)
-            );
-            disk.register();
-        }
-        DeviceId::ENTROPY => {
-            let entropy = Entropy::probe(transport, &Platform).map_err(failure)?;
-            let features = entropy.features();
-            let source = Source::new(format!("virtio-rng {place}"), entropy);
-            let handler = source.clone();
-            connect("virtio-rng", Box::new(move || handler.interrupt())).map_err(failure)?;
-            log::info!("{}: random bytes{}", source.name(), rings(features));
-            source.register();
-        }
-        DeviceId::NET => {
-            let net = Net::probe(transport, &Platform, net::sizes(), net::some_address()).map_err(failure)?;
-            let card = Card::new(format!("virtio-net {place}"), net);
-            let handler = card.clone();
-            connect("virtio-net", Box::new(move || handler.interrupt())).map_err(failure)?;
-            let (info, features) = (card.info(), card.features());
-            let link = if info.link_up { "up" } else { "down" };
-            log::info!("{}: {}, link {link}{}", card.name(), info.mac, rings(features));
-            log::debug!("{}: features {:#x}, {:?}", card.name(), features.bits(), info.offloads);
-            card.register();
-        }
-        id => log::info!("virtio-{} {place}: no driver for kind {}", id.name(), id.0),
-    }
-    Ok(())
-}
-
 /// How the rings work, for a log line.
-fn rings(features: Features) -> String {
+pub(super) fn rings(features: Features) -> String {
     features.ring_names().fold(String::new(), |text, name| text + ", " + name)
 }
 

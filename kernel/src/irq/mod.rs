@@ -195,15 +195,18 @@ pub struct Message {
     pub data: u32,
 }
 
-/// Calls `handler` whenever a device writes the returned message.
+/// Calls `handler` on `cpu` whenever a device writes the returned message.
 ///
 /// # Errors
 /// No vector is left, or there is no local APIC that a message can name.
-pub fn message(name: &'static str, handler: impl Fn() + Send + Sync + 'static) -> Result<Message, Error> {
+pub fn message(
+    cpu: &cpu::PerCpu,
+    name: &'static str,
+    handler: impl Fn() + Send + Sync + 'static,
+) -> Result<Message, Error> {
     const ADDRESS: u64 = 0xfee0_0000;
     // A message has eight bits for the destination.
-    let id =
-        apic::local().and_then(|_| u8::try_from(cpu::current().apic_id()).ok()).ok_or(Error::NoMessages)?;
+    let id = apic::local().and_then(|_| u8::try_from(cpu.apic_id()).ok()).ok_or(Error::NoMessages)?;
     let vector = allocate(name, handler)?;
     Ok(Message { address: ADDRESS | u64::from(id) << 12, data: vector.into() })
 }

@@ -5,7 +5,7 @@ use alloc::boxed::Box;
 use drivers::dma::Dma;
 
 use super::{
-    frame::{self, OutOfMemory},
+    frame::{self, Frame, OutOfMemory},
     layout::PAGE_SIZE,
 };
 
@@ -24,6 +24,26 @@ pub fn alloc(len_bytes: usize) -> Result<Dma, OutOfMemory> {
     //    which goes along as the owner.
     // 2. It is owned: nobody else accesses it. Without an IOMMU devices know it by its physical address.
     Ok(unsafe { Dma::new(start, address, len_bytes, Box::new(frame)) })
+}
+
+/// A large free block of which the host was not told that it is free, as memory to tell it of; its content is whatever was
+/// there. When it is dropped the host counts as told.
+pub fn alloc_unreported() -> Option<Dma> {
+    let frame = frame::alloc_unreported()?;
+    let (start, address, len) = (frame.as_ptr(), frame.address(), frame.len_bytes() as usize);
+    // SAFETY:
+    // 1. The frame is RAM of the direct map, `len` long, and lives as long as the owner, which has it.
+    // 2. It is owned: nobody else accesses it.
+    Some(unsafe { Dma::new(start, address, len, Box::new(Reported(Some(frame)))) })
+}
+
+/// A block that the host knows to be free when this is dropped.
+struct Reported(Option<Frame>);
+
+impl Drop for Reported {
+    fn drop(&mut self) {
+        self.0.take().into_iter().for_each(frame::free_reported);
+    }
 }
 
 crate::kernel_test! {

@@ -35,6 +35,7 @@ use smoltcp::{
 use self::{config::Config, stack::Stack, table::Id};
 use crate::{
     devices::{self, net::Card},
+    random,
     sync::{IrqMutex, OnceCell},
 };
 
@@ -127,8 +128,7 @@ fn shared() -> Result<&'static Shared, Error> {
 pub async fn up() -> Result<Status, Error> {
     if shared().is_err() {
         let card = devices::net::cards().into_iter().next().ok_or(Error::NoCard)?;
-        let seed = seed().await;
-        SHARED.init_once(|| start(card, seed));
+        SHARED.init_once(|| start(card));
         drop(crate::task::spawn(task::run(shared()?)));
     }
     let shared = shared()?;
@@ -161,12 +161,12 @@ pub fn card() -> Result<Card, Error> {
     Ok(shared()?.card.clone())
 }
 
-fn start(card: Card, seed: u64) -> Shared {
+fn start(card: Card) -> Shared {
     let config = Config::read(crate::app::cmdline());
     let mac = card.info().mac;
     let capabilities = port::capabilities(&*card);
     let mut of_interface = smoltcp::iface::Config::new(HardwareAddress::Ethernet(EthernetAddress(mac.0)));
-    of_interface.random_seed = seed;
+    of_interface.random_seed = random::number();
     of_interface.slaac = true;
     let mut port = port::Port::new(&*card, &capabilities, false);
     let now = smoltcp::time::Instant::from_micros(crate::time::now().as_ns() as i64 / 1000);
@@ -178,18 +178,6 @@ fn start(card: Card, seed: u64) -> Shared {
     let mut stack = Stack::new(interface, services, capabilities, dhcp, dns);
     stack.set_dns(config.dns);
     Shared { card, stack: spin::Mutex::new(stack), released: IrqMutex::new(Vec::new()) }
-}
-
-/// Where the numbers that nobody should guess begin.
-async fn seed() -> u64 {
-    let mut seed = pv_ops::rdtsc();
-    if let Some(source) = devices::entropy::sources().into_iter().next()
-        && let Ok(buffer) = devices::buffer(8)
-        && let Some(buffer) = source.read(buffer).await.buffer
-    {
-        buffer.bytes().iter().for_each(|byte| seed = seed.rotate_left(8) ^ u64::from(*byte));
-    }
-    seed
 }
 
 fn release(what: Release) {

@@ -26,7 +26,10 @@ use super::{
     table::{Connection, Id, Table},
     tcp::Options,
 };
-use crate::time::{self, queue::Queue};
+use crate::{
+    random,
+    time::{self, queue::Queue},
+};
 
 /// How long a connection that nobody has accepted, or that nobody has any more, may take.
 const ORPHAN_TIMEOUT: Duration = Duration::from_secs(20);
@@ -92,7 +95,6 @@ impl Stack {
         dhcp: Option<SocketHandle>,
         dns: SocketHandle,
     ) -> Self {
-        let random = time::now().as_ns() as u16;
         Self {
             interface,
             services,
@@ -108,7 +110,7 @@ impl Stack {
             dirty: Vec::new(),
             is_touched: true,
             waker: None,
-            next_port: DYNAMIC_PORTS.start() | random,
+            next_port: DYNAMIC_PORTS.start() | random::number() as u16,
         }
     }
 

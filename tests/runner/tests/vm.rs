@@ -13,10 +13,16 @@ mod devices;
 mod faults;
 #[path = "vm/hostile.rs"]
 mod hostile;
+#[path = "vm/image.rs"]
+mod image;
 #[path = "vm/kvm.rs"]
 mod kvm;
 #[path = "vm/lab.rs"]
 mod lab;
+#[path = "vm/matrix.rs"]
+mod matrix;
+#[path = "vm/memory.rs"]
+mod memory;
 #[path = "vm/patching.rs"]
 mod patching;
 #[path = "vm/platforms.rs"]
@@ -49,6 +55,8 @@ fn main() -> ExitCode {
         patching::rows(),
         kvm::rows(),
         devices::rows(),
+        matrix::rows(),
+        memory::rows(),
     ];
     row::run(&arguments, rows.into_iter().flatten().collect())
 }

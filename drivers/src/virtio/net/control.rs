@@ -10,7 +10,7 @@ use crate::{
     dma::{Direction, Dma, Segment},
     error::Error,
     hal::Hal,
-    virtio::queue::Queue,
+    virtio::{device::Device, queue::Queue},
 };
 
 /// Looks for the answer that a command is worth. One takes some nanoseconds.
@@ -71,7 +71,7 @@ impl ControlQueue {
         &mut self.queue
     }
 
-    /// Carries out `control`; `notify` tells the device of it.
+    /// Carries out `control`, as queue `index` of `device`.
     ///
     /// # Errors
     /// [`Error::Request`] where the device cannot, [`Error::Failed`] where it will not or does not answer,
@@ -80,7 +80,8 @@ impl ControlQueue {
         &mut self,
         control: &Control<'_>,
         features: Feature,
-        notify: &mut dyn FnMut(u16),
+        index: u16,
+        device: &mut Device,
     ) -> Result<(), Error> {
         let (needed, command) = match control {
             Control::Promiscuous(_) => (Feature::CTRL_RX, Command::PROMISC),
@@ -109,16 +110,16 @@ impl ControlQueue {
             Control::Mac(MacAddress(bytes)) => self.put(&mut at, bytes),
             Control::Vlan(id, _) => self.put(&mut at, &id.to_le_bytes()),
         }
-        self.finish(at, notify)
+        self.finish(at, index, device)
     }
 
     /// Says that the announcement which the device asked for was made.
     ///
     /// # Errors
     /// As [`control`](Self::control).
-    pub(super) fn acknowledge_announcement(&mut self, notify: &mut dyn FnMut(u16)) -> Result<(), Error> {
+    pub(super) fn acknowledge_announcement(&mut self, index: u16, device: &mut Device) -> Result<(), Error> {
         self.begin(Command::ANNOUNCE_ACK)?;
-        self.finish(2, notify)
+        self.finish(2, index, device)
     }
 
     fn begin(&mut self, Command(class, command): Command) -> Result<(), Error> {
@@ -138,12 +139,12 @@ impl ControlQueue {
         }
     }
 
-    fn finish(&mut self, len: usize, notify: &mut dyn FnMut(u16)) -> Result<(), Error> {
+    fn finish(&mut self, len: usize, index: u16, device: &mut Device) -> Result<(), Error> {
         let command = Segment::new(&self.memory, 0..len, Direction::ToDevice);
         let ack = Segment::new(&self.memory, ACK..MEMORY_BYTES, Direction::FromDevice);
         self.queue.add(&[command, ack], ()).map_err(|_| Error::Failed("no answer to earlier commands"))?;
         self.is_busy = true;
-        self.queue.notify(notify);
+        device.notify(index, &mut self.queue);
         for _ in 0..LOOKS {
             if self.queue.pop()?.is_some() {
                 self.is_busy = false;

@@ -17,8 +17,8 @@ use core::task::Waker;
 
 use self::{config::Config, config::Feature, control::ControlQueue, receive::Receive, transmit::Transmit};
 use super::{
-    Fault, Features, Init, Status,
-    init::reset,
+    Fault, Features, Init,
+    device::Device,
     transport::{Interrupt, Transport, read_config},
 };
 use crate::{
@@ -49,21 +49,18 @@ pub struct Sizes {
 
 /// A network card behind a virtio transport. One task or handler at a time: [`Shared`] puts a lock around.
 pub struct Net {
-    transport: Box<dyn Transport>,
-    features: Features,
+    device: Device,
     info: NetInfo,
     receive: Receive,
     transmit: Transmit,
     control: Option<ControlQueue>,
     waker: Option<Waker>,
     announce: bool,
-    tells_position: bool,
     interrupts: u64,
-    fault: Option<Error>,
 }
 
 impl Net {
-    /// Brings the card up (§3.1.1, §5.1.5). `mac` is its address if it has none of its own.
+    /// Brings the card up (§3.1.1, §5.1.5). `mac` gives it an address if it has none of its own.
     ///
     /// # Errors
     /// The device does not come up, or describes itself as what cannot be.
@@ -71,7 +68,7 @@ impl Net {
         transport: Box<dyn Transport>,
         hal: &dyn Hal,
         sizes: Sizes,
-        mac: MacAddress,
+        mac: impl FnOnce() -> MacAddress,
     ) -> Result<Self, Error> {
         let choose = |offered| Features::from_bits_retain(Feature::choose(offered, sizes.long > 0).bits());
         let mut init = Init::begin_with(transport, &choose)?;
@@ -87,24 +84,23 @@ impl Net {
         let transmit = transmit::Buffers::new(hal, short, long, sizes.long_bytes)?;
         let has_control = features.contains(Feature::CTRL_VQ);
         let control = has_control.then(|| ControlQueue::memory(hal)).transpose()?;
-        let receive = Receive::new(init.queue(RECEIVEQ, hal)?, receive);
-        let transmit = Transmit::new(init.queue(TRANSMITQ, hal)?, transmit);
+        // Frames are in one piece: their queues need no indirect descriptors.
+        let receive = Receive::new(init.small_queue(RECEIVEQ, hal, receive_size)?, receive);
+        let transmit = Transmit::new(init.small_queue(TRANSMITQ, hal, transmit_size)?, transmit);
         let control = match control {
             Some(memory) => Some(ControlQueue::new(init.queue(CONTROLQ, hal)?, memory)),
             None => None,
         };
         let short_frame = transmit::SHORT_BYTES - header::BYTES;
         let info = NetInfo {
-            mac: config.mac.unwrap_or(mac),
+            mac: config.mac.unwrap_or_else(mac),
             mtu: config.mtu.min((short_frame - ETHERNET_HEADER_BYTES) as u16),
             link_up: config.link_up,
             offloads: features.offloads(),
             max_frame_bytes: if long > 0 { sizes.long_bytes - header::BYTES } else { short_frame },
         };
         let mut net = Self {
-            tells_position: init.features().contains(Features::NOTIFICATION_DATA),
-            features: init.features(),
-            transport: init.finish(),
+            device: Device::run(init),
             info,
             receive,
             transmit,
@@ -112,7 +108,6 @@ impl Net {
             waker: None,
             announce: config.announce,
             interrupts: 0,
-            fault: None,
         };
         net.flush();
         Ok(net)
@@ -120,30 +115,29 @@ impl Net {
 
     /// What was negotiated.
     pub fn features(&self) -> Features {
-        self.features
+        self.device.features()
     }
 
-    /// Why the card is not used any more, if it is not.
-    pub fn fault(&self) -> Option<Error> {
-        self.fault
+    fn has_failed(&self) -> bool {
+        self.device.fault().is_some()
     }
 
-    /// To be called when the device has interrupted.
+    /// To be called when the device has interrupted for whatever reason.
     pub fn interrupt(&mut self) {
-        if self.fault.is_some() {
-            return;
+        match self.device.take_interrupt() {
+            Ok(cause) if cause.contains(Interrupt::CONFIG) => self.reread_config(),
+            Ok(_) => {}
+            Err(fault) => self.fail(fault),
         }
+        self.queue_interrupt();
+    }
+
+    /// To be called when the device has interrupted for one of its queues. Further interrupts wait until somebody does.
+    pub fn queue_interrupt(&mut self) {
         self.interrupts += 1;
-        let cause = self.transport.take_interrupt();
         self.receive.queue().suppress_interrupts();
         self.transmit.queue().suppress_interrupts();
         self.transmit.is_starved = false;
-        if cause.contains(Interrupt::CONFIG) {
-            if self.transport.status().contains(Status::DEVICE_NEEDS_RESET) {
-                return self.fail(Fault::NeedsReset);
-            }
-            self.reread_config();
-        }
         self.wake();
     }
 
@@ -151,9 +145,13 @@ impl Net {
         self.waker.take().into_iter().for_each(Waker::wake);
     }
 
+    fn own_features(&self) -> Feature {
+        Feature::from_bits_truncate(self.features().bits())
+    }
+
     fn reread_config(&mut self) {
-        let features = Feature::from_bits_truncate(self.features.bits());
-        match read_config(&*self.transport, |transport| Config::read(transport, features)) {
+        let features = self.own_features();
+        match self.device.read_config(|transport| Config::read(transport, features)) {
             Ok(config) => {
                 if config.link_up != self.info.link_up {
                     log::info!("virtio-net: link {}", if config.link_up { "up" } else { "down" });
@@ -167,16 +165,12 @@ impl Net {
 
     /// Lets the device know of what was added to its queues.
     fn flush(&mut self) {
-        if self.fault.is_some() {
-            return;
-        }
-        let (transport, tells) = (&mut self.transport, self.tells_position);
-        self.receive.queue().notify(|at| transport.notify(RECEIVEQ, tells.then_some(at)));
-        self.transmit.queue().notify(|at| transport.notify(TRANSMITQ, tells.then_some(at)));
+        self.device.notify(RECEIVEQ, self.receive.queue());
+        self.device.notify(TRANSMITQ, self.transmit.queue());
     }
 
     fn receive(&mut self) -> Option<Frame> {
-        if self.fault.is_some() {
+        if self.has_failed() {
             return None;
         }
         self.receive.take().unwrap_or_else(|fault| {
@@ -188,14 +182,14 @@ impl Net {
     fn recycle(&mut self, frame: Frame) {
         // A card that was given up needs no buffers.
         match frame.home {
-            _ if self.fault.is_some() => {}
+            _ if self.has_failed() => {}
             Home::Transmit => self.transmit.take_back(frame.buffer),
             home => self.receive.take_back(frame.buffer, home),
         }
     }
 
     fn buffer(&mut self, len: usize) -> Option<Frame> {
-        if self.fault.is_some() || len > self.info.max_frame_bytes {
+        if self.has_failed() || len > self.info.max_frame_bytes {
             return None;
         }
         self.transmit.buffer(len).unwrap_or_else(|fault| {
@@ -205,7 +199,7 @@ impl Net {
     }
 
     fn send(&mut self, frame: Frame, offload: &SendOffload) {
-        if self.fault.is_none() && frame.home == Home::Transmit {
+        if !self.has_failed() && frame.home == Home::Transmit {
             self.transmit.send(frame.buffer, offload);
         }
     }
@@ -216,19 +210,17 @@ impl Net {
             None => self.waker = Some(waker.clone()),
         }
         let there_is_more =
-            self.fault.is_none() && (self.receive.queue().ask_for_interrupt() | self.transmit.wait());
+            !self.has_failed() && (self.receive.queue().ask_for_interrupt() | self.transmit.wait());
         !there_is_more
     }
 
     fn control(&mut self, control: &Control<'_>) -> Result<(), Error> {
-        if let Some(fault) = self.fault {
+        if let Some(fault) = self.device.fault() {
             return Err(fault);
         }
-        let features = Feature::from_bits_truncate(self.features.bits());
-        let (transport, tells) = (&mut self.transport, self.tells_position);
-        let mut notify = |at| transport.notify(CONTROLQ, tells.then_some(at));
+        let features = self.own_features();
         let queue = self.control.as_mut().ok_or(Error::Request("the card takes no commands"))?;
-        let result = queue.control(control, features, &mut notify);
+        let result = queue.control(control, features, CONTROLQ, &mut self.device);
         match (&result, control) {
             (Ok(()), Control::Mac(mac)) => self.info.mac = *mac,
             (Err(Error::Fault(fault)), _) => self.fail(*fault),
@@ -238,11 +230,9 @@ impl Net {
     }
 
     fn take_announcement(&mut self) -> bool {
-        let is_asked = core::mem::take(&mut self.announce) && self.fault.is_none();
+        let is_asked = core::mem::take(&mut self.announce) && !self.has_failed();
         if is_asked && let Some(queue) = &mut self.control {
-            let (transport, tells) = (&mut self.transport, self.tells_position);
-            let mut notify = |at| transport.notify(CONTROLQ, tells.then_some(at));
-            match queue.acknowledge_announcement(&mut notify) {
+            match queue.acknowledge_announcement(CONTROLQ, &mut self.device) {
                 Ok(()) => {}
                 Err(Error::Fault(fault)) => self.fail(fault),
                 Err(error) => log::warn!("virtio-net: announcement: {error}"),
@@ -264,19 +254,15 @@ impl Net {
 
     /// Gives the card up: it is reset, and its buffers are freed.
     fn fail(&mut self, fault: Fault) {
-        let error = Error::Fault(fault);
-        self.fault = Some(error);
         self.info.link_up = false;
-        log::error!("virtio-net: {error}: it is reset and not used any more");
-        self.stop();
+        let is_reset = self.device.fail(fault);
+        self.free(is_reset);
         self.wake();
     }
 
-    /// Resets the device; what one that does not finish its reset may still write to is never freed.
-    fn stop(&mut self) {
-        let is_reset = reset(&mut *self.transport);
-        if let Err(stuck) = &is_reset {
-            log::error!("virtio-net: {stuck}: its buffers are lost");
+    /// Frees what the device had; what one that did not finish its reset may still write to is never freed.
+    fn free(&mut self, is_reset: bool) {
+        if !is_reset {
             self.receive.queue().keep_for_ever();
             self.transmit.queue().keep_for_ever();
             if let Some(control) = &mut self.control {
@@ -285,7 +271,7 @@ impl Net {
             }
         }
         for buffer in self.receive.queue().drain().chain(self.transmit.queue().drain()) {
-            if is_reset.is_err() {
+            if !is_reset {
                 core::mem::forget(buffer);
             }
         }
@@ -295,7 +281,8 @@ impl Net {
 impl Drop for Net {
     /// The memory that the device was told of goes, so the device must not use it any more.
     fn drop(&mut self) {
-        self.stop();
+        let is_reset = self.device.stop();
+        self.free(is_reset);
     }
 }
 

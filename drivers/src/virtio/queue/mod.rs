@@ -98,6 +98,17 @@ pub struct Counts {
     pub notifications: u64,
 }
 
+impl core::ops::Add for Counts {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        Self {
+            buffers: self.buffers + other.buffers,
+            notifications: self.notifications + other.notifications,
+        }
+    }
+}
+
 /// The largest size for a queue of which the device takes `offered` descriptors.
 pub fn size(offered: u32, features: Features) -> Option<u16> {
     let most = offered.min(MAX_SIZE.into()) as u16;

@@ -5,7 +5,10 @@ use std::{
     boxed::Box,
     future::Future,
     pin::pin,
-    sync::{Arc, Mutex, atomic::Ordering::SeqCst},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU16, Ordering::SeqCst},
+    },
     task::{Context, Poll},
     vec,
     vec::Vec,
@@ -21,13 +24,14 @@ use crate::{
     hal::{Hal, Lock},
     virtio::{
         DeviceId, Fault, Features, Status, Token,
-        block::{Block, Shared},
+        block::{Block, Cpus, Shared},
         fake::{Chain, FakeDevice, FakeHal, Player},
         transport::Interrupt,
     },
 };
 
 const SECTORS: u64 = 64;
+const ONE_CPU: Cpus = Cpus { count: 1, current: || 0 };
 
 struct StdLock<T>(Mutex<T>);
 
@@ -64,7 +68,7 @@ fn rig(features: Features, queue_size: u32) -> Rig {
     let hal = FakeHal::default();
     let features = features | Features::from_bits_retain(BLOCK_FEATURES);
     let device = FakeDevice::new(DeviceId::BLOCK, features, queue_size, config());
-    let block = Block::probe(device.transport(), &hal).unwrap();
+    let block = Block::probe(device.transport(), &hal, ONE_CPU).unwrap();
     let player = device.player(&hal);
     let content = (0..SECTORS as usize * SECTOR_BYTES).map(|at| (at / SECTOR_BYTES) as u8).collect();
     Rig { hal, device, player, content, disk: Arc::new(Shared(StdLock(Mutex::new(block)))) }
@@ -314,9 +318,9 @@ fn no_memory_is_an_error_and_leaves_none_behind() {
         let hal = FakeHal::default();
         hal.fail_after(pieces);
         let device = FakeDevice::new(DeviceId::BLOCK, Features::INDIRECT_DESC, 8, config());
-        let error = Block::probe(device.transport(), &hal).err();
+        let error = Block::probe(device.transport(), &hal, ONE_CPU).err();
         assert!(matches!(error, Some(Error::NoDmaMemory { .. })), "{error:?}");
-        assert_eq!((hal.pieces(), device.registers().queue), (0, None));
+        assert_eq!((hal.pieces(), device.registers().queues.len()), (0, 0));
     }
 }
 
@@ -327,7 +331,7 @@ proptest! {
         let hal = FakeHal::default();
         let features = Features::from_bits_retain(features);
         let device = FakeDevice::new(DeviceId::BLOCK, features, 8, config);
-        if let Ok(block) = Block::probe(device.transport(), &hal) {
+        if let Ok(block) = Block::probe(device.transport(), &hal, ONE_CPU) {
             let info = block.info();
             prop_assert!(info.block_bytes.is_power_of_two() && info.max_bytes >= 512);
         }
@@ -382,6 +386,58 @@ proptest! {
     }
 }
 
+/// §5.2.5: a queue a CPU, no more than the device has; each CPU's requests go to its own.
+#[test]
+fn each_cpu_sends_to_its_own_queue() {
+    static CPU: AtomicU16 = AtomicU16::new(0);
+    let cpus = Cpus { count: 3, current: || CPU.load(SeqCst) };
+    let mut config = config();
+    config[34] = 2;
+    let hal = FakeHal::default();
+    let device = FakeDevice::new(DeviceId::BLOCK, Features::from_bits_retain(1 << 12), 8, config);
+    let device = device.with_queues(2);
+    let mut block = Block::probe(device.transport(), &hal, cpus).unwrap();
+    assert_eq!(block.queues(), 2);
+    let mut sent = Vec::new();
+    for cpu in [1, 0, 2] {
+        CPU.store(cpu, SeqCst);
+        let Submitted::Sent(token) = block.submit(BlockRequest::Flush, &bell().1) else { panic!("no room") };
+        sent.push(token);
+    }
+    let told: Vec<u16> = device.registers().notifications.iter().map(|(queue, _)| *queue).collect();
+    assert_eq!(told, [1, 0, 0]);
+    let mut player = device.player_of(&hal, 1);
+    let chain = player.take().unwrap();
+    hal.write(chain.parts[1].0, &[0]);
+    player.finish(&chain, 1);
+    block.queue_interrupt(0, 2);
+    let (bell, waker) = bell();
+    let token = block.poll(sent.remove(0), &waker).unwrap_err();
+    block.queue_interrupt(1, 2);
+    assert_eq!(bell.0.load(SeqCst), 1);
+    assert_eq!(block.poll(token, &waker).unwrap().result, Ok(0));
+    // A lie in one queue ends them all.
+    player.put(7, 0, 1, 1);
+    block.queue_interrupt(1, 2);
+    for token in sent {
+        assert!(block.poll(token, &waker).unwrap().result.is_err());
+    }
+    drop(block);
+    assert_eq!(hal.pieces(), 0);
+}
+
+/// §5.2.4: the disk behind may write in larger pieces than it is addressed by.
+#[test]
+fn the_topology_is_told() {
+    let mut config = config();
+    config[20..24].copy_from_slice(&512u32.to_le_bytes());
+    (config[24], config[28]) = (3, 16);
+    let features = Features::from_bits_retain(1 << 6 | 1 << 10);
+    let device = FakeDevice::new(DeviceId::BLOCK, features, 8, config);
+    let info = Block::probe(device.transport(), &FakeHal::default(), ONE_CPU).unwrap().info();
+    assert_eq!((info.block_bytes, info.physical_block_bytes, info.optimal_bytes), (512, 4096, 8192));
+}
+
 /// A lock that a task holds is one that a handler may ask for: both sides need what is behind to be `Send`.
 #[test]
 fn a_disk_goes_to_any_task() {
@@ -389,7 +445,7 @@ fn a_disk_goes_to_any_task() {
     let disk: Box<dyn BlockDevice> = Box::new(Shared(StdLock(Mutex::new({
         let hal = FakeHal::default();
         let device = FakeDevice::new(DeviceId::BLOCK, Features::empty(), 8, config());
-        Block::probe(device.transport(), &hal).unwrap()
+        Block::probe(device.transport(), &hal, ONE_CPU).unwrap()
     }))));
     check(&*disk);
 }

@@ -158,6 +158,10 @@ impl Transport for MmioTransport {
     fn config_u32(&self, offset: usize) -> Option<u32> {
         self.registers.read_at(r::CONFIG.checked_add(offset)?)
     }
+
+    fn set_config_u32(&mut self, offset: usize, value: u32) {
+        let _ = r::CONFIG.checked_add(offset).and_then(|offset| self.registers.write_at(offset, value));
+    }
 }
 
 #[cfg(test)]

@@ -51,6 +51,9 @@ pub trait Transport: Send {
 
     /// The 32-bit word at `offset` of the configuration.
     fn config_u32(&self, offset: usize) -> Option<u32>;
+
+    /// Writes the 32-bit word at `offset` of the configuration; nothing where there is none.
+    fn set_config_u32(&mut self, offset: usize, value: u32);
 }
 
 bitflags::bitflags! {

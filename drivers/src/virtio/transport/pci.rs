@@ -4,6 +4,9 @@
 //! Neighbours: `pci` (capabilities, BARs, MSI-X), `mmio` (the other transport).
 #![forbid(unsafe_code)]
 
+use alloc::vec::Vec;
+use core::num::NonZeroU16;
+
 use super::{Interrupt, Transport};
 use crate::{
     error::Error,
@@ -67,23 +70,58 @@ pub struct PciTransport {
     common: Mmio<u8>,
     notify: Mmio<u8>,
     notify_multiplier: u32,
-    /// Where in `notify` each enabled queue is notified.
-    notify_offsets: [Option<usize>; MAX_QUEUES],
+    /// Where in `notify` each queue that was enabled is notified.
+    notify_offsets: Vec<Option<usize>>,
     isr: Mmio<u8>,
     config: Option<Mmio<u8>>,
-    /// The MSI-X table entry for everything, or `NO_VECTOR`.
-    vector: u16,
+    vectors: Vectors,
+}
+
+/// By which entries of its MSI-X table a device interrupts (§4.1.4.3, §4.1.5.1.2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Vectors {
+    /// By none: it raises its interrupt line.
+    Line,
+    /// By entry 0 for everything.
+    Shared,
+    /// By entry 0 for its configuration, and by so many entries from 1 on for its queues, in turn.
+    Queues(NonZeroU16),
+}
+
+impl Vectors {
+    /// Of a table of `entries`, no more than `queues` of them for queues.
+    pub fn of(entries: u16, queues: u16) -> Self {
+        match NonZeroU16::new(entries.saturating_sub(1).min(queues)) {
+            Some(queues) => Self::Queues(queues),
+            None if entries > 0 => Self::Shared,
+            None => Self::Line,
+        }
+    }
+
+    /// The entry of the configuration.
+    fn config(self) -> u16 {
+        if self == Self::Line { NO_VECTOR } else { 0 }
+    }
+
+    /// The entry of queue `index`.
+    fn queue(self, index: u16) -> u16 {
+        match self {
+            Self::Line => NO_VECTOR,
+            Self::Shared => 0,
+            Self::Queues(count) => 1 + index % count,
+        }
+    }
 }
 
 /// Queues of one device that can be notified.
-pub const MAX_QUEUES: usize = 16;
+pub const MAX_QUEUES: usize = 128;
 
 impl PciTransport {
-    /// The device behind `function`, which interrupts by the entry `vector` of its MSI-X table.
+    /// The device behind `function`, which interrupts as `vectors` says.
     ///
     /// # Errors
     /// It is no virtio device, or not a modern one, or its structures are not where device memory is.
-    pub fn probe(function: &Function<'_>, hal: &dyn Hal, vector: u16) -> Result<Self, Error> {
+    pub fn probe(function: &Function<'_>, hal: &dyn Hal, vectors: Vectors) -> Result<Self, Error> {
         let (vendor, device) = function.id();
         let id = device_id(vendor, device).ok_or(Error::NoCapability { what: "virtio device ID" })?;
         let structure = |kind: u8, what: &'static str, least: usize| {
@@ -94,8 +132,7 @@ impl PciTransport {
         let (isr, _) = structure(ISR_CFG, "virtio ISR status", 1)?;
         let config = find(function, hal, DEVICE_CFG, 1)?.map(|(config, _)| config);
         let notify_multiplier = function.read(multiplier_at);
-        let notify_offsets = [None; MAX_QUEUES];
-        Ok(Self { id, common, notify, notify_multiplier, notify_offsets, isr, config, vector })
+        Ok(Self { id, common, notify, notify_multiplier, notify_offsets: Vec::new(), isr, config, vectors })
     }
 
     /// Fields of the common configuration lie inside, as `find` has checked.
@@ -121,8 +158,11 @@ impl PciTransport {
     }
 
     /// Writes a vector; a device that has no resources for it reads back as none (§4.1.4.3.2).
-    fn set_vector(&mut self, field: usize) -> Result<(), Error> {
-        let vector = self.vector;
+    fn set_vector(&mut self, field: usize, vector: u16) -> Result<(), Error> {
+        // Without MSI-X the device has no such field: it reads as anything (§4.1.4.3).
+        if vector == NO_VECTOR {
+            return Ok(());
+        }
         self.write16(field, vector);
         match self.read16(field) {
             found if found == vector => Ok(()),
@@ -195,10 +235,14 @@ impl Transport for PciTransport {
         let bad = Error::BadQueue { index, found: offset as u32, expected: "a place to notify it at" };
         let place =
             usize::try_from(offset).ok().filter(|&offset| offset.saturating_add(2) <= self.notify.len());
-        let entry = self.notify_offsets.get_mut(usize::from(index)).ok_or(bad)?;
-        *entry = Some(place.ok_or(bad)?);
-        self.set_vector(common::CONFIG_MSIX_VECTOR)?;
-        self.set_vector(common::QUEUE_MSIX_VECTOR)?;
+        let index = usize::from(index);
+        if index >= MAX_QUEUES {
+            return Err(bad);
+        }
+        self.notify_offsets.resize(self.notify_offsets.len().max(index + 1), None);
+        self.notify_offsets[index] = Some(place.ok_or(bad)?);
+        self.set_vector(common::CONFIG_MSIX_VECTOR, self.vectors.config())?;
+        self.set_vector(common::QUEUE_MSIX_VECTOR, self.vectors.queue(index as u16))?;
         self.write16(common::QUEUE_SIZE, addresses.size);
         self.write_address(common::QUEUE_DESC, addresses.descriptors);
         self.write_address(common::QUEUE_DRIVER, addresses.driver);
@@ -218,8 +262,8 @@ impl Transport for PciTransport {
 
     /// With MSI-X the status is not kept by the device (§4.1.4.5.1): the message says all.
     fn take_interrupt(&mut self) -> Interrupt {
-        match self.vector {
-            NO_VECTOR => Interrupt::from_bits_truncate(self.isr.read_at::<u8>(0).unwrap_or(0).into()),
+        match self.vectors {
+            Vectors::Line => Interrupt::from_bits_truncate(self.isr.read_at::<u8>(0).unwrap_or(0).into()),
             _ => Interrupt::QUEUE | Interrupt::CONFIG,
         }
     }
@@ -238,5 +282,24 @@ impl Transport for PciTransport {
 
     fn config_u32(&self, offset: usize) -> Option<u32> {
         self.config.as_ref()?.read_at(offset)
+    }
+
+    fn set_config_u32(&mut self, offset: usize, value: u32) {
+        let _ = self.config.as_mut().and_then(|config| config.write_at(offset, value));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn queues_share_the_vectors_that_there_are() {
+        let entries =
+            |vectors: Vectors| (vectors.config(), vectors.queue(0), vectors.queue(1), vectors.queue(2));
+        assert_eq!(entries(Vectors::of(0, 9)), (NO_VECTOR, NO_VECTOR, NO_VECTOR, NO_VECTOR));
+        assert_eq!(entries(Vectors::of(1, 9)), (0, 0, 0, 0));
+        assert_eq!(entries(Vectors::of(3, 9)), (0, 1, 2, 1));
+        assert_eq!(entries(Vectors::of(9, 1)), (0, 1, 1, 1));
     }
 }

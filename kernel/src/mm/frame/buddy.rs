@@ -42,8 +42,21 @@ pub(in crate::mm) struct Buddy<'a> {
     taken: &'a mut [u64],
     /// Free blocks by order; a member is (frame - base) >> order.
     free: [BitTree<'a>; ORDERS],
+    /// One bit a block of the largest order: the host knows that it is free.
+    reported: &'a mut [u64],
     free_frames: u64,
     total_frames: u64,
+}
+
+/// The word and the bit in [`Buddy::reported`] of the block in which `offset` lies.
+fn reported_bit(offset: u64) -> (usize, u64) {
+    let block = offset >> MAX_ORDER;
+    ((block / WORD_BITS) as usize, 1 << (block % WORD_BITS))
+}
+
+/// Words of the bits of [`Buddy::reported`] for `span` frames.
+fn reported_words(span: usize) -> usize {
+    (span >> MAX_ORDER).div_ceil(u64::BITS as usize)
 }
 
 /// `frames` widened to whole blocks of the largest order.
@@ -58,6 +71,7 @@ impl<'a> Buddy<'a> {
         let frames = widened(frames);
         let span = frames.end.saturating_sub(frames.start) as usize;
         span.div_ceil(u64::BITS as usize)
+            + reported_words(span)
             + (0..ORDERS).map(|order| BitTree::words_for(span >> order)).sum::<usize>()
     }
 
@@ -69,13 +83,16 @@ impl<'a> Buddy<'a> {
         let span = frames.end.saturating_sub(frames.start);
         let (taken, mut rest) = words.split_at_mut(span.div_ceil(WORD_BITS) as usize);
         taken.fill(0);
+        let (reported, others) = rest.split_at_mut(reported_words(span as usize));
+        rest = others;
+        reported.fill(0);
         let free = core::array::from_fn(|order| {
             let bits = span as usize >> order;
             let (words, others) = core::mem::take(&mut rest).split_at_mut(BitTree::words_for(bits));
             rest = others;
             BitTree::new(words, bits)
         });
-        Self { base: frames.start, span, taken, free, free_frames: 0, total_frames: 0 }
+        Self { base: frames.start, span, taken, free, reported, free_frames: 0, total_frames: 0 }
     }
 
     /// Gives the frames of `frames` to the allocator. They must lie in its range and be new to it.
@@ -122,6 +139,29 @@ impl<'a> Buddy<'a> {
         })?;
         self.take(block, from);
         Some(self.hand_out(block, order, from))
+    }
+
+    /// A free block of the largest order that the host was not told of since it became free.
+    pub(in crate::mm) fn allocate_unreported(&mut self) -> Option<u64> {
+        let mut start = 0;
+        loop {
+            let offset = self.first_from(MAX_ORDER, start)?;
+            let (word, mask) = reported_bit(offset);
+            if self.reported[word] & mask == 0 {
+                self.take(offset, MAX_ORDER);
+                return Some(self.hand_out(offset, MAX_ORDER, MAX_ORDER));
+            }
+            start = offset + (1 << MAX_ORDER);
+        }
+    }
+
+    /// Notes that the host knows that the free block `frame` of the largest order is free.
+    pub(in crate::mm) fn set_reported(&mut self, frame: u64) {
+        let offset = frame - self.base;
+        if self.holds(offset, MAX_ORDER) {
+            let (word, mask) = reported_bit(offset);
+            self.reported[word] |= mask;
+        }
     }
 
     /// Takes a block back. A part of a block may come back alone. Refused, without effect, unless all of its
@@ -193,6 +233,8 @@ impl<'a> Buddy<'a> {
         for (word, mask) in self.taken_masks(offset, order) {
             self.taken[word] |= mask;
         }
+        let (word, mask) = reported_bit(offset);
+        self.reported[word] &= !mask;
         self.base + offset
     }
 
@@ -280,6 +322,25 @@ mod tests {
                 let frame = buddy.allocate(0).unwrap();
                 assert!(frame >= LOW_FRAMES || free <= LOW_FRAMES, "{frame}, {free} free");
             }
+        });
+    }
+
+    #[test]
+    fn a_free_block_is_reported_once_until_it_was_used() {
+        with_buddy(&[1024..4096], &[], |buddy| {
+            let mut told = Vec::new();
+            while let Some(frame) = buddy.allocate_unreported() {
+                told.push(frame);
+            }
+            assert_eq!(told, [1024, 2048, 3072]);
+            for frame in told {
+                buddy.free(frame, MAX_ORDER).unwrap();
+                buddy.set_reported(frame);
+            }
+            assert_eq!(buddy.allocate_unreported(), None);
+            let used = buddy.allocate(0).unwrap();
+            buddy.free(used, 0).unwrap();
+            assert_eq!(buddy.allocate_unreported(), Some(used >> MAX_ORDER << MAX_ORDER));
         });
     }
 

@@ -12,12 +12,15 @@ use core::{ops::Range, ptr::NonNull};
 
 use self::{buddy::Buddy, cache::Cache};
 use super::layout::{self, CPU_SLOTS, PAGE_SIZE};
-use crate::sync::IrqMutex;
+use crate::sync::{IrqMutex, OnceCell};
 
 pub use buddy::MAX_ORDER;
 
 static BUDDY: IrqMutex<Option<Buddy<'static>>> = IrqMutex::new(None);
 static CACHES: [IrqMutex<Cache>; CPU_SLOTS] = [const { IrqMutex::new(Cache::EMPTY) }; CPU_SLOTS];
+
+/// Called when memory has run out, with locks held by who needs some: gives some back, or says that it cannot.
+static RELIEF: OnceCell<fn() -> bool> = OnceCell::uninit();
 
 /// There is not enough memory, or not in one piece. An app can handle it: free something, or do with less.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -65,11 +68,65 @@ impl Statistics {
 /// # Errors
 /// [`OutOfMemory`] when no block of that size is free, and always above [`MAX_ORDER`].
 pub fn alloc(order: u8) -> Result<Frame, OutOfMemory> {
+    loop {
+        match alloc_spare(order) {
+            // Memory that is there in smaller pieces is the caller's to ask for.
+            Err(_) if order <= MAX_ORDER && statistics().free < 1 << order && relief() => {}
+            result => return result,
+        }
+    }
+}
+
+/// Whether `len_bytes` bytes are free, in pieces of whatever size, if need be because somebody gave some back.
+pub fn make_free(len_bytes: u64) -> bool {
+    loop {
+        let free_bytes = statistics().free_bytes();
+        if len_bytes <= free_bytes {
+            return true;
+        }
+        // No relief brings what the machine does not have.
+        if len_bytes > statistics().total_bytes() || !relief() {
+            return false;
+        }
+    }
+}
+
+/// As [`alloc()`], but nobody is asked to give memory back for it.
+///
+/// # Errors
+/// As [`alloc()`].
+pub fn alloc_spare(order: u8) -> Result<Frame, OutOfMemory> {
     let take = || match order {
         0 => alloc_one(),
         _ => with_buddy(|buddy| buddy.allocate(order)).flatten(),
     };
     or_with_spare_frames(take).map(|number| Frame::new(number, order)).ok_or_else(|| out_of_memory(order))
+}
+
+/// From now on `relief` is called when an allocation fails, as long as it says that it gave some memory back. Its caller
+/// may hold any lock from the heap on: it must neither allocate nor wait for a lock further out. The first one stays.
+pub fn on_shortage(relief: fn() -> bool) {
+    let _ = RELIEF.try_init_once(|| relief);
+}
+
+#[cold]
+fn relief() -> bool {
+    RELIEF.try_get().is_ok_and(|relief| relief())
+}
+
+/// A free block of order [`MAX_ORDER`] of which the host was not told that it is free. It was when the block is dropped
+/// by [`free_reported`].
+pub fn alloc_unreported() -> Option<Frame> {
+    with_buddy(|buddy| buddy.allocate_unreported()).flatten().map(|number| Frame::new(number, MAX_ORDER))
+}
+
+/// Frees a block of which the host knows that its content is not needed.
+pub fn free_reported(frame: Frame) {
+    let (number, order) = (frame.address / PAGE_SIZE, frame.order);
+    drop(frame);
+    if order == MAX_ORDER {
+        with_buddy(|buddy| buddy.set_reported(number));
+    }
 }
 
 /// A block that lies below the physical address `limit`, for devices and CPU start-up code that reach no further.
@@ -141,6 +198,16 @@ impl Frame {
         // 2. The frame is owned and borrowed for as long as the slice lives: nothing else refers to it.
         // 3. Every bit pattern is a valid `u8`.
         unsafe { core::slice::from_raw_parts_mut(self.as_ptr().as_ptr(), self.len_bytes() as usize) }
+    }
+
+    /// Its two halves; a single frame comes back whole.
+    ///
+    /// # Errors
+    /// The frame, if it has no halves.
+    pub fn split(self) -> Result<(Self, Self), Self> {
+        let Some(order) = self.order.checked_sub(1) else { return Err(self) };
+        let address = self.into_raw();
+        Ok((Self { address, order }, Self { address: address + (PAGE_SIZE << order), order }))
     }
 
     /// Gives up the ownership without freeing; [`from_raw`](Self::from_raw) takes it up again.
@@ -276,6 +343,20 @@ crate::kernel_test! {
         }
         drain_caches();
         assert_eq!((count, statistics()), (before.free, before));
+    }
+}
+
+crate::kernel_test! {
+    /// Halves of a block are blocks, and come back one by one.
+    fn a_block_can_be_split() {
+        let before = statistics().free;
+        let (low, high) = alloc(3).unwrap().split().unwrap();
+        assert_eq!((low.order(), high.order(), high.address() - low.address()), (2, 2, low.len_bytes()));
+        drop(low);
+        let (_, frame) = high.split().unwrap().0.split().unwrap();
+        assert!(frame.split().is_err_and(|frame| frame.order() == 0));
+        drain_caches();
+        assert_eq!(statistics().free, before);
     }
 }
 

@@ -27,7 +27,7 @@ pub(super) fn len_bytes() -> u64 {
 pub(super) fn allocate(layout: Layout) -> Option<NonNull<u8>> {
     let len = pages(layout)?;
     // What cannot be there need not be tried page by page.
-    if len > crate::mm::frame::statistics().free_bytes() {
+    if !crate::mm::frame::make_free(len) {
         return None;
     }
     let least = if len >= PAGE_SIZE_2M { PAGE_SIZE_2M } else { PAGE_SIZE };

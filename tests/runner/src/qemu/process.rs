@@ -147,6 +147,25 @@ impl Running {
         fs::read(&file).context("QEMU wrote no screenshot")
     }
 
+    /// Has QEMU execute a command of its machine protocol, and returns the answer.
+    ///
+    /// # Errors
+    /// QEMU refuses it, or is gone.
+    pub fn ask(&self, command: &str, arguments: &serde_json::Value) -> Result<serde_json::Value> {
+        self.monitor.ask(command, arguments)
+    }
+
+    /// Bytes of memory that the host has given this QEMU and not taken back: `VmRSS` of Linux's proc(5).
+    ///
+    /// # Errors
+    /// QEMU is gone.
+    pub fn resident_bytes(&self) -> Result<u64> {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let kib = line.and_then(|line| line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok());
+        Ok(kib.context("the process has no VmRSS")? << 10)
+    }
+
     /// Waits until the console has `text` at or after byte `from`; returns the place behind it.
     ///
     /// # Errors

@@ -1,26 +1,19 @@
-//! Rewrites the first disk, block by block, many at a time; the host looks at the image afterwards. Then fills two
-//! buffers from the entropy source, if there is one. Status 0 if nothing failed.
-#![no_std]
-#![no_main]
+//! Rewrites the first disk, block by block, many at a time; the host looks at the image afterwards.
 #![forbid(unsafe_code)]
-
-extern crate alloc;
 
 use alloc::{format, string::String, vec::Vec};
 
-use drivers::class::{BlockRequest, Outcome, SECTOR_BYTES};
-use drivers::dma::DmaBuffer;
+use drivers::class::{BlockRequest, SECTOR_BYTES};
 use kernel::devices::{self, block::Disk};
 
-kernel::app!(main);
+use crate::{buffer, done};
 
-/// Bytes that are read, changed and written at a time.
-const BLOCK_BYTES: usize = 4096;
-const SECTORS: u64 = (BLOCK_BYTES / SECTOR_BYTES) as u64;
+const SECTORS: u64 = (crate::BLOCK_BYTES / SECTOR_BYTES) as u64;
 /// Blocks that are worked on at the same time, if the command line does not say.
 const DEPTH: u64 = 32;
 
-async fn main() -> Result<(), String> {
+/// Does it; an error is the first thing that went wrong.
+pub(crate) async fn run() -> Result<(), String> {
     let disk = devices::block::disks().into_iter().next().ok_or("no disk")?;
     let info = disk.info();
     kernel::println!("disk: {} sectors, name {:?}", info.sectors, name(&disk).await?);
@@ -46,7 +39,7 @@ async fn main() -> Result<(), String> {
         counts.notifications,
         counts.interrupts
     );
-    random_bytes().await
+    Ok(())
 }
 
 /// Changes every byte of the disk; what block `n` is changed by depends on `n`.
@@ -94,33 +87,4 @@ async fn name(disk: &Disk) -> Result<String, String> {
     let bytes = &buffer.bytes()[..20];
     let end = bytes.iter().position(|&byte| byte == 0).unwrap_or(bytes.len());
     Ok(String::from_utf8_lossy(&bytes[..end]).into_owned())
-}
-
-async fn random_bytes() -> Result<(), String> {
-    let Some(source) = devices::entropy::sources().into_iter().next() else { return Ok(()) };
-    let mut pieces = Vec::new();
-    for _ in 0..2 {
-        let outcome = source.read(buffer()?).await;
-        let len = *outcome.result.as_ref().map_err(|error| format!("entropy: {error}"))?;
-        pieces.push(done(outcome, "entropy")?.bytes()[..len.min(64)].to_vec());
-    }
-    let is_random = pieces[0] != pieces[1] && pieces.iter().all(|piece| piece.iter().any(|&byte| byte != 0));
-    if !is_random {
-        return Err("the entropy source repeats itself".into());
-    }
-    kernel::println!("entropy: two pieces of {} bytes differ", pieces[0].len());
-    Ok(())
-}
-
-fn buffer() -> Result<DmaBuffer, String> {
-    devices::buffer(BLOCK_BYTES).map_err(|error| format!("{error}"))
-}
-
-/// The buffer of a request that succeeded; an empty one if it had none.
-fn done(outcome: Outcome, what: &str) -> Result<DmaBuffer, String> {
-    outcome.result.map_err(|error| format!("{what}: {error}"))?;
-    match outcome.buffer {
-        Some(buffer) => Ok(buffer),
-        None => devices::buffer(1).map_err(|error| format!("{error}")),
-    }
 }
