@@ -4,6 +4,7 @@
 
 mod block;
 mod init;
+mod net;
 mod queue;
 
 use std::{
