@@ -10,13 +10,16 @@
 use alloc::{collections::VecDeque, vec::Vec};
 use core::{net::IpAddr, task::Waker};
 
-use drivers::class::net::{Frame, NetDevice};
+use drivers::class::net::{ETHERNET_HEADER_BYTES, Frame, NetDevice, SendOffload};
 use smoltcp::{
     iface::{Interface, PollResult, SocketHandle, SocketSet},
     phy::DeviceCapabilities,
     socket::tcp::{self, State},
     time::{Duration, Instant},
-    wire::IpEndpoint,
+    wire::{
+        ArpOperation, ArpPacket, ArpRepr, EthernetAddress, EthernetFrame, EthernetProtocol, IpCidr,
+        IpEndpoint,
+    },
 };
 
 use super::{
@@ -306,6 +309,28 @@ impl Stack {
             self.deadlines.remove(key);
         }
         connection.deadline = self.deadlines.insert(at, id).ok().map(|key| (at, key));
+    }
+
+    /// Tells the network where the guest is: an ARP reply that nobody has asked for (RFC 5227 §3).
+    pub(super) fn announce(&mut self, card: &dyn NetDevice) {
+        let mac = EthernetAddress(card.info().mac.0);
+        for address in self.interface.ip_addrs() {
+            let IpCidr::Ipv4(address) = address else { continue };
+            let arp = ArpRepr::EthernetIpv4 {
+                operation: ArpOperation::Reply,
+                source_hardware_addr: mac,
+                source_protocol_addr: address.address(),
+                target_hardware_addr: EthernetAddress::BROADCAST,
+                target_protocol_addr: address.address(),
+            };
+            let Some(mut frame) = card.buffer(ETHERNET_HEADER_BYTES + arp.buffer_len()) else { return };
+            let mut ethernet = EthernetFrame::new_unchecked(frame.bytes_mut());
+            ethernet.set_src_addr(mac);
+            ethernet.set_dst_addr(EthernetAddress::BROADCAST);
+            ethernet.set_ethertype(EthernetProtocol::Arp);
+            arp.emit(&mut ArpPacket::new_unchecked(ethernet.payload_mut()));
+            card.send(frame, SendOffload::default());
+        }
     }
 
     /// When `egress` is to be called at the latest, in nanoseconds.

@@ -49,6 +49,9 @@ pub(super) async fn run(shared: &'static Shared) {
         {
             let mut stack = shared.stack.lock();
             stack.take_lease();
+            if card.take_announcement() {
+                stack.announce(card);
+            }
             stack.egress(card);
         }
         card.flush();

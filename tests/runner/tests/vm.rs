@@ -23,10 +23,14 @@ mod lab;
 mod matrix;
 #[path = "vm/memory.rs"]
 mod memory;
+#[path = "vm/net.rs"]
+mod net;
 #[path = "vm/patching.rs"]
 mod patching;
 #[path = "vm/platforms.rs"]
 mod platforms;
+#[path = "vm/raw_socket.rs"]
+mod raw_socket;
 #[path = "vm/row.rs"]
 mod row;
 #[path = "vm/screen.rs"]
@@ -57,6 +61,7 @@ fn main() -> ExitCode {
         devices::rows(),
         matrix::rows(),
         memory::rows(),
+        net::rows(),
     ];
     row::run(&arguments, rows.into_iter().flatten().collect())
 }
