@@ -35,17 +35,16 @@ pub(super) fn capabilities(card: &dyn NetDevice) -> DeviceCapabilities {
         if info.offloads.contains(Offloads::SEND_CHECKSUM) { Checksum::None } else { Checksum::Tx };
     capabilities.checksum.tcp = checksum;
     capabilities.checksum.udp = checksum;
-    let cuts = |offload| NonZeroUsize::new(info.max_frame_bytes).filter(|_| info.offloads.contains(offload));
-    capabilities.segmentation.tcpv4 = cuts(Offloads::SEND_TCP4);
-    capabilities.segmentation.tcpv6 = cuts(Offloads::SEND_TCP6);
+    // Over IPv4 only: smoltcp 0.14 drops IPv6 packets that are longer than the network takes, also those to be cut.
+    let cuts = info.offloads.contains(Offloads::SEND_TCP4);
+    capabilities.segmentation.tcpv4 = NonZeroUsize::new(info.max_frame_bytes).filter(|_| cuts);
     capabilities
 }
 
 impl<'a> Port<'a> {
     /// With room for frames that the network takes, or for long ones that the card cuts.
     pub(super) fn new(card: &'a dyn NetDevice, capabilities: &'a DeviceCapabilities, is_long: bool) -> Self {
-        let segmentation = &capabilities.segmentation;
-        let long = segmentation.tcpv4.max(segmentation.tcpv6).filter(|_| is_long);
+        let long = capabilities.segmentation.tcpv4.filter(|_| is_long);
         let frame_bytes = long.map_or(capabilities.max_transmission_unit, NonZeroUsize::get);
         Self { card, capabilities, frame: None, frame_bytes, is_exhausted: false }
     }

@@ -279,8 +279,9 @@ impl Stack {
     fn egress_connection(&mut self, card: &dyn NetDevice, id: Id) -> Sent {
         let Some(connection) = self.table.get(id) else { return Sent::All };
         let long = self.capabilities.max_transmission_unit - MOST_HEADER_BYTES;
+        let is_ipv4 = matches!(connection.tuple.remote.addr, IpAddress::Ipv4(_));
         loop {
-            let is_long = connection.socket().send_queue() > long;
+            let is_long = is_ipv4 && connection.socket().send_queue() > long;
             let mut port = Port::new(card, &self.capabilities, is_long);
             let result = self.interface.poll_egress(now(), &mut port, &mut connection.sockets);
             if port.is_exhausted {

@@ -137,7 +137,6 @@ impl Net {
         self.interrupts += 1;
         self.receive.queue().suppress_interrupts();
         self.transmit.queue().suppress_interrupts();
-        self.transmit.is_starved = false;
         self.wake();
     }
 

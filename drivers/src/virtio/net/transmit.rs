@@ -35,15 +35,15 @@ impl Buffers {
 pub(super) struct Transmit {
     queue: Queue<DmaBuffer>,
     buffers: Buffers,
-    /// Somebody found no buffer since the last interrupt: he is to be woken.
-    pub(super) is_starved: bool,
+    /// Somebody found no short buffer, or no long one, and nobody has found one since: he is to be woken.
+    is_starved: [bool; 2],
     pub(super) sent: u64,
 }
 
 impl Transmit {
     pub(super) fn new(mut queue: Queue<DmaBuffer>, buffers: Buffers) -> Self {
         queue.suppress_interrupts();
-        Self { queue, buffers, is_starved: false, sent: 0 }
+        Self { queue, buffers, is_starved: [false; 2], sent: 0 }
     }
 
     pub(super) fn queue(&mut self) -> &mut Queue<DmaBuffer> {
@@ -61,7 +61,7 @@ impl Transmit {
             self.reclaim()?;
             taken = self.take(len);
         }
-        self.is_starved |= taken.is_none();
+        self.is_starved[usize::from(len > SHORT_BYTES)] = taken.is_none();
         Ok(taken.map(|mut buffer| {
             buffer.set_len(len);
             Frame { buffer, start: header::BYTES, checksum_is_good: false, home: Home::Transmit }
@@ -100,8 +100,6 @@ impl Transmit {
 
     /// If somebody waits for room: asks to be interrupted when there is; true if there is by now.
     pub(super) fn wait(&mut self) -> bool {
-        let has_room = self.is_starved && self.queue.ask_for_interrupt();
-        self.is_starved &= !has_room;
-        has_room
+        self.is_starved.contains(&true) && self.queue.ask_for_interrupt()
     }
 }

@@ -192,6 +192,21 @@ fn who_finds_no_room_is_woken_when_there_is() {
     }
 }
 
+/// An interrupt for a frame that was taken already says nothing of room.
+#[test]
+fn who_finds_no_room_is_woken_after_an_interrupt_for_something_else() {
+    for features in rings() {
+        let mut rig = rig(features, 0);
+        while rig.send(&bytes(60), SendOffload::default()) {}
+        rig.interrupt();
+        let (bell, waker) = bell();
+        assert!(rig.card.wait(&waker), "nothing to do yet");
+        rig.take().unwrap();
+        assert!(!rig.card.wait(&waker), "there is room, and the wait asks for it");
+        drop(bell);
+    }
+}
+
 #[test]
 fn a_frame_that_came_before_the_wait_is_not_missed() {
     for features in rings() {
