@@ -17,8 +17,8 @@ use smoltcp::{
     socket::tcp::{self, State},
     time::{Duration, Instant},
     wire::{
-        ArpOperation, ArpPacket, ArpRepr, EthernetAddress, EthernetFrame, EthernetProtocol, IpCidr,
-        IpEndpoint,
+        ArpOperation, ArpPacket, ArpRepr, EthernetAddress, EthernetFrame, EthernetProtocol, IpAddress,
+        IpCidr, IpEndpoint,
     },
 };
 
