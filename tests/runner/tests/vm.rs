@@ -13,6 +13,8 @@ mod devices;
 mod faults;
 #[path = "vm/hostile.rs"]
 mod hostile;
+#[path = "vm/http.rs"]
+mod http;
 #[path = "vm/image.rs"]
 mod image;
 #[path = "vm/kvm.rs"]
@@ -62,6 +64,7 @@ fn main() -> ExitCode {
         matrix::rows(),
         memory::rows(),
         net::rows(),
+        http::rows(),
     ];
     row::run(&arguments, rows.into_iter().flatten().collect())
 }

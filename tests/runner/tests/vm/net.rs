@@ -121,7 +121,7 @@ fn connect(address: impl Into<IpAddr>, port: u16) -> Result<TcpStream> {
 }
 
 /// Bytes in which no two pieces are alike (the linear congruence of Numerical Recipes).
-fn noise(len: usize) -> Vec<u8> {
+pub(crate) fn noise(len: usize) -> Vec<u8> {
     let mut state = 7u32;
     let step = || {
         state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
@@ -157,7 +157,7 @@ fn bytes_go_both_ways(offer: Offer) -> Result<()> {
     );
     let frames = (2 * 4 * BULK_BYTES / 1448) as u64;
     if offer.offloads {
-        ensure!(received + sent < frames / 4, run.failure("segments were not cut and joined by the card"));
+        ensure!(received + sent < frames / 2, run.failure("segments were not cut and joined by the card"));
     } else {
         ensure!(received + sent > frames / 2, run.failure("fewer frames than the bytes need"));
     }
