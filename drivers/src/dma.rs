@@ -226,7 +226,7 @@ impl Segment {
     }
 }
 
-#[cfg(test)]
+#[cfg(any(test, feature = "script"))]
 pub(crate) mod testing {
     use super::*;
     use std::{sync::Arc, vec::Vec};

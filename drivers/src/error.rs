@@ -175,6 +175,9 @@ pub enum Error {
     /// The request asks for what this device cannot do.
     #[error("request refused: {0}")]
     Request(&'static str),
+    /// The request was taken back before it was answered.
+    #[error("request cancelled")]
+    Cancelled,
     /// The device says that the request failed.
     #[error("device reports {0}")]
     Failed(&'static str),

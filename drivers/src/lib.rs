@@ -16,7 +16,7 @@
 //!
 //! Each is missing on some machine: `probe` says so in an [`Error`] after a bounded number of accesses, and never
 //! waits for an answer that does not come.
-#![cfg_attr(not(test), no_std)]
+#![cfg_attr(not(any(test, feature = "script")), no_std)]
 
 extern crate alloc;
 

@@ -58,3 +58,92 @@ crate::kernel_test! {
         assert!(pv_ops::steal_ns(0) >= before);
     }
 }
+
+crate::kernel_test! {
+    /// What is sent to all other CPUs arrives at each, and took one call for all of them.
+    fn interrupts_to_many_are_one_call() {
+        use core::sync::atomic::{AtomicU32, Ordering};
+        use pv_ops::kvm::{features::PV_IPI, hypercall};
+        let others = crate::cpu::percpu::others();
+        if !PV_IPI.is_used() || others.is_empty() {
+            crate::skip!("KVM's calls for interrupts are not in use, or there is one CPU");
+        }
+        let came = AtomicU32::new(0);
+        let before = hypercall::answered(hypercall::SEND_IPI);
+        crate::cpu::ipi::call_on(others, &|| _ = came.fetch_add(1, Ordering::Relaxed));
+        assert_eq!(came.load(Ordering::Relaxed), others.len());
+        assert!(hypercall::answered(hypercall::SEND_IPI) > before);
+    }
+}
+
+crate::kernel_test! {
+    /// A CPU that waits for a lock, with interrupts disabled, sleeps until the kick.
+    fn a_kick_wakes_who_waits_with_interrupts_disabled() {
+        use core::sync::atomic::{AtomicU8, Ordering};
+        use pv_ops::kvm::{features::PV_UNHALT, hypercall};
+        const TAKEN: u8 = 1;
+        let Some(other) = crate::cpu::percpu::others().iter().next() else {
+            crate::skip!("there is one CPU");
+        };
+        if !PV_UNHALT.is_used() {
+            crate::skip!("KVM's kick is not in use");
+        }
+        static LOCK: AtomicU8 = AtomicU8::new(TAKEN);
+        let before = hypercall::answered(hypercall::KICK_CPU);
+        let this = crate::cpu::current().id();
+        crate::cpu::ipi::call_on([this, other].into_iter().collect(), &|| {
+            if crate::cpu::current().id() == other {
+                while LOCK.load(Ordering::Acquire) == TAKEN {
+                    pv_ops::lock_wait(&LOCK, TAKEN);
+                }
+            } else {
+                let start = pv_ops::monotonic_ns();
+                while pv_ops::monotonic_ns() < start + 2_000_000 {
+                    core::hint::spin_loop();
+                }
+                LOCK.store(0, Ordering::Release);
+                pv_ops::lock_kick(other);
+            }
+        });
+        assert!(hypercall::answered(hypercall::KICK_CPU) > before);
+    }
+}
+
+crate::kernel_test! {
+    /// A CPU that its host has put aside is not interrupted for a flush, but marked.
+    fn who_does_not_run_is_not_interrupted_for_a_flush() {
+        use core::sync::atomic::{AtomicBool, Ordering};
+        use pv_ops::{
+            CpuSet,
+            kvm::{features::PV_TLB_FLUSH, mmu},
+        };
+        const PATIENCE_NS: u64 = 2_000_000_000;
+        let Some(other) = crate::cpu::percpu::others().iter().next() else {
+            crate::skip!("there is one CPU");
+        };
+        if !PV_TLB_FLUSH.is_used() {
+            crate::skip!("KVM's flush is not in use");
+        }
+        let (before, start) = (mmu::marked(), pv_ops::monotonic_ns());
+        let done = AtomicBool::new(false);
+        let this = crate::cpu::current().id();
+        // The other spins, so that its host has a reason to put it aside.
+        crate::cpu::ipi::call_on([this, other].into_iter().collect(), &|| {
+            if crate::cpu::current().id() == other {
+                while !done.load(Ordering::Acquire) {
+                    crate::cpu::tlb::poll();
+                }
+                return;
+            }
+            while mmu::marked() == before && pv_ops::monotonic_ns() < start + PATIENCE_NS {
+                if mmu::is_put_aside(other) {
+                    pv_ops::flush_tlb_others(&CpuSet::one(other), 0, 4096);
+                }
+            }
+            done.store(true, Ordering::Release);
+        });
+        if mmu::marked() == before {
+            crate::skip!("the host has put no CPU aside meanwhile");
+        }
+    }
+}

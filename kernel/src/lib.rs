@@ -8,6 +8,8 @@ extern crate alloc;
 
 pub mod hypervisor;
 pub mod sync;
+#[cfg(test)]
+mod interleave;
 
 pub mod console;
 pub mod log;
@@ -24,6 +26,7 @@ pub mod acpi;
 pub mod irq;
 pub mod time;
 pub mod task;
+pub mod thread;
 
 pub mod platform;
 mod kvm;

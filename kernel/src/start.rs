@@ -4,7 +4,7 @@
 
 use core::convert::Infallible;
 
-use crate::{app, console, cpu, devices, hypervisor, irq, log, mm, power, time};
+use crate::{app, console, cpu, devices, hypervisor, irq, log, mm, power, task, time};
 
 boot::entry!(kernel_main);
 
@@ -21,7 +21,6 @@ fn kernel_main(info: &'static mut boot::Info) -> ! {
     check(info);
     cpu::init();
     irq::exceptions::init();
-    hypervisor::cpu_up(0);
     mm::init(info);
     mm::protect_pv_table();
     let Err::<Infallible, _>(error) = mm::run_on_new_stack(STACK_BYTES, info, run);
@@ -31,6 +30,8 @@ fn kernel_main(info: &'static mut boot::Info) -> ! {
 
 /// From interrupts to the app, on the kernel's own stack.
 fn run(info: &'static boot::Info) -> ! {
+    hypervisor::cpu_up(0);
+    task::init();
     irq::init(info);
     time::init();
     cpu::smp::init(info);

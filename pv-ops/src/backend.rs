@@ -5,6 +5,7 @@ use crate::{
     detect::{Hypervisors, Reader},
     native,
     ops::PvOps,
+    percpu::CpuArea,
 };
 use core::ops::Range;
 
@@ -14,14 +15,15 @@ pub struct Backend {
     pub name: &'static str,
     /// Whether this backend can serve here, judged by what the hypervisors found say and by their feature leaves.
     pub detect: fn(&Hypervisors, &Environment<'_>) -> bool,
-    /// Every table from which `setup` may choose. Call sites are as long as the longest inline form in any of them.
-    pub tables: &'static [&'static PvOps],
-    /// Prepares the backend on the boot CPU, before any of its ops runs, and gives its ops: one of its tables, or a
-    /// mixture of several where the host offers only a part.
-    pub setup: fn(&Environment<'_>, &Hypervisors) -> PvOps,
+    /// Prepares the backend on the boot CPU, before any of its ops runs, and puts its ops in the place of native's: those
+    /// of one of its tables ([`detect::TABLES`](crate::detect)), or of several where the host offers only a part.
+    pub setup: fn(&Environment<'_>, &Hypervisors, &mut PvOps),
     /// What the kernel can ask of it besides the ops.
     pub services: Services,
 }
+
+/// Tells the second what the command line says under a key, if anything.
+pub type Options<'a> = &'a dyn Fn(&str, &mut dyn FnMut(&str));
 
 /// What the kernel tells a backend about the way in.
 pub struct Environment<'a> {
@@ -40,7 +42,7 @@ pub struct Environment<'a> {
     /// The time-stamp counter when the guest was entered: time 0.
     pub entry_tsc: u64,
     /// Tells what the command line says under a key, if anything.
-    pub option: &'a dyn Fn(&str, &mut dyn FnMut(&str)),
+    pub option: Options<'a>,
 }
 
 impl Environment<'_> {
@@ -68,9 +70,11 @@ pub struct Region {
     pub kind: u32,
 }
 
-/// Where in a CPU's own data, at this distance from the base of GS, the backend keeps an address of its own: 8 bytes,
-/// 0 until [`Services::cpu_up`] ran on that CPU. Inline forms have it in their text.
-pub const CPU_SLOT: u64 = 16;
+/// The vector by which the host tells that a page is there ([`Services::page_ready`]). The kernel has a handler for it before
+/// interrupts are enabled.
+pub const PAGE_READY_VECTOR: u8 = 0xf3;
+/// The token that stands for every page.
+pub const ALL_PAGES: u32 = u32::MAX;
 
 /// Something that a hypervisor offers, or could, and what became of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -85,6 +89,22 @@ pub struct Feature {
     pub used: bool,
 }
 
+/// See [`Services::start_cpu`]. What it is told must be there for a CPU that does not run.
+pub type StartCpu = unsafe fn(cpu: u32, start: &CpuStart) -> bool;
+
+/// How a CPU begins.
+#[derive(Clone, Copy, Debug)]
+pub struct CpuStart {
+    /// Its stack pointer, a multiple of 16.
+    pub stack: u64,
+    /// What it calls.
+    pub entry: extern "sysv64" fn(u64) -> !,
+    /// For `entry`.
+    pub argument: u64,
+    /// The CPU's own data, for GS.
+    pub area: &'static CpuArea,
+}
+
 /// What a hypervisor can tell or wants to be told, each in its time. All may be asked of any backend.
 #[derive(Clone, Copy)]
 pub struct Services {
@@ -96,11 +116,26 @@ pub struct Services {
     /// The kernel's own page tables are in force: what the backend shares with its host is mapped anew by `map`, which
     /// takes a physical address of a page and gives an address.
     pub map_pages: fn(map: &dyn Fn(u64) -> Option<*mut u8>),
-    /// The CPU that runs this, of this number, has its own data, segments and exception handlers: what it shares with
-    /// the host is registered. Called once on each CPU, interrupts disabled.
+    /// The CPU that runs this, of this number, has its own data, segments and exception handlers, and memory is up: what
+    /// it shares with the host is registered. Called once on each CPU, the boot CPU too, interrupts disabled.
     pub cpu_up: fn(cpu: u32),
+    /// CPUs that the backend can serve.
+    pub max_cpus: u32,
+    /// How many CPUs there are, if the hypervisor counts them and starts them itself: [`start_cpu`](Self::start_cpu).
+    pub cpu_count: fn() -> Option<u32>,
+    /// Starts the CPU with this number: it calls `entry` with `argument`, interrupts disabled, on the stack that ends at
+    /// `stack`, with GS at `area`, or goes on where it went down. Whether the hypervisor does it. Where there is none,
+    /// the local APIC's messages start CPUs.
+    pub start_cpu: Option<StartCpu>,
     /// Stops another CPU for good, wherever it is. Where there is none, an interrupt that cannot be masked does it.
     pub stop_cpu: Option<fn(cpu: u32)>,
+    /// Whether the page fault that this CPU is taking is no fault but a page that the host is fetching: then its token, once.
+    pub page_fault: fn() -> Option<u32>,
+    /// The token of a page that is there now; [`ALL_PAGES`] stands for all. For the handler of [`PAGE_READY_VECTOR`].
+    pub page_ready: fn() -> Option<u32>,
+    /// Whether a device's message can name a CPU by 15 bits of its APIC ID, the upper 7 of them in bits 5 to 11 of the
+    /// address.
+    pub has_long_message_ids: fn() -> bool,
     /// Tells every feature that the backend knows of.
     pub features: fn(each: &mut dyn FnMut(Feature)),
     /// What is wrong with the command line's words for this backend, if anything.
@@ -108,6 +143,8 @@ pub struct Services {
     /// The page tables in force after set-up stay in force: they map all memory, and only the hypervisor could
     /// build others. The kernel changes in them what it wants otherwise.
     pub keeps_entry_tables: bool,
+    /// Changed pages that are better flushed one by one than with all others.
+    pub flush_limit: usize,
 }
 
 impl Services {
@@ -117,10 +154,17 @@ impl Services {
         tsc_hz: || None,
         map_pages: |_| (),
         cpu_up: |_| (),
+        max_cpus: crate::MAX_CPUS as u32,
+        cpu_count: || None,
+        start_cpu: None,
         stop_cpu: None,
+        page_fault: || None,
+        page_ready: || None,
+        has_long_message_ids: || false,
         features: |_| (),
         complaint: || None,
         keeps_entry_tables: false,
+        flush_limit: 32,
     };
 }
 

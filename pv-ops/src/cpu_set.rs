@@ -4,9 +4,9 @@
 use core::sync::atomic::{AtomicU64, Ordering};
 
 /// CPUs that a guest uses at most; their numbers are below, without gaps, and 0 is the boot CPU's.
-pub const MAX_CPUS: u32 = 128;
+pub const MAX_CPUS: usize = 128;
 
-const WORDS: usize = MAX_CPUS as usize / 64;
+const WORDS: usize = MAX_CPUS / 64;
 
 /// Some CPUs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -36,6 +36,11 @@ impl CpuSet {
         if let Some(word) = self.0.get_mut(cpu as usize / 64) {
             *word &= !(1 << (cpu % 64));
         }
+    }
+
+    /// Those that are not in `others`.
+    pub fn without(&self, others: &Self) -> Self {
+        Self(core::array::from_fn(|word| self.0[word] & !others.0[word]))
     }
 
     /// Whether this CPU is among them.
@@ -123,7 +128,7 @@ mod tests {
         #[test]
         fn a_set_has_what_was_put_in(numbers in prop::collection::btree_set(0..200_u32, 0..60)) {
             let set: CpuSet = numbers.iter().copied().collect();
-            let expected: BTreeSet<u32> = numbers.into_iter().filter(|&cpu| cpu < MAX_CPUS).collect();
+            let expected: BTreeSet<u32> = numbers.into_iter().filter(|&cpu| (cpu as usize) < MAX_CPUS).collect();
             prop_assert_eq!(set.iter().collect::<Vec<_>>(), expected.iter().copied().collect::<Vec<_>>());
             prop_assert_eq!((set.len(), set.is_empty()), (expected.len() as u32, expected.is_empty()));
             let atomic = AtomicCpuSet::EMPTY;

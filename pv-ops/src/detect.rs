@@ -7,7 +7,9 @@
 
 use crate::{
     backend::{Backend, Environment},
-    kvm, native, pvm,
+    kvm, native,
+    ops::PvOps,
+    pvm,
     signature::{Signature, Vendor},
     xen,
 };
@@ -16,6 +18,19 @@ use core::arch::x86_64::CpuidResult;
 /// Every backend of this build, best first; the last serves always.
 pub static BACKENDS: &[&Backend] =
     &[&xen::pv::BACKEND, &xen::hvm::BACKEND, &pvm::BACKEND, &kvm::BACKEND, &native::BACKEND];
+
+/// Every table from which their set-ups take ops. Call sites are as long as the longest inline form in any of them.
+pub(crate) const TABLES: &[&PvOps] = &[
+    &native::OPS,
+    &native::OPS_X2APIC,
+    &kvm::OPS,
+    &kvm::OPS_X2APIC,
+    &pvm::OPS,
+    &xen::hvm::OPS,
+    &xen::hvm::OPS_X2APIC,
+    &xen::pv::OPS,
+    &xen::pv::OPS_DOM0,
+];
 
 /// Reads CPUID: leaf, subleaf.
 pub type Reader<'a> = &'a dyn Fn(u32, u32) -> CpuidResult;

@@ -241,6 +241,14 @@ pv_ops! {
         /// As for [`set_pmd`].
         keep pub unsafe fn set_pgd(entry: *mut u64 => "rdi", value: u64 => "rsi");
 
+        /// Stores `count` entries of one table one after the other, from `first` on, as [`pte_make`] gave them: pages of
+        /// the table's level, or zero.
+        /// Native, KVM: one store each. Xen PV: one `mmu_update` for many (xen.h).
+        ///
+        /// # Safety
+        /// As for [`set_pte`], for each; there are `count` words at `values`.
+        call pub unsafe fn set_ptes(first: *mut u64 => "rdi", values: *const u64 => "rsi", count: u64 => "rdx");
+
         /// Reads CR3: the root table's address and its flags (SDM vol. 3A §4.5).
         /// Native, KVM: `mov rax, cr3`. Xen PV: the frame last loaded, as a guest frame.
         keep pub safe fn read_cr3() -> u64 => "rax";

@@ -2,35 +2,32 @@
 //! have them in their text.
 //! Neighbours: the kernel's `cpu::percpu` (what follows), `backend::Services::cpu_up` (who shares the words).
 
-use crate::backend::CPU_SLOT;
 use core::{
     mem::offset_of,
-    sync::atomic::{AtomicPtr, AtomicU64, Ordering},
+    sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering},
 };
 
 /// Bytes from GS to the words that a CPU shares with its host.
 pub const HOST_WORDS: usize = 64;
 
-/// The first bytes of a CPU's data.
-#[repr(C, align(64))]
+/// The first bytes of a CPU's data, so aligned that they are in one page.
+#[repr(C, align(512))]
 #[derive(Debug)]
 pub struct CpuArea {
     /// Its own address, so that one load from `gs:[0]` finds it.
     this: AtomicPtr<CpuArea>,
     host_address: AtomicU64,
-    /// The backend's own, at [`CPU_SLOT`].
-    slot: AtomicU64,
+    number: AtomicU32,
     /// What the host reads and writes at any time; what it means is the backend's.
     host: HostWords,
 }
 
-/// 256 bytes, aligned to 64, in pieces of which none crosses a page.
+/// 256 bytes, aligned to 64.
 #[repr(C, align(64))]
 #[derive(Debug)]
 pub struct HostWords(pub [AtomicU64; 32]);
 
 const _: () = assert!(offset_of!(CpuArea, this) == 0 && offset_of!(CpuArea, host) == HOST_WORDS);
-const _: () = assert!(offset_of!(CpuArea, slot) as u64 == CPU_SLOT);
 
 impl CpuArea {
     /// All zero.
@@ -38,21 +35,22 @@ impl CpuArea {
         Self {
             this: AtomicPtr::new(core::ptr::null_mut()),
             host_address: AtomicU64::new(0),
-            slot: AtomicU64::new(0),
+            number: AtomicU32::new(0),
             host: HostWords([const { AtomicU64::new(0) }; 32]),
         }
     }
 
-    /// Notes where it is; `physical` gives the physical address behind an address.
-    pub fn settle(&'static self, physical: impl Fn(u64) -> Option<u64>) {
+    /// Notes where it is, and the CPU's number; `physical` gives the physical address behind an address.
+    pub fn settle(&'static self, number: u32, physical: impl Fn(u64) -> Option<u64>) {
         self.this.store(core::ptr::from_ref(self).cast_mut(), Ordering::Relaxed);
+        self.number.store(number, Ordering::Relaxed);
         let host = physical((&raw const self.host).addr() as u64).unwrap_or(0);
         self.host_address.store(host, Ordering::Relaxed);
     }
 
-    /// What the backend keeps at [`CPU_SLOT`]; 0 at first.
-    pub fn slot(&self) -> u64 {
-        self.slot.load(Ordering::Relaxed)
+    /// The number of the CPU.
+    pub fn number(&self) -> u32 {
+        self.number.load(Ordering::Relaxed)
     }
 
     /// The words shared with the host.

@@ -8,7 +8,8 @@
 
 use crate::{
     backend::{Backend, Environment},
-    detect::{BACKENDS, Hypervisors},
+    detect::{Hypervisors, TABLES},
+    native,
 };
 use core::{
     cell::UnsafeCell,
@@ -147,24 +148,19 @@ pub const MAX_SITE: usize = 32;
 /// The length of every op's sites: the indirect call, or the longest inline form that any backend has.
 pub(crate) const SITE_LENGTHS: [usize; COUNT] = {
     let mut lengths = [CALL_LENGTH; COUNT];
-    let mut backend = 0;
-    while backend < BACKENDS.len() {
-        let tables = BACKENDS[backend].tables;
-        let mut table = 0;
-        while table < tables.len() {
-            let bodies = tables[table].bodies();
-            let mut op = 0;
-            while op < COUNT {
-                if let Some(bytes) = bodies[op].inline
-                    && bytes.len() > lengths[op]
-                {
-                    lengths[op] = bytes.len();
-                }
-                op += 1;
+    let mut table = 0;
+    while table < TABLES.len() {
+        let bodies = TABLES[table].bodies();
+        let mut op = 0;
+        while op < COUNT {
+            if let Some(bytes) = bodies[op].inline
+                && bytes.len() > lengths[op]
+            {
+                lengths[op] = bytes.len();
             }
-            table += 1;
+            op += 1;
         }
-        backend += 1;
+        table += 1;
     }
     lengths
 };
@@ -260,11 +256,12 @@ pub fn install(
     if let (Stage::Patched, Some(installed)) = (stage(), installed()) {
         return Err(InstallError::AlreadyPatched(installed.name));
     }
-    let bodies = (backend.setup)(environment, hypervisors).bodies();
+    let mut ops = native::OPS;
+    (backend.setup)(environment, hypervisors, &mut ops);
     // SAFETY: one CPU runs (see above) and no reference to the slots outlives its function: `installed` and
     // `body` copy what they read.
     let slots = unsafe { &mut *TABLE.slots.get() };
-    for (op, body) in bodies.into_iter().enumerate() {
+    for (op, body) in ops.bodies().into_iter().enumerate() {
         slots.code[op] = body.code;
         slots.inline[op] = body.inline;
     }

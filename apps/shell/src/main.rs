@@ -11,12 +11,16 @@ mod look;
 
 use kernel::{
     console::{self, ReadLineError},
-    print, println,
+    devices, print, println,
 };
 
 kernel::app!(main);
 
 async fn main() {
+    if devices::console::attach().await {
+        // What is typed there arrives with the rest.
+        println!();
+    }
     println!("Pliant {}. `help` lists the commands.", env!("CARGO_PKG_VERSION"));
     loop {
         print!("pliant> ");

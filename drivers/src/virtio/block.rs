@@ -176,6 +176,17 @@ impl Block {
         }
     }
 
+    /// Takes back every request that the device has and has not answered (§2.6.1): their buffers come back with
+    /// [`Error::Cancelled`].
+    ///
+    /// # Errors
+    /// The device cannot reset a queue, or fails to.
+    pub fn cancel(&mut self, hal: &dyn Hal) -> Result<(), Error> {
+        // What was answered before counts as answered.
+        self.queue_interrupt(0, 1);
+        self.queues.iter_mut().try_for_each(|queue| queue.cancel(&mut self.device, hal))
+    }
+
     fn fail(&mut self, fault: Fault) {
         let is_reset = self.device.fail(fault);
         self.queues.iter_mut().for_each(|queue| queue.fail(Error::Fault(fault), is_reset));

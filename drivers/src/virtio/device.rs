@@ -46,6 +46,23 @@ impl Device {
         }
     }
 
+    /// Resets queue `index` alone, and enables `again` in its place (§2.6.1).
+    ///
+    /// # Errors
+    /// The device cannot, or does not finish the reset: then the old queue stays in use.
+    pub(super) fn restart_queue<T>(&mut self, index: u16, again: &Queue<T>) -> Result<(), Error> {
+        if let Some(error) = self.fault {
+            return Err(error);
+        }
+        if !self.features.contains(Features::RING_RESET) {
+            return Err(Error::Request("the device cannot reset a queue"));
+        }
+        if !self.transport.reset_queue(index) {
+            return Err(Error::Failed("no end of a queue's reset"));
+        }
+        self.transport.enable_queue(index, &again.addresses())
+    }
+
     /// Reads, and so acknowledges, why the device has interrupted. Nothing once it has failed.
     ///
     /// # Errors
@@ -76,10 +93,10 @@ impl Device {
         is_reset.is_ok()
     }
 
-    /// Notes that the device failed, for who may not log; [`fail`](Self::fail) by the next who finds it resets and reports it.
-    pub(super) fn fail_quietly(&mut self, fault: Fault) {
+    /// As [`fail`](Self::fail), for who may not log.
+    pub(super) fn fail_quietly(&mut self, fault: Fault) -> bool {
         self.fault = Some(Error::Fault(fault));
-        self.transport.set_status(Status::empty());
+        self.stop()
     }
 
     /// Resets a device whose driver goes; false if it does not finish the reset.

@@ -47,7 +47,13 @@ impl FakeHal {
         self.0.lock().unwrap().regions.len()
     }
 
+    /// Whether the driver has the piece that begins at `address`.
+    pub(crate) fn has(&self, address: u64) -> bool {
+        self.0.lock().unwrap().regions.contains_key(&address)
+    }
+
     /// Gives out so many pieces more, then none.
+    #[cfg(test)]
     pub(crate) fn fail_after(&self, pieces: usize) {
         self.0.lock().unwrap().left = Some(pieces);
     }
@@ -60,6 +66,7 @@ impl FakeHal {
         act(region, offset)
     }
 
+    #[cfg(test)]
     pub(crate) fn read(&self, address: u64, len: usize) -> Vec<u8> {
         self.with(address, len, |region, offset| {
             (offset..offset + len).map(|at| region.u8(at).load(SeqCst)).collect()
@@ -175,6 +182,7 @@ impl FakeDevice {
     }
 
     /// The device's side of its first queue.
+    #[cfg(test)]
     pub(crate) fn player(&self, hal: &FakeHal) -> Player {
         self.player_of(hal, 0)
     }
@@ -226,6 +234,15 @@ impl Transport for FakeDevice {
         Ok(())
     }
 
+    fn can_reset_queues(&self) -> bool {
+        true
+    }
+
+    fn reset_queue(&mut self, index: u16) -> bool {
+        let mut registers = self.registers();
+        !registers.is_stuck && registers.queues.remove(&index).is_some()
+    }
+
     fn notify(&mut self, index: u16, position: Option<u16>) {
         self.registers().notifications.push((index, position));
     }
@@ -274,7 +291,7 @@ pub(crate) struct Chain {
 pub(crate) struct Player {
     pub(crate) hal: FakeHal,
     pub(crate) at: Addresses,
-    packed: bool,
+    pub(crate) packed: bool,
     /// Where the next buffer is taken, and where the next is used: index and wrap counter.
     taken: (u16, bool),
     used: (u16, bool),

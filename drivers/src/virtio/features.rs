@@ -29,6 +29,9 @@ bitflags::bitflags! {
         /// Notifications tell how far the ring has come (§2.9).
         #[doc(alias = "VIRTIO_F_NOTIFICATION_DATA")]
         const NOTIFICATION_DATA = 1 << 38;
+        /// A queue can be reset without its device (§2.6.1).
+        #[doc(alias = "VIRTIO_F_RING_RESET")]
+        const RING_RESET = 1 << 40;
         const _ = !0;
     }
 }
@@ -44,7 +47,8 @@ impl Features {
         .union(Self::RING_PACKED)
         .union(Self::IN_ORDER)
         .union(Self::ORDER_PLATFORM)
-        .union(Self::NOTIFICATION_DATA);
+        .union(Self::NOTIFICATION_DATA)
+        .union(Self::RING_RESET);
 
     /// The names of those that concern the rings, for a log line.
     pub fn ring_names(self) -> impl Iterator<Item = &'static str> {
@@ -54,6 +58,7 @@ impl Features {
             (Self::EVENT_IDX, "event index"),
             (Self::IN_ORDER, "in order"),
             (Self::NOTIFICATION_DATA, "notification data"),
+            (Self::RING_RESET, "ring reset"),
         ];
         names.into_iter().filter(move |(feature, _)| self.contains(*feature)).map(|(_, name)| name)
     }

@@ -114,7 +114,9 @@ fn agree(transport: &mut dyn Transport, choose: &dyn Fn(Features) -> Features) -
         return Err(Error::NotModern { offered });
     }
     let offered = Features::from_bits_retain(offered);
-    let features = offered & (choose(offered) | Features::TRANSPORT);
+    let mut features = offered & (choose(offered) | Features::TRANSPORT);
+    features
+        .set(Features::RING_RESET, features.contains(Features::RING_RESET) && transport.can_reset_queues());
     transport.set_driver_features(features.bits());
     transport.set_status(Status::ACKNOWLEDGE | Status::DRIVER | Status::FEATURES_OK);
     if !transport.status().contains(Status::FEATURES_OK) {

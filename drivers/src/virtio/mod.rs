@@ -24,8 +24,10 @@ pub mod console;
 pub mod entropy;
 pub mod net;
 
-#[cfg(test)]
+#[cfg(any(test, feature = "script"))]
 mod fake;
+#[cfg(any(test, feature = "script"))]
+pub mod script;
 #[cfg(test)]
 mod tests;
 

@@ -209,6 +209,22 @@ impl Requests {
         }
     }
 
+    /// Takes everything back that the device was asked for and has not answered, by a reset of the queue alone: it fails with
+    /// [`Error::Cancelled`].
+    ///
+    /// # Errors
+    /// The device cannot, or there is no memory for the new ring: then all stays as it is.
+    pub(super) fn cancel(&mut self, device: &mut Device, hal: &dyn Hal) -> Result<(), Error> {
+        let mut again = Queue::new(hal, self.queue.size(), device.features())?;
+        again.carry_on(self.queue.counts());
+        device.restart_queue(self.index, &again)?;
+        again.ask_for_interrupt();
+        // The old ring is freed only now: the device does not look at it any more.
+        self.queue = again;
+        self.fail(Error::Cancelled, true);
+        Ok(())
+    }
+
     /// Fails everything that the device was asked for. If it did not finish its reset, what it may still write to is
     /// never freed.
     pub(super) fn fail(&mut self, error: Error, is_reset: bool) {

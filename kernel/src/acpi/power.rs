@@ -87,8 +87,8 @@ const DWORD_PREFIX: u8 = 0x0c;
 /// which is not interpreted here. The first match that decodes to sleep types of three bits counts.
 pub fn find_s5(aml: &[u8]) -> Option<SleepType> {
     aml.windows(4).enumerate().filter(|(_, window)| window == b"_S5_").find_map(|(at, _)| {
-        let before = aml.get(at.checked_sub(2)?..at)?;
-        if before[1] != NAME_OP && before != [NAME_OP, b'\\'] {
+        let before = &aml[..at];
+        if !before.ends_with(&[NAME_OP]) && !before.ends_with(&[NAME_OP, b'\\']) {
             return None;
         }
         decode_package(aml.get(at + 4..)?)
@@ -134,7 +134,9 @@ mod tests {
             (&[1, 0x0a, 5, 0, 0], 1, 5),
             (&[0x0b, 7, 0, 0x0c, 6, 0, 0, 0, 0, 0], 7, 6),
         ] {
-            assert_eq!(find_s5(&[b"\0".as_slice(), &package(elements)].concat()), Some(SleepType { a, b }));
+            for before in [&b""[..], b"\0", b"\x10\x05_SB_"] {
+                assert_eq!(find_s5(&[before, &package(elements)].concat()), Some(SleepType { a, b }));
+            }
         }
         assert_eq!(find_s5(&package(&[0x0a, 9, 0x0a, 0])), None, "not three bits");
         assert_eq!(find_s5(b"_S5_"), None);

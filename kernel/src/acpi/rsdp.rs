@@ -37,6 +37,8 @@ const LEN_V2: usize = size_of::<Rsdp>();
 
 /// The BIOS areas on a PC (§5.2.5.1): the first KiB of the extended BIOS data area, then the BIOS ROM.
 const BIOS_ROM: core::ops::Range<u64> = 0xe_0000..0x10_0000;
+/// The last KiB of base memory, where tables older than ACPI may stand too (MultiProcessor Specification 1.4 §4).
+const BASE_MEMORY_END: core::ops::Range<u64> = 0x9_fc00..0xa_0000;
 /// Real-mode segment of the extended BIOS data area.
 const EBDA_SEGMENT: u64 = 0x40e;
 const EBDA_LEN: u64 = 1024;
@@ -53,30 +55,33 @@ pub fn find(memory: &impl PhysicalReader, hint: Option<u64>) -> Result<Root, Err
             }
         }
     }
-    let mut segment = [0; 2];
-    if memory.read(EBDA_SEGMENT, &mut segment).is_some() {
-        let start = u64::from(u16::from_le_bytes(segment)) << 4;
-        if (0x400..0xa_0000).contains(&start)
-            && let Some(root) = search(memory, start..start + EBDA_LEN)
-        {
-            return Ok(root);
+    let mut root = None;
+    search_bios(memory, SIGNATURE, &mut |address| {
+        match read(memory, address) {
+            Ok(found) => root = Some(found),
+            Err(error) => log::warn!("ACPI: RSDP at {address:#x}: {error}"),
         }
-    }
-    search(memory, BIOS_ROM).ok_or(Error::NoRootPointer)
+        root.is_some()
+    });
+    root.ok_or(Error::NoRootPointer)
 }
 
-/// The first valid pointer in `area`, which is read in blocks of 1 KiB.
-fn search(memory: &impl PhysicalReader, area: core::ops::Range<u64>) -> Option<Root> {
-    let mut block = [0; 1024];
-    area.step_by(block.len()).find_map(|start| {
-        memory.read(start, &mut block)?;
-        (start..).step_by(STEP).zip(block.chunks_exact(STEP)).find_map(|(address, bytes)| {
-            if !bytes.starts_with(SIGNATURE) {
-                return None;
-            }
-            read(memory, address).inspect_err(|error| log::warn!("ACPI: RSDP at {address:#x}: {error}")).ok()
-        })
-    })
+/// Offers each address in the BIOS areas at which `signature` stands on a 16-byte boundary, until one is taken.
+pub fn search_bios(memory: &impl PhysicalReader, signature: &[u8], take: &mut dyn FnMut(u64) -> bool) {
+    let mut segment = [0; 2];
+    let ebda = memory.read(EBDA_SEGMENT, &mut segment).map(|()| u64::from(u16::from_le_bytes(segment)) << 4);
+    let ebda = ebda.filter(|start| (0x400..0xa_0000).contains(start)).map(|start| start..start + EBDA_LEN);
+    const BLOCK: usize = 1024;
+    let mut block = [0; BLOCK];
+    for start in ebda.into_iter().chain([BASE_MEMORY_END, BIOS_ROM]).flat_map(|area| area.step_by(BLOCK)) {
+        if memory.read(start, &mut block).is_none() {
+            continue;
+        }
+        let mut places = (start..).step_by(STEP).zip(block.chunks_exact(STEP));
+        if places.any(|(address, bytes)| bytes.starts_with(signature) && take(address)) {
+            return;
+        }
+    }
 }
 
 /// Reads and checks the structure at `address`.

@@ -48,6 +48,8 @@ features! {
     X2Apic = "X2APIC", 1, ecx, 21;
     /// The local APIC's timer takes a TSC value as deadline.
     TscDeadline = "TSC-DEADLINE", 1, ecx, 24;
+    /// XSAVE and its relatives.
+    Xsave = "XSAVE", 1, ecx, 26;
     /// RDRAND.
     RdRand = "RDRAND", 1, ecx, 30;
     /// A hypervisor is there and says so.
@@ -175,6 +177,7 @@ pub(super) fn enable() {
         // SAFETY: CPUID offers the bit. Until now it was reserved in page tables, so no table uses it.
         unsafe { pv_ops::wrmsr(bit::MSR_EFER, efer | bit::EFER_NO_EXECUTE) };
     }
+    super::fpu::enable();
 }
 
 #[cfg(test)]

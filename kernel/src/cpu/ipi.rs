@@ -53,12 +53,13 @@ static CALL: Call = Call {
 /// With interrupts disabled: two CPUs would wait for each other.
 #[track_caller]
 pub fn call_on(cpus: CpuSet, function: &(dyn Fn() + Sync)) {
-    /// RFLAGS.IF.
-    const IF: u64 = 1 << 9;
-    assert!(pv_ops::irq_flags() & IF != 0, "a call on other CPUs with interrupts disabled");
+    assert!(pv_ops::irq_flags() & super::RFLAGS_IF != 0, "a call on other CPUs with interrupts disabled");
     while CALL.taken.swap(true, Ordering::Acquire) {
         pv_ops::sched_yield();
     }
+    let _stay = super::stay();
+    // This thread stays on this CPU until its own part is done.
+    let here = IrqState::disable();
     let this = percpu::this_cpu();
     let up = percpu::up();
     let others: CpuSet = cpus.iter().filter(|&cpu| cpu != this && up.contains(cpu)).collect();
@@ -72,9 +73,9 @@ pub fn call_on(cpus: CpuSet, function: &(dyn Fn() + Sync)) {
     }
     send(&others);
     if cpus.contains(this) {
-        let _irq = IrqState::disable();
         function();
     }
+    drop(here);
     for cpu in others.iter() {
         while CALL.unfinished.contains(cpu) {
             if !percpu::is_up(cpu) && CALL.wanted.remove(cpu) {
@@ -103,7 +104,7 @@ pub(crate) fn serve() {
 crate::kernel_test! {
     fn every_cpu_runs_a_function_once_a_call() {
         use core::sync::atomic::AtomicU32;
-        let ran = [const { AtomicU32::new(0) }; pv_ops::MAX_CPUS as usize];
+        let ran = [const { AtomicU32::new(0) }; pv_ops::MAX_CPUS];
         for _ in 0..20 {
             call_on(percpu::up(), &|| _ = ran[percpu::this_cpu() as usize].fetch_add(1, Ordering::Relaxed));
         }
@@ -117,7 +118,7 @@ crate::kernel_test! {
 crate::kernel_test! {
     fn every_cpu_has_data_of_its_own() {
         use core::sync::atomic::AtomicU64;
-        let places = [const { AtomicU64::new(0) }; pv_ops::MAX_CPUS as usize];
+        let places = [const { AtomicU64::new(0) }; pv_ops::MAX_CPUS];
         call_on(percpu::up(), &|| {
             let cpu = super::current();
             places[cpu.id() as usize].store(core::ptr::from_ref(cpu).addr() as u64, Ordering::Relaxed);

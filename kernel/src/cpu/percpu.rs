@@ -4,6 +4,7 @@
 //! Neighbours: `gdt` (the tables in it), `irq::dispatch` (the counters in it), `probe` (the recovery point), `smp`.
 
 use super::{gdt::Descriptors, tlb::Requests};
+use crate::mm;
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, Ordering};
 use pv_ops::{AtomicCpuSet, CpuSet, MAX_CPUS, percpu::CpuArea};
@@ -25,7 +26,10 @@ pub struct PerCpu {
     apic_id: AtomicU32,
     /// Fatal reports that this CPU has begun.
     reports: AtomicU32,
+    /// Reasons not to go on with another thread: handlers under way, and `stay::Stay`s.
+    pub(super) stays: AtomicU32,
     pub(super) tlb: Requests,
+    memory: mm::Local,
     pub(super) descriptors: Descriptors,
     interrupts: [AtomicU64; VECTORS],
 }
@@ -34,8 +38,8 @@ static BOOT_CPU: PerCpu = PerCpu::new(0, 0);
 /// GS of the boot CPU is valid.
 static READY: AtomicBool = AtomicBool::new(false);
 /// The CPUs that were ever brought up, but the boot CPU, by number less one.
-static OTHERS: [AtomicPtr<PerCpu>; MAX_CPUS as usize - 1] =
-    [const { AtomicPtr::new(core::ptr::null_mut()) }; MAX_CPUS as usize - 1];
+static OTHERS: [AtomicPtr<PerCpu>; MAX_CPUS - 1] =
+    [const { AtomicPtr::new(core::ptr::null_mut()) }; MAX_CPUS - 1];
 /// The CPUs that are up, without the boot CPU, which always is.
 static UP: AtomicCpuSet = AtomicCpuSet::EMPTY;
 
@@ -48,7 +52,9 @@ impl PerCpu {
             stack_top,
             apic_id: AtomicU32::new(0),
             reports: AtomicU32::new(0),
+            stays: AtomicU32::new(0),
             tlb: Requests::NONE,
+            memory: mm::Local::EMPTY,
             descriptors: Descriptors::new(),
             interrupts: [const { AtomicU64::new(0) }; VECTORS],
         }
@@ -57,6 +63,11 @@ impl PerCpu {
     /// Number of this CPU, from 0 without gaps.
     pub fn id(&self) -> u32 {
         self.id
+    }
+
+    /// What it shares with the host.
+    pub(super) fn area(&'static self) -> &'static CpuArea {
+        &self.area
     }
 
     /// Where the stack begins that it starts on; 0 for the boot CPU.
@@ -85,6 +96,11 @@ impl PerCpu {
     /// Interrupts and exceptions of `vector` so far.
     pub fn interrupts(&self, vector: u8) -> u64 {
         self.interrupts[usize::from(vector)].load(Ordering::Relaxed)
+    }
+
+    /// The memory that it keeps at hand.
+    pub(crate) fn memory(&self) -> &mm::Local {
+        &self.memory
     }
 
     /// Begins a report of something fatal; says how many were begun before on this CPU.
@@ -132,14 +148,20 @@ pub fn is_ready() -> bool {
     READY.load(Ordering::Relaxed)
 }
 
+/// The data of the CPU that runs this, the boot CPU's too while that has not been found by GS yet.
+#[inline]
+pub fn current_or_boot() -> &'static PerCpu {
+    if is_ready() { current() } else { &BOOT_CPU }
+}
+
 /// The number of the CPU that runs this; 0 too while only the boot CPU can run and has no data yet.
 pub fn this_cpu() -> u32 {
-    if is_ready() { current().id } else { 0 }
+    current_or_boot().id
 }
 
 /// All CPUs that are up or were, the boot CPU first.
 pub fn all() -> impl Iterator<Item = &'static PerCpu> {
-    (0..MAX_CPUS).filter_map(by_id)
+    (0..MAX_CPUS as u32).filter_map(by_id)
 }
 
 /// The data of the CPU with this number, if it ever was up.
@@ -155,6 +177,11 @@ pub fn up() -> CpuSet {
     let mut up = UP.get();
     up.insert(0);
     up
+}
+
+/// Notes that it has gone down.
+pub(super) fn set_down(id: u32) {
+    UP.remove(id);
 }
 
 /// Whether this CPU is up.
@@ -186,13 +213,13 @@ pub(super) fn make(id: u32, stack_top: u64) -> Option<&'static PerCpu> {
     one.push(PerCpu::new(id, stack_top));
     place.store(one.leak().first_mut()?, Ordering::Release);
     let cpu = by_id(id)?;
-    cpu.area.settle(crate::mm::map::translate);
+    cpu.area.settle(id, mm::map::translate);
     Some(cpu)
 }
 
 /// Lets GS of the boot CPU point to its data.
 pub(super) fn init_boot_cpu() -> &'static PerCpu {
-    BOOT_CPU.area.settle(crate::mm::map::translate);
+    BOOT_CPU.area.settle(0, mm::map::translate);
     // SAFETY: the boot CPU runs this, alone.
     unsafe { BOOT_CPU.take_over() };
     READY.store(true, Ordering::Relaxed);

@@ -58,6 +58,23 @@ pub fn frame_pointer() -> u64 {
     frame
 }
 
+/// The return address of the function that this is inlined into, which has a frame of its own.
+#[cfg(target_os = "none")]
+#[inline(always)]
+pub fn return_address() -> u64 {
+    let address;
+    // SAFETY: reads the word above the saved frame pointer: guests are built with frame pointers, so that a return
+    // address is there.
+    unsafe { asm!("mov {}, [rbp + 8]", out(reg) address, options(readonly, nostack, preserves_flags)) };
+    address
+}
+
+/// A host program may have no frame pointers.
+#[cfg(not(target_os = "none"))]
+pub fn return_address() -> u64 {
+    0
+}
+
 /// Calls `operation(argument)`, which holds nothing that a drop would have to free; `None` when it faults.
 fn attempt(operation: extern "sysv64" fn(u64) -> u64, argument: u64) -> Option<u64> {
     if !ARMED.load(Ordering::Relaxed) || !percpu::is_ready() {

@@ -2,7 +2,7 @@
 //! Neighbours: `topology` (which CPUs there are), `trampoline` (where a CPU begins), `percpu` (what it gets), `docs/cpus.md`.
 
 use super::{
-    PerCpu, features, gdt, percpu, tlb,
+    PerCpu, features, gdt, ipi, percpu, tlb,
     topology::{self, Topology},
     trampoline::{Start, Trampoline},
 };
@@ -11,11 +11,14 @@ use crate::{
     irq::{self, apic, exceptions},
     mm::{self, OutOfMemory, map},
     sync::{IrqMutex, OnceCell},
+    task, thread,
+    time::{self, timer},
 };
-use core::sync::atomic::{AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use pv_ops::backend::{CpuStart, StartCpu};
 
-/// Bytes of the stack that a CPU begins on, and idles on.
-const STACK_BYTES: u64 = 32 << 10;
+/// Bytes of the stack that a CPU begins on, and polls tasks on.
+const STACK_BYTES: u64 = task::WORKER_STACK_BYTES;
 /// How long a CPU may take from its start-up message to its first step, and until the message is sent again.
 const PATIENCE_NS: u64 = 3_000_000_000;
 const AGAIN_NS: u64 = 50_000_000;
@@ -35,6 +38,15 @@ pub enum Error {
     /// No memory for its data, its stacks, or below 1 MiB for its first steps.
     #[error("{0}")]
     OutOfMemory(#[from] OutOfMemory),
+    /// It is down.
+    #[error("it is down already")]
+    IsDown,
+    /// The machine ends with it.
+    #[error("the boot CPU stays up")]
+    BootCpu,
+    /// The hypervisor does not start it.
+    #[error("the hypervisor does not start it")]
+    Refused,
     /// It was started and did nothing.
     #[error("it was started and does not come")]
     Silent,
@@ -74,18 +86,62 @@ pub fn init(info: &boot::Info) {
 /// See [`Error`].
 pub fn up(cpu: u32) -> Result<(), Error> {
     let apic_id = topology().and_then(|topology| topology.apic_id(cpu)).ok_or(Error::NoSuchCpu)?;
+    let _changing = Changing::begin(cpu, true);
     if percpu::is_up(cpu) {
         return Err(Error::IsUp);
-    }
-    if apic::local().is_none() {
-        return Err(Error::NoController);
     }
     let data = match percpu::by_id(cpu) {
         Some(data) => data,
         None => make(cpu)?,
     };
     ROOT.store(pv_ops::read_cr3(), Ordering::Relaxed);
-    send_for(data, apic_id)
+    match hypervisor::services().start_cpu {
+        Some(start) => start_by(start, data),
+        None if apic::local().is_none() => Err(Error::NoController),
+        None => send_for(data, apic_id),
+    }
+}
+
+/// The CPU that is being brought up or taken down; 0 if none is. The boot CPU never is.
+static CHANGING: AtomicU32 = AtomicU32::new(0);
+/// That CPU is to be up.
+static COMING: AtomicBool = AtomicBool::new(false);
+
+/// One CPU changes at a time.
+struct Changing;
+
+impl Changing {
+    fn begin(cpu: u32, coming: bool) -> Self {
+        while CHANGING.compare_exchange(0, cpu, Ordering::AcqRel, Ordering::Relaxed).is_err() {
+            thread::yield_now();
+        }
+        COMING.store(coming, Ordering::Release);
+        Self
+    }
+}
+
+impl Drop for Changing {
+    fn drop(&mut self) {
+        CHANGING.store(0, Ordering::Release);
+    }
+}
+
+/// Has the hypervisor start it, and waits until it is up.
+fn start_by(start: StartCpu, data: &'static PerCpu) -> Result<(), Error> {
+    let how = CpuStart { stack: data.stack_top(), entry, argument: data.id().into(), area: data.area() };
+    let begun = pv_ops::monotonic_ns();
+    // SAFETY: the CPU is not up; its data, its stack and the code are there.
+    if !unsafe { start(data.id(), &how) } {
+        return Err(Error::Refused);
+    }
+    while !percpu::is_up(data.id()) {
+        if pv_ops::monotonic_ns().saturating_sub(begun) > PATIENCE_NS {
+            (hypervisor::services().stop_cpu).into_iter().for_each(|stop| stop(data.id()));
+            return Err(Error::Silent);
+        }
+        thread::yield_now();
+    }
+    Ok(())
 }
 
 /// Data and stacks for a CPU that comes for the first time.
@@ -121,6 +177,7 @@ fn send_for(data: &'static PerCpu, apic_id: u32) -> Result<(), Error> {
             unsafe { apic::send_init(apic_id) };
             return Err(Error::Silent);
         }
+        tlb::poll();
         pv_ops::sched_yield();
     }
     Ok(())
@@ -138,8 +195,17 @@ extern "sysv64" fn entry(id: u64) -> ! {
     }
 }
 
-/// The rest of the way up, on the CPU itself: what `kernel_main` does on the boot CPU, in the same order.
+/// The life of a CPU.
 fn run(cpu: &'static PerCpu) -> ! {
+    loop {
+        come_up(cpu);
+        task::enter_cpu(|| CHANGING.load(Ordering::Acquire) == cpu.id() && !COMING.load(Ordering::Acquire));
+        go_down(cpu);
+    }
+}
+
+/// What `kernel_main` does on the boot CPU, in the same order. Interrupts are disabled.
+fn come_up(cpu: &'static PerCpu) {
     // SAFETY: `up` made it for this CPU.
     unsafe { cpu.take_over() };
     gdt::load(cpu);
@@ -148,13 +214,45 @@ fn run(cpu: &'static PerCpu) -> ! {
     mm::cpu_up();
     hypervisor::cpu_up(cpu.id());
     irq::cpu_up();
+    time::cpu_up();
     percpu::set_up(cpu.id());
     // What was changed before this CPU was told of changes.
     pv_ops::flush_tlb();
     log::debug!("CPU {} is up: APIC {}", cpu.id(), cpu.apic_id());
-    pv_ops::irq_enable();
-    loop {
-        pv_ops::irq_disable();
-        super::sleep();
+}
+
+/// Takes the CPU with this number down: it does nothing until [`up`]. Returns once it is through with all it had.
+///
+/// # Errors
+/// See [`Error`].
+pub fn down(cpu: u32) -> Result<(), Error> {
+    if cpu == 0 {
+        return Err(Error::BootCpu);
+    }
+    percpu::by_id(cpu).ok_or(Error::NoSuchCpu)?;
+    let changing = Changing::begin(cpu, false);
+    if !percpu::is_up(cpu) {
+        return Err(Error::IsDown);
+    }
+    task::wake_cpu(cpu);
+    while percpu::is_up(cpu) {
+        thread::yield_now();
+    }
+    drop(changing);
+    // Whoever waits there comes again, here.
+    timer::wake_all(cpu);
+    mm::heap::trim();
+    Ok(())
+}
+
+/// The last steps of a CPU that goes down, with interrupts disabled. It comes back where a hypervisor lets it go on;
+/// started by a message it begins anew.
+fn go_down(cpu: &'static PerCpu) {
+    pv_ops::timer_arm(u64::MAX);
+    percpu::set_down(cpu.id());
+    // What was asked before the others saw that.
+    ipi::serve();
+    while CHANGING.load(Ordering::Acquire) != cpu.id() || !COMING.load(Ordering::Acquire) {
+        pv_ops::halt();
     }
 }

@@ -100,7 +100,8 @@ pub fn poll() {
     let requests = &super::current().tlb;
     if requests.asked.load(Ordering::Relaxed) / REQUEST != requests.done.load(Ordering::Relaxed) {
         let _irq = IrqState::disable();
-        requests.serve();
+        // This thread may have come to another CPU meanwhile.
+        super::current().tlb.serve();
     }
 }
 

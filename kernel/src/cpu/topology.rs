@@ -1,8 +1,12 @@
-//! Which CPUs there are: from ACPI's MADT, with the boot CPU first.
-//! Neighbours: `acpi::madt` (the source), `smp` (who brings them up).
+//! Which CPUs there are: from the hypervisor, ACPI's MADT or the tables before ACPI, with the boot CPU first.
+//! Neighbours: `acpi::madt`, `mp_table` (the sources), `smp` (who brings them up).
 #![forbid(unsafe_code)]
 
-use crate::acpi::{self, madt::Processor};
+use super::{mp_table, physical::PhysicalMemory};
+use crate::{
+    acpi::{self, madt::Processor},
+    hypervisor,
+};
 use alloc::vec::Vec;
 use pv_ops::{
     MAX_CPUS,
@@ -21,7 +25,7 @@ impl Topology {
         self.apic_ids.len() as u32
     }
 
-    /// The ID of a CPU's local APIC.
+    /// The ID of a CPU's local APIC; where the hypervisor counts CPUs, its number of the CPU.
     pub fn apic_id(&self, cpu: u32) -> Option<u32> {
         self.apic_ids.get(cpu as usize).copied()
     }
@@ -30,15 +34,27 @@ impl Topology {
 /// Finds out which CPUs there are; `limit` is what the command line says of their number.
 pub(super) fn find(limit: Option<&str>) -> Topology {
     let boot = super::current().apic_id();
+    let most = hypervisor::services().max_cpus.min(MAX_CPUS as u32);
     let limit = match limit.map(str::parse::<u32>) {
-        None => MAX_CPUS,
-        Some(Ok(limit)) if limit > 0 => limit.min(MAX_CPUS),
+        None => most,
+        Some(Ok(limit)) if limit > 0 => limit.min(most),
         Some(_) => {
             log::warn!("cpus= wants a number above 0: ignored");
-            MAX_CPUS
+            most
         }
     };
-    let processors = acpi::tables().madt.as_ref().map_or([].as_slice(), |madt| &madt.processors);
+    if let Some(count) = (hypervisor::services().cpu_count)() {
+        let apic_ids = core::iter::once(boot).chain(1..count).take(limit as usize).collect();
+        return Topology { apic_ids };
+    }
+    let told;
+    let processors = match &acpi::tables().madt {
+        Some(madt) => madt.processors.as_slice(),
+        None => {
+            told = mp_table::processors(&PhysicalMemory);
+            &told
+        }
+    };
     let reachable = if apic_mode() == ApicMode::X2Apic { u32::MAX } else { 0xff };
     number(boot, processors, reachable, limit)
 }
@@ -55,7 +71,7 @@ fn number(boot: u32, processors: &[Processor], reachable: u32, limit: u32) -> To
     let apic_ids: Vec<u32> = ids.take(limit as usize).collect();
     let left = 1 + near.len() - apic_ids.len();
     if left > 0 {
-        log::info!("{left} further CPUs are left alone");
+        log::info!("{left} further CPU{} left alone", if left == 1 { " is" } else { "s are" });
     }
     Topology { apic_ids }
 }

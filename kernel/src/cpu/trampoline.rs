@@ -83,9 +83,9 @@ impl Trampoline {
         let mut trampoline = Self(frame);
         let base = trampoline.0.address();
         let (root, three, two) = (base + PAGE_SIZE, base + 2 * PAGE_SIZE, base + 3 * PAGE_SIZE);
-        trampoline.set_entry(1, 0, three | TABLE);
-        trampoline.set_entry(2, 0, two | TABLE);
-        trampoline.set_entry(3, 0, LARGE_PAGE);
+        trampoline.set_entry(1, 0, pv_ops::pte_make(three | TABLE));
+        trampoline.set_entry(2, 0, pv_ops::pte_make(two | TABLE));
+        trampoline.set_entry(3, 0, pv_ops::pte_make(LARGE_PAGE));
         trampoline.words(|words| {
             words.low_root = root;
             words.far32[0] += base as u32;

@@ -155,6 +155,9 @@ async fn run(reports: bool) {
         }
     }
     let held = HELD.lock().take();
+    if let Some(error) = held.as_ref().and_then(|held| held.driver.fault()) {
+        log::warn!("virtio-balloon: {error}: no memory is lent any more");
+    }
     drop(held);
 }
 

@@ -55,6 +55,14 @@ impl Disk {
         Counts { requests: counts.buffers, notifications: counts.notifications, interrupts }
     }
 
+    /// Takes back every request that the disk has not answered: each ends with [`drivers::Error::Cancelled`], and its buffer.
+    ///
+    /// # Errors
+    /// The device cannot do that, as most cannot.
+    pub fn cancel(&self) -> Result<(), drivers::Error> {
+        self.device.0.lock().cancel(&Platform)
+    }
+
     /// Called by the interrupt handler.
     fn interrupt(&self, cause: Cause) {
         self.interrupts.fetch_add(1, Relaxed);

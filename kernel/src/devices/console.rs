@@ -235,6 +235,17 @@ impl class::Console for Hvc {
         }
     }
 
+    fn flush(&mut self) {
+        let id = self.0.stream.id;
+        let is_drained = || self.with(|console| console.is_drained(id)).unwrap_or(true);
+        for _ in 0..TRIES {
+            if is_drained() {
+                return;
+            }
+            core::hint::spin_loop();
+        }
+    }
+
     fn read(&mut self) -> Option<u8> {
         let (mut byte, id) = ([0], self.0.stream.id);
         match self.with(|console| console.poll_read(id, &mut byte, Waker::noop()))? {

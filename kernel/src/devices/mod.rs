@@ -21,9 +21,13 @@ mod wiring;
 use alloc::boxed::Box;
 use core::fmt::Display;
 
-use drivers::{dma::DmaBuffer, hal::Hal};
+use drivers::{
+    dma::DmaBuffer,
+    hal::Hal,
+    virtio::{DeviceId, transport::Transport},
+};
 
-use crate::platform::Platform;
+use crate::{platform::Platform, sync::OnceCell};
 
 /// Why a device that may be there is not used. Told to people only, so the text is all that is kept.
 type Failure = Box<dyn Display>;
@@ -46,6 +50,21 @@ fn failure(error: impl Display + 'static) -> Failure {
 /// Finds the consoles that the command line wants, the keyboard and the clock.
 pub fn probe(info: &boot::Info) {
     legacy::probe(info);
+}
+
+/// Walks the buses, once: what is there is noted for who drives its kind.
+fn walk_buses() {
+    static WALKED: OnceCell<()> = OnceCell::uninit();
+    WALKED.init_once(|| {
+        virtio::walk();
+        crate::xen::probe_bus();
+    });
+}
+
+/// The registers of the last virtio device of `kind` that nobody drives, for an app that drives it by itself, without
+/// interrupts; `None` if there is none.
+pub fn bare(kind: DeviceId) -> Option<Box<dyn Transport>> {
+    virtio::bare(kind)
 }
 
 /// A buffer of `len_bytes` zeroed bytes for requests to devices, 4 MiB at most.

@@ -51,6 +51,12 @@ fn ecam() -> Option<(&'static dyn ConfigAccess, u8)> {
 }
 
 impl Found {
+    /// The registers of the device, which does not interrupt.
+    pub(super) fn bare(self) -> Result<PciTransport, Failure> {
+        self.0.enable();
+        PciTransport::probe(&self.0, &Platform, Vectors::Line).map_err(failure)
+    }
+
     /// Brings the device up by its driver.
     pub(super) fn bring_up(
         self,

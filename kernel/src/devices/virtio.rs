@@ -24,7 +24,7 @@ use crate::{
     acpi::{self, virtio_mmio::Place},
     irq::{self, Irq, Signal},
     platform::Platform,
-    sync::{IrqMutex, OnceCell},
+    sync::IrqMutex,
 };
 
 /// The command line's key for a device without a bus: `virtio_mmio=512@0xfeb00e00:23`, as Linux has it.
@@ -52,13 +52,7 @@ pub(super) type BringUp = fn(Box<dyn Transport>, String, Connect) -> Result<(), 
 /// Brings up all devices of `kind` that nobody has taken yet. `queue_vectors` is for how many of their queues an interrupt
 /// of their own is wanted.
 pub(super) fn take(kind: DeviceId, queue_vectors: u16, bring_up: BringUp) {
-    static WALKED: OnceCell<()> = OnceCell::uninit();
-    WALKED.init_once(|| {
-        let mut found = pci::walk();
-        found.extend(walk(crate::app::cmdline()));
-        crate::xen::probe_bus();
-        *FOUND.lock() = found;
-    });
+    super::walk_buses();
     let taken: Vec<Found> = FOUND.lock().extract_if(.., |found| found.kind == kind).collect();
     for Found { place, way, .. } in taken {
         let name = format!("virtio-{} {place}", kind.name());
@@ -74,8 +68,26 @@ pub(super) fn take(kind: DeviceId, queue_vectors: u16, bring_up: BringUp) {
     }
 }
 
+/// The registers of the last device of `kind` that nobody has taken, which does not interrupt.
+pub(super) fn bare(kind: DeviceId) -> Option<Box<dyn Transport>> {
+    super::walk_buses();
+    let mut found = FOUND.lock();
+    let last = found.iter().rposition(|found| found.kind == kind)?;
+    match found.remove(last).way {
+        Way::Pci(found) => found.bare().ok().map(|transport| Box::new(transport) as Box<dyn Transport>),
+        Way::Mmio(transport, _) => Some(Box::new(transport)),
+    }
+}
+
+/// Notes what is on the PCI bus, and what has no bus.
+pub(super) fn walk() {
+    let mut found = pci::walk();
+    found.extend(without_bus(crate::app::cmdline()));
+    FOUND.lock().append(&mut found);
+}
+
 /// The devices without a bus that the firmware or the command line names.
-fn walk(cmdline: &CommandLine) -> Vec<Found> {
+fn without_bus(cmdline: &CommandLine) -> Vec<Found> {
     let told = cmdline.values(KEY).filter_map(|text| {
         let place = parse(text);
         if place.is_none() {

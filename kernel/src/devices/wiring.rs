@@ -88,8 +88,8 @@ fn messages(
             None => Cause::Any,
             Some(first) => Cause::Queues { first, step: queue_entries },
         };
-        let cpus = percpu::all().count();
-        let cpu = percpu::all().nth(usize::from(entry.saturating_sub(1)) % cpus);
+        let up = || percpu::all().filter(|cpu| percpu::is_up(cpu.id()));
+        let cpu = up().nth(usize::from(entry.saturating_sub(1)) % up().count().max(1));
         let message = irq::message(cpu.unwrap_or_else(percpu::current), name, move || handler(cause))?;
         table.set(entry, Message { address: message.address, data: message.data });
     }

@@ -6,7 +6,7 @@
 use super::{Error, entry::Frame, exceptions, vectors};
 use crate::{
     cpu::{self, percpu},
-    sync::IrqMutex,
+    sync::{IrqMutex, OnceCell},
 };
 use alloc::boxed::Box;
 use spin::Once;
@@ -23,6 +23,9 @@ struct Node {
 
 /// All zeros while empty, so that the file does not carry it.
 static HANDLERS: [Once<Box<Node>>; 256] = [const { Once::new() }; 256];
+/// What is called at the end of each interrupt.
+static AT_END: OnceCell<fn()> = OnceCell::uninit();
+
 /// First device vector that was not given out.
 static NEXT_DEVICE: IrqMutex<u8> = IrqMutex::new(vectors::DEVICES.start);
 
@@ -56,6 +59,12 @@ fn nodes(vector: u8) -> impl Iterator<Item = &'static Node> {
     core::iter::successors(first, |node| node.next.get()).map(|node| &**node)
 }
 
+/// Has `act` called at the end of every interrupt, with interrupts disabled: it may stay away, and let others run
+/// meanwhile. The first to ask has it.
+pub(crate) fn at_end(act: fn()) {
+    let _ = AT_END.try_init_once(|| act);
+}
+
 /// Called by the entry code for every vector, with interrupts disabled.
 pub(super) extern "sysv64" fn dispatch(frame: &mut Frame) {
     let vector = frame.vector as u8;
@@ -69,13 +78,27 @@ pub(super) extern "sysv64" fn dispatch(frame: &mut Frame) {
     if vector == vectors::SPURIOUS || vectors::PIC.contains(&vector) {
         return;
     }
+    cpu.begin_stay();
     if vector == vectors::CPU_REQUEST {
+        // Its end first: what is asked for may take long, and let interrupts in.
+        pv_ops::eoi();
         cpu::ipi::serve();
+    } else {
+        for node in nodes(vector) {
+            (node.handler)();
+        }
+        pv_ops::eoi();
     }
-    for node in nodes(vector) {
-        (node.handler)();
+    if cpu.end_stay() {
+        end();
     }
-    pv_ops::eoi();
+}
+
+/// What comes after an interrupt, or after a stay on a CPU in which one may have come. Interrupts are disabled.
+pub(crate) fn end() {
+    if let Ok(act) = AT_END.try_get() {
+        act();
+    }
 }
 
 /// How often a vector was raised.

@@ -5,14 +5,18 @@
 
 use alloc::{sync::Arc, vec::Vec};
 
-use pv_ops::xen::{
-    event_channel::{self, Abi, Port, Status},
-    hypercall::Errno,
+use pv_ops::{
+    AtomicCpuSet,
+    xen::{
+        event_channel::{self, Abi, Port, Status},
+        hypercall::Errno,
+        lock,
+    },
 };
 
-use super::{Error, allocate};
+use super::{Error, allocate, apic};
 use crate::{
-    cpu,
+    cpu::{self, Feature, features},
     mm::shared,
     sync::{IrqMutex, OnceCell},
 };
@@ -33,6 +37,8 @@ static HANDLERS: IrqMutex<Vec<Bound>> = IrqMutex::new(Vec::new());
 static UP: OnceCell<(bool, u8)> = OnceCell::uninit();
 /// The timer's handler.
 static TIMER: OnceCell<fn()> = OnceCell::uninit();
+/// The CPUs that have their queues and channels.
+static PREPARED: AtomicCpuSet = AtomicCpuSet::EMPTY;
 
 /// Why there are no event channels.
 #[derive(Clone, Copy, Debug, thiserror::Error)]
@@ -43,10 +49,11 @@ enum Failure {
     Refused(#[from] Errno),
 }
 
-/// Finds out whether this guest has event channels and lets them in. `abi` is what the command line wants: `2-level`, or
-/// the best there is.
+/// Finds out whether this guest has event channels and lets them in. `abi` is what the command line wants: `2-level`,
+/// `none` where there is a local APIC too, or the best there is.
 pub(super) fn init(abi: Option<&str>) {
-    if !event_channel::is_there() {
+    // Without, a PV guest would have no interrupts at all.
+    if !event_channel::is_there() || abi == Some("none") && features().has(Feature::Apic) {
         return;
     }
     let wants_fifo = abi != Some("2-level");
@@ -63,8 +70,10 @@ pub(super) fn init(abi: Option<&str>) {
 
 fn start(wants_fifo: bool, vector: u8) -> Result<Abi, Errno> {
     let abi = event_channel::start(|| wants_fifo.then(shared::event_page).flatten());
-    // SAFETY: the vector's handler is `upcall`.
-    unsafe { event_channel::deliver_as(vector) }?;
+    for cpu in PREPARED.get().iter() {
+        PREPARED.remove(cpu);
+    }
+    prepare_cpu(0, vector)?;
     Ok(abi)
 }
 
@@ -80,10 +89,53 @@ pub fn restart() -> Result<(), Errno> {
     event_channel::forget();
     shared::forget_event_pages();
     start(wants_fifo, vector)?;
+    bind_requests(0)?;
+    crate::hypervisor::cpu_up(cpu::current().id());
     if let Ok(&handler) = TIMER.try_get() {
         bind(event_channel::bind_timer(cpu::current().id())?, "timer", handler)?;
         pv_ops::timer_arm(0);
     }
+    Ok(())
+}
+
+fn deliver(vector: u8) -> Result<(), Errno> {
+    // SAFETY: the vector's handler is `upcall`.
+    unsafe { event_channel::deliver_as(vector) }
+}
+
+/// Lets events in on a further CPU, which runs this; and lets the others send to it, where there is no local APIC.
+pub(super) fn cpu_up() {
+    let Ok(&(_, vector)) = UP.try_get() else { return };
+    let cpu = cpu::this_cpu();
+    if PREPARED.contains(cpu) {
+        return;
+    }
+    if let Err(error) = prepare_cpu(cpu, vector).and_then(|()| bind_requests(cpu)) {
+        log::error!("event channels of CPU {cpu}: {error}: it takes no events");
+    }
+}
+
+fn prepare_cpu(cpu: u32, vector: u8) -> Result<(), Errno> {
+    if cpu > 0 && event_channel::abi() == Abi::Fifo {
+        event_channel::start_cpu(cpu, shared::event_page().ok_or(Errno::NO_MEMORY)?)?;
+    }
+    deliver(vector)?;
+    // SAFETY: this CPU's data is in force: `cpu::init` came first.
+    if let Err(error) = unsafe { lock::cpu_up(cpu, shared::event_page) } {
+        log::warn!("event channels: {error}: who waits for a lock spins");
+    }
+    PREPARED.insert(cpu);
+    Ok(())
+}
+
+/// The channel of a CPU on which others send to it, where there is no local APIC.
+pub(super) fn bind_requests(cpu: u32) -> Result<(), Errno> {
+    if !is_up() || apic::local().is_some() {
+        return Ok(());
+    }
+    let port = event_channel::bind_ipi(cpu)?;
+    bind_on(cpu, port, "CPU request", cpu::ipi::serve)?;
+    pv_ops::xen::pv::set_ipi_port(cpu, port);
     Ok(())
 }
 
@@ -92,12 +144,23 @@ pub fn is_up() -> bool {
     UP.is_initialized()
 }
 
-/// Lets events on `port` call `handler` on this CPU, with interrupts disabled. One that came before calls it at once.
+/// Lets events on `port` call `handler` on the boot CPU, with interrupts disabled. One that came before calls it at once.
 ///
 /// # Errors
 /// What the hypervisor says, "no memory" included.
 pub fn bind(port: Port, name: &'static str, handler: impl Fn() + Send + Sync + 'static) -> Result<(), Errno> {
-    event_channel::prepare(port, cpu::current().id(), shared::event_page)?;
+    // Devices interrupt the boot CPU, which never goes down.
+    bind_on(0, port, name, handler)
+}
+
+/// As [`bind`], for a channel that arrives at this CPU.
+fn bind_on(
+    cpu: u32,
+    port: Port,
+    name: &'static str,
+    handler: impl Fn() + Send + Sync + 'static,
+) -> Result<(), Errno> {
+    event_channel::prepare(port, cpu, shared::event_page)?;
     insert(Bound { port, name, handler: Arc::new(handler) });
     event_channel::unmask(port)
 }
@@ -131,12 +194,15 @@ pub fn close(port: Port) {
     drop(removed);
 }
 
-/// Lets the hypervisor's one-shot timer call `handler`; `false` where it has none.
+/// Lets this CPU's one-shot timer of the hypervisor call `handler`; `false` where it has none.
 pub fn bind_timer(handler: fn()) -> bool {
     let _ = TIMER.try_init_once(|| handler);
+    let cpu = cpu::this_cpu();
     is_up()
-        && event_channel::bind_timer(cpu::current().id())
-            .and_then(|port| bind(port, "timer", handler))
+        && event_channel::bind_timer(cpu)
+            .and_then(|port| bind_on(cpu, port, "timer", handler))
+            // A CPU that was up before has it.
+            .or_else(|error| if error == Errno::EXISTS { Ok(()) } else { Err(error) })
             .inspect_err(|error| log::warn!("timer event: {error}"))
             .is_ok()
 }

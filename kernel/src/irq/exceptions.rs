@@ -3,10 +3,10 @@
 //! A report never loops: a fault inside it gives one short line, a fault inside that resets the machine.
 //! Neighbours: `vectors` (the list), `backtrace`, `cpu::probe` (faults that are expected), `power` (the end).
 
-use super::{entry::Frame, idt, vectors};
+use super::{entry::Frame, idt, page_ready, vectors};
 use crate::{
     backtrace::Backtrace,
-    cpu::{self, gdt, gdt::ExceptionStack, probe, reset},
+    cpu::{self, fpu, gdt, gdt::ExceptionStack, probe, reset},
     mm::{OutOfMemory, map, stack},
     panic::Emergency,
     power, symbols,
@@ -57,11 +57,13 @@ pub(super) fn handle(frame: &mut Frame) {
             die(frame)
         }
         vectors::BREAKPOINT => log::debug!("breakpoint at {:#x}", frame.rip),
+        vectors::PAGE_FAULT if page_ready::wait_for_host() => {}
         vectors::INVALID_OPCODE
         | vectors::STACK_FAULT
         | vectors::GENERAL_PROTECTION
         | vectors::PAGE_FAULT
             if probe::recover(&mut frame.rip, &mut frame.rsp) => {}
+        vectors::DEVICE_NOT_AVAILABLE if fpu::first_use() => {}
         _ => die(frame),
     }
 }

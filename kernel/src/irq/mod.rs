@@ -13,6 +13,7 @@ pub mod event_channel;
 pub mod exceptions;
 mod idt;
 pub mod ioapic;
+mod page_ready;
 mod pic;
 mod tests;
 pub mod vectors;
@@ -23,6 +24,7 @@ pub use dispatch::{Count, counts};
 use crate::{
     acpi::{self, madt::Madt},
     cpu::{self, physical::PhysicalMemory},
+    hypervisor,
     sync::IrqMutex,
 };
 use alloc::{boxed::Box, vec::Vec};
@@ -98,6 +100,7 @@ pub fn init(info: &boot::Info) {
     let tables = acpi::init(&PhysicalMemory, info.rsdp);
     let madt = tables.madt.as_ref();
     pic::disable();
+    page_ready::init();
     event_channel::init(info.cmdline.get("xen.events"));
     match apic::init(madt) {
         Ok(apic) => {
@@ -113,6 +116,9 @@ pub fn init(info: &boot::Info) {
         Err(error) if event_channel::is_up() => log::debug!("local APIC: {error}"),
         Err(error) => log::error!("local APIC: {error}: no device interrupts and no timer; apps must poll"),
     }
+    if let Err(error) = event_channel::bind_requests(0) {
+        log::error!("event channel of CPU 0: {error}: no other CPU can reach it");
+    }
     pv_ops::irq_enable();
 }
 
@@ -124,6 +130,7 @@ pub(crate) fn cpu_up_exceptions() {
 /// Lets a further CPU take interrupts, once they are enabled there.
 pub(crate) fn cpu_up() {
     apic::cpu_up(acpi::tables().madt.as_ref());
+    event_channel::cpu_up();
 }
 
 fn plural(count: usize) -> &'static str {
@@ -174,7 +181,7 @@ pub fn register(
     dispatch::handle(vector, name, handler);
     let line = Line { controller, number, vector };
     routes.lines.push((line, signal));
-    controller.route(number, signal, vector, cpu::current().apic_id());
+    controller.route(number, signal, vector, boot_apic_id());
     controller.unmask(number);
     Ok(line)
 }
@@ -204,11 +211,25 @@ pub fn message(
     name: &'static str,
     handler: impl Fn() + Send + Sync + 'static,
 ) -> Result<Message, Error> {
-    const ADDRESS: u64 = 0xfee0_0000;
-    // A message has eight bits for the destination.
-    let id = apic::local().and_then(|_| u8::try_from(cpu.apic_id()).ok()).ok_or(Error::NoMessages)?;
+    let id = cpu.apic_id();
+    // A message has eight bits for the destination, and seven more where the host says so.
+    let bits = if (hypervisor::services().has_long_message_ids)() { 15 } else { 8 };
+    if apic::local().is_none() || id >> bits != 0 {
+        return Err(Error::NoMessages);
+    }
     let vector = allocate(name, handler)?;
-    Ok(Message { address: ADDRESS | u64::from(id) << 12, data: vector.into() })
+    Ok(Message { address: message_address(id), data: vector.into() })
+}
+
+/// The address that names the CPU with this APIC ID: bits 0 to 7 of it from bit 12 on, 8 to 14 from bit 5 on.
+fn message_address(apic_id: u32) -> u64 {
+    const ADDRESS: u64 = 0xfee0_0000;
+    ADDRESS | u64::from(apic_id & 0xff) << 12 | u64::from(apic_id >> 8 & 0x7f) << 5
+}
+
+/// Devices interrupt the boot CPU, which never goes down.
+fn boot_apic_id() -> u32 {
+    cpu::percpu::by_id(0).map_or(0, cpu::PerCpu::apic_id)
 }
 
 /// Raises `vector` on `cpu`: one that [`allocate`] gave.
@@ -221,5 +242,15 @@ pub fn send(cpu: &cpu::PerCpu, vector: u8) {
 impl core::fmt::Debug for Line {
     fn fmt(&self, out: &mut core::fmt::Formatter) -> core::fmt::Result {
         write!(out, "line {} of {} as vector {:#x}", self.number, self.controller.name(), self.vector)
+    }
+}
+
+#[cfg(test)]
+mod unit_tests {
+    /// As a host with KVM_FEATURE_MSI_EXT_DEST_ID reads it.
+    #[test]
+    fn a_message_names_its_cpu_by_fifteen_bits() {
+        assert_eq!(super::message_address(3), 0xfee0_3000);
+        assert_eq!(super::message_address(300), 0xfee2_c020);
     }
 }

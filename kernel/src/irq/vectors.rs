@@ -72,6 +72,8 @@ pub const DEVICES: core::ops::Range<u8> = 0x30..0xf0;
 pub const TIMER: u8 = 0xf0;
 /// From one CPU to another: look at what is asked of you.
 pub const CPU_REQUEST: u8 = 0xf1;
+/// The host tells that a page is there, by a vector that its interface knows of.
+pub const PAGE_READY: u8 = pv_ops::backend::PAGE_READY_VECTOR;
 /// The local APIC's own errors.
 pub const APIC_ERROR: u8 = 0xfe;
 /// Interrupts that went away before they were delivered. The low four bits are ones, as old APICs need.

@@ -157,15 +157,16 @@ fn build(memory: &boot::MemoryMap, plan: &Plan, pieces: &[Piece]) -> Result<Page
 }
 
 /// Makes the entry's own tables, which map all RAM in the direct map already, the kernel's: the image gets its
-/// protection under all its addresses, and what else is mapped in its window may only be read.
+/// protection under all its addresses, and what else was mapped in its window is not any more: memory that is mapped
+/// there could not be given away.
 fn adopt(pieces: &[Piece]) -> Result<PageTable<Live>, MapError> {
     let mut tables =
-        PageTable::existing(pv_ops::read_cr3() & CR3_ADDRESS, registers::format(), Live::default());
+        PageTable::existing(pv_ops::read_cr3() & CR3_ADDRESS, registers::format(), Live::of_others());
     let mut next = layout::IMAGE;
     for Piece { virt, phys, protection } in pieces {
         let len_bytes = phys.end - phys.start;
         if next < *virt {
-            tables.protect(next, virt - next, Protection::ReadOnly)?;
+            tables.unmap(next, virt - next, &mut |_| {})?;
         }
         tables.protect(*virt, len_bytes, *protection)?;
         if *protection != Protection::ReadWrite {
@@ -173,16 +174,9 @@ fn adopt(pieces: &[Piece]) -> Result<PageTable<Live>, MapError> {
         }
         next = virt + len_bytes;
     }
-    let mut end = next;
-    tables.visit(next, IMAGE_WINDOW_BYTES - (next - layout::IMAGE), &mut |leaf| {
-        let follows = leaf.virt == end;
-        end = if follows { leaf.virt + leaf.level.span() } else { end };
-        follows
-    });
-    if end > next {
-        tables.protect(next, end - next, Protection::ReadOnly)?;
-    }
+    tables.unmap(next, IMAGE_WINDOW_BYTES - (next - layout::IMAGE), &mut |_| {})?;
     tables.store().settle();
+    tables.store().own();
     Ok(tables)
 }
 

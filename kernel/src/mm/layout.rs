@@ -39,8 +39,6 @@ pub const DEVICES_LEN_BYTES: u64 = 16 << 40;
 pub const IMAGE: u64 = 0xffff_ffff_8000_0000;
 /// All that the entry code of PVH and multiboot2 maps lies below this physical address.
 pub const ENTRY_MAP_LEN_BYTES: u64 = 4 << 30;
-/// CPUs that per-CPU parts of the memory management are laid out for; others share them.
-pub const CPU_SLOTS: usize = 16;
 
 /// `address`, rounded down to a multiple of `align`, a power of two.
 pub const fn align_down(address: u64, align: u64) -> u64 {

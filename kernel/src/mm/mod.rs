@@ -7,6 +7,7 @@
 //!
 //! Every page is writable or executable, never both, under all its addresses together: see [`Protection`].
 
+pub(crate) mod balloon;
 pub mod dma;
 pub mod early;
 pub mod frame;
@@ -23,6 +24,8 @@ pub mod stack;
 mod tables;
 pub mod text;
 pub mod window;
+
+use crate::sync::IrqMutex;
 
 pub use self::{
     early::{protect_pv_table, reclaim_loader_memory},
@@ -52,7 +55,29 @@ pub(crate) fn cpu_up() {
     registers::cpu_up();
 }
 
-/// Which of the per-CPU parts this CPU uses.
-fn cpu_slot() -> usize {
-    crate::cpu::percpu::this_cpu() as usize % layout::CPU_SLOTS
+/// What a CPU keeps at hand, so that taking and giving back memory seldom needs what all share. Its own locks are
+/// hardly ever waited for: others take them only to collect what lies idle.
+#[derive(Debug)]
+pub struct Local {
+    frames: IrqMutex<frame::SpareFrames>,
+    magazines: IrqMutex<heap::Magazines>,
+}
+
+impl Local {
+    /// Nothing at hand.
+    pub(crate) const EMPTY: Self = Self {
+        frames: IrqMutex::new(frame::SpareFrames::EMPTY),
+        magazines: IrqMutex::new(heap::NO_MAGAZINES),
+    };
+}
+
+/// What the CPU that runs this keeps at hand.
+#[inline]
+fn local() -> &'static Local {
+    crate::cpu::percpu::current_or_boot().memory()
+}
+
+/// What every CPU keeps at hand.
+fn locals() -> impl Iterator<Item = &'static Local> {
+    crate::cpu::percpu::all().map(crate::cpu::PerCpu::memory)
 }

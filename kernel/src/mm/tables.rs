@@ -8,9 +8,9 @@
 use super::{
     frame::{self, Frame, OutOfMemory},
     layout::{self, DIRECT_MAP_LEN_BYTES, PAGE_SIZE},
-    page_table::{Level, PageTable, Store},
+    page_table::{Level, PageTable, RUN, Store},
 };
-use crate::{cpu::percpu, sync::IrqMutex};
+use crate::{cpu::percpu, hypervisor, sync::IrqMutex};
 
 /// The address space that all of this guest runs in. `None` until `early` has built it.
 static KERNEL: IrqMutex<Option<PageTable<Live>>> = IrqMutex::new(None);
@@ -27,12 +27,24 @@ pub(super) struct Live {
     pending: heapless::Vec<u64, MAX_PENDING>,
     flush_all: bool,
     retired: heapless::Vec<u64, MAX_PENDING>,
+    /// Tables that go are not the allocator's: they stay as they are.
+    of_others: bool,
 }
 
 impl Live {
+    /// For tables that somebody else made, until [`own`](Self::own).
+    pub(super) fn of_others() -> Self {
+        Self { of_others: true, ..Self::default() }
+    }
+
+    /// From now on tables that go were made here.
+    pub(super) fn own(&mut self) {
+        self.of_others = false;
+    }
+
     /// Makes all changes since the last call effective on every CPU, then frees the tables that went.
     pub(super) fn settle(&mut self) {
-        if self.flush_all {
+        if self.flush_all || self.pending.len() > hypervisor::services().flush_limit {
             pv_ops::flush_tlb();
             pv_ops::flush_tlb_others(&percpu::others(), 0, EVERYTHING);
         } else if let (Some(first), Some(last)) = (self.pending.iter().min(), self.pending.iter().max()) {
@@ -73,6 +85,9 @@ impl Store for Live {
     }
 
     fn release(&mut self, table: u64) {
+        if self.of_others {
+            return;
+        }
         if self.retired.push(table).is_err() {
             self.flush_all = true;
             self.settle();
@@ -109,6 +124,15 @@ impl Store for Live {
         }
     }
 
+    fn write_run(&mut self, table: u64, index: usize, _level: Level, values: &[u64]) {
+        let mut entries = [0; RUN];
+        for (entry, &value) in entries.iter_mut().zip(values) {
+            *entry = if value & PRESENT != 0 { pv_ops::pte_make(value) } else { 0 };
+        }
+        // SAFETY: as in `write`; a run is no longer than `RUN`, nor than the table.
+        unsafe { pv_ops::set_ptes(entry(table, index), entries.as_ptr(), values.len().min(RUN) as u64) };
+    }
+
     fn changed(&mut self, virt: u64, level: Level) {
         // One flush reaches a page of any size, but not what was a table of many pages.
         self.flush_all |= level > Level::One || self.pending.push(virt).is_err();
@@ -132,4 +156,33 @@ pub(super) fn with<R>(act: impl FnOnce(&mut PageTable<Live>) -> R) -> Option<R> 
 /// As [`with`], for an exception handler: does not wait for the lock.
 pub(super) fn try_with<R>(act: impl FnOnce(&PageTable<Live>) -> R) -> Option<R> {
     KERNEL.try_lock()?.as_ref().map(act)
+}
+
+crate::kernel_test! {
+    /// A hypervisor that changes the tables itself gets lists: 512 pages cost hypercalls by the dozen, not the hundred.
+    fn mapping_many_pages_takes_few_hypercalls() {
+        use super::{Caching, Protection, layout::{DEVICES, DEVICES_LEN_BYTES}, map};
+        use pv_ops::xen::pv::mmu::hypercalls;
+        const PAGES: u64 = 512;
+        if !hypervisor::services().keeps_entry_tables {
+            crate::skip!("page tables cost no hypercall here");
+        }
+        let cost = |act: &mut dyn FnMut()| {
+            let before = hypercalls();
+            act();
+            hypercalls() - before
+        };
+        let frame = frame::alloc(PAGES.ilog2() as u8).unwrap();
+        let len_bytes = frame.len_bytes();
+        let virt = DEVICES + DEVICES_LEN_BYTES - 4 * len_bytes;
+        let (read_only, cached) = (Protection::ReadOnly, Caching::WriteBack);
+        // SAFETY: the end of the window, which no allocation reaches; read only, while `frame` is owned.
+        let mapped = cost(&mut || unsafe { map::map(virt, frame.address(), len_bytes, read_only, cached) }.unwrap());
+        // SAFETY: nothing refers to the pages; and so below.
+        let protected = cost(&mut || unsafe { map::protect(virt, len_bytes, Protection::ReadWrite) }.unwrap());
+        // SAFETY: as above.
+        let unmapped = cost(&mut || unsafe { map::unmap(virt, len_bytes) }.unwrap());
+        log::info!("{PAGES} pages: {mapped} hypercalls to map, {protected} to protect, {unmapped} to unmap");
+        assert!(mapped < 20 && protected < 20 && unmapped < 20, "{mapped} {protected} {unmapped}");
+    }
 }

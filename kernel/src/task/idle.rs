@@ -1,38 +1,58 @@
-//! What the CPU does while no task is ready.
-//! Neighbours: `executor` (who asks), `pv_ops::safe_halt` (how a halt misses no wake-up).
+//! What a CPU does while it has no work, and which CPUs do so.
+//! Neighbours: `scheduler` (asks), `pv_ops::safe_halt` (how a halt misses no wake-up).
 #![forbid(unsafe_code)]
 
-/// Halts until an interrupt has been handled, unless `ready` already holds.
+use core::sync::atomic::{AtomicU64, Ordering, fence};
+
+use crate::cpu::RFLAGS_IF;
+
+/// A bit for each CPU: it halts, or is about to.
+static IDLE: [AtomicU64; pv_ops::MAX_CPUS / 64] = [const { AtomicU64::new(0) }; pv_ops::MAX_CPUS / 64];
+
+fn place(cpu: u32) -> (&'static AtomicU64, u64) {
+    (&IDLE[cpu as usize / 64 % IDLE.len()], 1 << (cpu % 64))
+}
+
+/// Whether `cpu` has no work. On that CPU itself: whether an interrupt handler interrupted the halt.
+pub(super) fn is_idle(cpu: u32) -> bool {
+    let (set, bit) = place(cpu);
+    set.load(Ordering::Relaxed) & bit != 0
+}
+
+/// A CPU without work among `online`, `here` excepted.
+pub(super) fn find(online: core::ops::Range<u32>, here: u32) -> Option<u32> {
+    IDLE.iter().enumerate().find_map(|(index, set)| {
+        let mut set = set.load(Ordering::Relaxed);
+        let first = index as u32 * 64;
+        if here / 64 == index as u32 {
+            set &= !(1 << (here % 64));
+        }
+        (set != 0).then(|| first + set.trailing_zeros()).filter(|cpu| online.contains(cpu))
+    })
+}
+
+/// Halts this CPU until an interrupt has been handled, unless `ready` already holds. Interrupts are disabled, before
+/// and after.
 ///
-/// A wake-up cannot be lost: interrupts are off from the question to the halt, and `safe_halt` lets them in
-/// only once the CPU is as good as halted.
-#[cfg(target_os = "none")]
-pub(super) fn halt_unless(ready: &dyn Fn() -> bool) {
-    pv_ops::irq_disable();
-    if ready() {
-        pv_ops::irq_enable();
-    } else {
+/// A wake-up cannot be lost: it comes from a handler here, and interrupts are off from the question to the halt, which
+/// lets them in only once the CPU is as good as halted; or from another CPU, which sees the mark and sends an interrupt.
+pub(super) fn halt(cpu: u32, ready: &dyn Fn() -> bool) {
+    let (set, bit) = place(cpu);
+    set.fetch_or(bit, Ordering::SeqCst);
+    fence(Ordering::SeqCst);
+    if !ready() {
         crate::cpu::sleep();
     }
+    set.fetch_and(!bit, Ordering::SeqCst);
 }
 
-/// A halt with interrupts disabled by the caller would break the caller's lock or last for ever.
-#[cfg(target_os = "none")]
+/// Interrupts `cpu`, so that it looks at its run queue.
+pub(super) fn kick(cpu: u32) {
+    crate::cpu::kick(cpu);
+}
+
+/// A wait with interrupts disabled by the caller would break the caller's lock or last for ever.
 #[track_caller]
 pub(super) fn check() {
-    /// RFLAGS.IF.
-    const IF: u64 = 1 << 9;
-    assert!(pv_ops::irq_flags() & IF != 0, "block_on with interrupts disabled");
+    assert!(pv_ops::irq_flags() & RFLAGS_IF != 0, "a thread waits with interrupts disabled");
 }
-
-/// On the host other threads play the interrupt handlers.
-#[cfg(not(target_os = "none"))]
-pub(super) fn halt_unless(ready: &dyn Fn() -> bool) {
-    if !ready() {
-        core::hint::spin_loop();
-    }
-}
-
-/// A host thread may always wait.
-#[cfg(not(target_os = "none"))]
-pub(super) fn check() {}

@@ -1,5 +1,5 @@
-//! A task's result, and the handle that waits for it.
-//! Neighbours: `executor` (makes the pair when it spawns a task).
+//! The result of a task or a thread, and the handle that waits for it.
+//! Neighbours: `executor` and `crate::thread` (make the two ends).
 #![forbid(unsafe_code)]
 
 use alloc::sync::Arc;
@@ -10,17 +10,26 @@ use core::{
     task::{Context, Poll, Waker},
 };
 
-use super::memory::{self, OutOfMemory};
+use super::{
+    memory::{self, OutOfMemory},
+    waker::Task,
+};
+use crate::sync::IrqMutex;
 
 /// The result of a spawned task: await it to get the value. Dropping it leaves the task running.
 #[must_use = "a task runs on without its handle; drop it with `drop(handle)` to say so"]
-pub struct JoinHandle<T>(Arc<Shared<T>>);
+pub struct JoinHandle<T> {
+    result: Receiver<T>,
+    task: Arc<Task>,
+}
 
-/// The task's end of the pair.
-pub(super) struct Promise<T>(Arc<Shared<T>>);
+/// The end that waits.
+pub(crate) struct Receiver<T>(Arc<Shared<T>>);
 
-/// Only tasks come here, never a handler: a plain lock will do.
-type Shared<T> = spin::Mutex<State<T>>;
+/// The end that gives.
+pub(crate) struct Promise<T>(Arc<Shared<T>>);
+
+type Shared<T> = IrqMutex<State<T>>;
 
 enum State<T> {
     Running(Option<Waker>),
@@ -29,21 +38,38 @@ enum State<T> {
 }
 
 /// The two ends.
-pub(super) fn pair<T>() -> Result<(JoinHandle<T>, Promise<T>), OutOfMemory> {
-    let shared = memory::shared(spin::Mutex::new(State::Running(None)))?;
-    Ok((JoinHandle(shared.clone()), Promise(shared)))
+pub(crate) fn promise<T>() -> Result<(Promise<T>, Receiver<T>), OutOfMemory> {
+    let shared = memory::shared(Shared::new(State::Running(None)))?;
+    Ok((Promise(shared.clone()), Receiver(shared)))
 }
 
 impl<T> JoinHandle<T> {
+    pub(super) fn new(result: Receiver<T>, task: Arc<Task>) -> Self {
+        Self { result, task }
+    }
+
     /// The task has its result.
     pub fn is_finished(&self) -> bool {
+        self.result.is_finished()
+    }
+
+    /// Has the task dropped where it waits, or next will: it is not polled again. One that is being polled this moment
+    /// may still finish.
+    pub fn cancel(self) {
+        self.task.cancel();
+    }
+}
+
+impl<T> Receiver<T> {
+    /// The value was given.
+    pub(crate) fn is_finished(&self) -> bool {
         !matches!(*self.0.lock(), State::Running(_))
     }
 }
 
 impl<T> Promise<T> {
     /// Hands the result over and wakes who waits for it.
-    pub(super) fn give(self, value: T) {
+    pub(crate) fn give(self, value: T) {
         let before = core::mem::replace(&mut *self.0.lock(), State::Finished(value));
         if let State::Running(Some(waiter)) = before {
             waiter.wake();
@@ -56,13 +82,24 @@ impl<T> Future for JoinHandle<T> {
 
     /// # Panics
     /// When polled after it gave the value.
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<T> {
+        Pin::new(&mut self.result).poll(cx)
+    }
+}
+
+impl<T> Future for Receiver<T> {
+    type Output = T;
+
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<T> {
+        // A waker may free a task: neither cloned over nor dropped under the lock.
+        let mut old = None;
         let mut state = self.0.lock();
         if let State::Running(waiter) = &mut *state {
-            match waiter {
-                Some(waiter) => waiter.clone_from(cx.waker()),
-                None => *waiter = Some(cx.waker().clone()),
+            if !waiter.as_ref().is_some_and(|waiter| waiter.will_wake(cx.waker())) {
+                old = waiter.replace(cx.waker().clone());
             }
+            drop(state);
+            drop(old);
             return Poll::Pending;
         }
         match core::mem::replace(&mut *state, State::Taken) {

@@ -1,21 +1,45 @@
-//! Tasks: futures that take turns on this CPU, and sleep while nothing is to do.
+//! Tasks and threads on one scheduler. Tasks are futures that take turns in a worker thread of each CPU; threads have
+//! stacks of their own and are preempted.
 //!
-//! Cooperative: a task runs until it awaits. Interrupt handlers wake tasks, they never run them. With nothing
-//! ready the CPU halts, and no timer interrupts it but the one that the next sleeper asked for.
-//! Files: `executor` (run queue, `block_on`), `waker` (when a task is ready), `idle` (the halt), `join` (a
-//! task's result), `sleep` (`sleep`, `timeout`), `memory` (allocations that may fail).
+//! Interrupt handlers wake tasks and threads, they never run them. With nothing ready a CPU halts, and no timer
+//! interrupts it but the one that the next sleeper asked for.
+//! Reads in this order: `executor` (ready tasks), `waker`, `ready` (when a task is ready), `join` (a result), `sleep`
+//! (`sleep`, `timeout`), `worker` (the threads that poll, `block_on`), `scheduler` (threads), `queue`, `slice`,
+//! `idle`, `thread`, `parker`, `list`, `watch` (reports of
+//! who gets no further), `memory` (allocations that may fail). Apps see threads through
+//! [`crate::thread`].
 #![forbid(unsafe_code)]
 
 mod executor;
 mod idle;
 mod join;
-mod memory;
+mod list;
+pub(crate) mod memory;
+mod parker;
+mod queue;
+mod ready;
+pub(crate) mod scheduler;
 mod sleep;
+mod slice;
 #[cfg(test)]
 mod tests;
+mod thread;
 mod waker;
+mod watch;
+mod worker;
 
-pub use executor::{YieldNow, block_on, count, spawn, try_spawn, yield_now};
+use crate::sync::atomic;
+
+pub use executor::{YieldNow, yield_now};
 pub use join::JoinHandle;
 pub use memory::OutOfMemory;
 pub use sleep::{Elapsed, Sleep, sleep, sleep_until, timeout};
+pub use thread::Priority;
+pub use watch::watch;
+pub use worker::{
+    STACK_BYTES as WORKER_STACK_BYTES, block_on, count, enter_cpu, init, spawn, try_spawn, wake_cpu,
+};
+pub(crate) use {
+    join::{Receiver, promise},
+    thread::Thread,
+};

@@ -1,7 +1,7 @@
-//! The executor on the host: threads play the interrupt handlers.
+//! Tasks on the host: threads play the interrupt handlers.
 #![forbid(unsafe_code)]
 
-use super::{executor::RunQueue, yield_now};
+use super::{executor::Tasks, yield_now};
 use core::{
     future::{Future, poll_fn},
     pin::pin,
@@ -18,16 +18,24 @@ use std::{
 };
 
 /// A queue of its own for each test.
-fn queue() -> &'static RunQueue {
-    Box::leak(Box::new(RunQueue::new()))
+fn queue() -> &'static Tasks {
+    Box::leak(Box::new(Tasks::new(|_| ())))
 }
 
-fn block_on<F: Future>(queue: &RunQueue, future: F) -> F::Output {
-    queue.block_on(future, |ready| {
-        if !ready() {
+/// The test plays the worker while it waits.
+fn block_on<F: Future>(queue: &Tasks, future: F) -> F::Output {
+    let mut future = pin!(future);
+    let mut context = Context::from_waker(Waker::noop());
+    loop {
+        if let Poll::Ready(result) = future.as_mut().poll(&mut context) {
+            return result;
+        }
+        let round = queue.len(0);
+        (0..round).for_each(|_| _ = queue.run_one(0, 1));
+        if round == 0 {
             thread::yield_now();
         }
-    })
+    }
 }
 
 /// A device with an interrupt: counts events, wakes who waits for one.
@@ -66,8 +74,8 @@ impl Device {
 fn a_handle_gives_the_result_whether_awaited_early_or_late() {
     let queue = queue();
     let sum = block_on(queue, async {
-        let early = queue.spawn(async { 1 }).unwrap();
-        let late = queue.spawn(async { 2 }).unwrap();
+        let early = queue.spawn(0, async { 1 }).unwrap();
+        let late = queue.spawn(0, async { 2 }).unwrap();
         let first = early.await;
         while !late.is_finished() {
             yield_now().await;
@@ -83,12 +91,12 @@ fn a_task_outlives_its_handle() {
     let ran = Arc::new(AtomicUsize::new(0));
     block_on(queue, async {
         let count = ran.clone();
-        drop(queue.spawn(async move { count.fetch_add(1, Ordering::Relaxed) }).unwrap());
+        drop(queue.spawn(0, async move { count.fetch_add(1, Ordering::Relaxed) }).unwrap());
         while ran.load(Ordering::Relaxed) == 0 {
             yield_now().await;
         }
     });
-    assert_eq!(queue.tasks(), 0);
+    assert_eq!(queue.count(), 0);
 }
 
 #[test]
@@ -99,7 +107,7 @@ fn tasks_take_turns() {
         let tasks: Vec<_> = ["a", "b", "c"]
             .map(|name| {
                 let log = log.clone();
-                queue.spawn(async move {
+                queue.spawn(0, async move {
                     for _ in 0..3 {
                         log.lock().unwrap().push(name);
                         yield_now().await;
@@ -119,7 +127,7 @@ fn tasks_take_turns() {
 fn a_task_that_wakes_itself_does_not_starve_the_root() {
     let queue = queue();
     block_on(queue, async {
-        drop(queue.spawn(async {
+        drop(queue.spawn(0, async {
             loop {
                 yield_now().await;
             }
@@ -142,7 +150,7 @@ fn no_wake_up_is_lost_between_two_threads() {
     block_on(queue, async {
         let mut tasks = Vec::new();
         for device in devices {
-            let task = queue.spawn(async move {
+            let task = queue.spawn(0, async move {
                 for _ in 0..EVENTS {
                     device.event().await;
                 }
@@ -164,7 +172,7 @@ fn many_wakes_before_a_turn_are_one_poll() {
     block_on(queue, async {
         let (count, inner) = (polls.clone(), device.clone());
         let task = queue
-            .spawn(async move {
+            .spawn(0, async move {
                 let mut event = pin!(inner.event());
                 poll_fn(|cx| {
                     count.fetch_add(1, Ordering::Relaxed);
@@ -189,26 +197,29 @@ fn a_wake_after_the_end_frees_the_task_in_the_executor() {
     let slot = kept.clone();
     block_on(queue, async {
         queue
-            .spawn(poll_fn(move |cx| {
-                *slot.lock().unwrap() = Some(cx.waker().clone());
-                Poll::Ready(())
-            }))
+            .spawn(
+                0,
+                poll_fn(move |cx| {
+                    *slot.lock().unwrap() = Some(cx.waker().clone());
+                    Poll::Ready(())
+                }),
+            )
             .unwrap()
             .await;
     });
-    assert_eq!(queue.tasks(), 1, "the waker keeps it");
+    assert_eq!(queue.count(), 1, "the waker keeps it");
     kept.lock().unwrap().take().unwrap().wake();
-    assert_eq!(queue.tasks(), 1, "it stands in the queue, to be freed by the executor");
+    assert_eq!(queue.count(), 1, "it stands in the queue, to be freed by the executor");
     block_on(queue, async { yield_now().await });
-    assert_eq!(queue.tasks(), 0);
+    assert_eq!(queue.count(), 0);
 }
 
 #[test]
 fn block_on_inside_a_task_runs_the_other_tasks() {
     let queue = queue();
     let total = block_on(queue, async {
-        let outer = queue.spawn(async move {
-            let inner = queue.spawn(async { 20 }).unwrap();
+        let outer = queue.spawn(0, async move {
+            let inner = queue.spawn(0, async { 20 }).unwrap();
             block_on(queue, inner) + 1
         });
         outer.unwrap().await
@@ -225,4 +236,31 @@ fn dropping_an_awaited_future_is_no_wake_up() {
     drop(event);
     device.interrupt();
     block_on(queue, device.event());
+}
+
+#[test]
+fn a_cancelled_task_is_dropped_and_not_polled_again() {
+    let queue = queue();
+    let alive = Arc::new(());
+    block_on(queue, async {
+        let inside = alive.clone();
+        let task = queue.spawn(0, async move {
+            core::future::pending::<()>().await;
+            drop(inside);
+        });
+        yield_now().await;
+        assert_eq!(Arc::strong_count(&alive), 2);
+        task.unwrap().cancel();
+        yield_now().await;
+    });
+    assert_eq!((Arc::strong_count(&alive), queue.count()), (1, 0));
+}
+
+#[test]
+fn a_cpu_without_tasks_takes_those_of_another() {
+    let queue = queue();
+    let task = queue.spawn(3, async { 7 }).unwrap();
+    assert!(!queue.run_one(1, 3), "the fourth CPU is not asked");
+    assert!(queue.run_one(1, 4));
+    assert!(task.is_finished());
 }

@@ -1,57 +1,73 @@
-//! When a task is ready: the state that wakers and the executor share.
+//! When a task is ready: the state that wakers and workers share.
 //!
-//! A wake sets one bit and, if the task is neither queued nor running, puts it in its executor's run queue: no
-//! memory is taken or given back, so a handler may do it. A task that is woken while it runs is queued again
-//! by the executor once it has run.
+//! A wake sets one bit and, if the task is neither queued nor running, puts it in a list of ready tasks: no memory is
+//! taken or given back, so a handler may do it. A task that is woken while it runs is queued again by the worker
+//! once it has run.
 #![forbid(unsafe_code)]
 
 use alloc::{boxed::Box, sync::Arc, task::Wake};
 use core::{
     future::Future,
     pin::Pin,
-    sync::atomic::{AtomicU8, Ordering},
+    sync::atomic::{AtomicBool, AtomicU32, Ordering},
     task::{Context, Waker},
 };
 
-use super::executor::Place;
+use super::{
+    executor::Tasks,
+    list::{Link, Linked},
+    ready::{After, State},
+};
 
-/// Woken and not yet running.
-const READY: u8 = 1 << 0;
-/// Being polled.
-const RUNNING: u8 = 1 << 1;
-/// Has its result; never polled again.
-const DONE: u8 = 1 << 2;
-
-/// The future of a task. It is `Send`: with more CPUs a task may be polled by another than spawned it.
+/// The future of a task. It is `Send`: a task may be polled by another CPU than spawned it.
 pub(super) type TaskFuture = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// A spawned future.
 pub(super) struct Task {
-    state: AtomicU8,
-    /// Locked by the poller alone, which `RUNNING` makes the only one; handlers never touch it.
+    state: State,
+    /// Locked by the poller alone, which the state makes the only one; handlers never touch it.
     future: spin::Mutex<Option<TaskFuture>>,
-    place: Place,
+    /// It is not to be polled again.
+    cancelled: AtomicBool,
+    /// The CPU that polled it last.
+    cpu: AtomicU32,
+    tasks: &'static Tasks,
+    link: Link<Task>,
+}
+
+impl Linked for Task {
+    fn link(&self) -> &Link<Self> {
+        &self.link
+    }
 }
 
 impl Task {
-    /// A task that is ready to run and belongs into the queue of `place`.
-    pub(super) fn new(future: TaskFuture, place: Place) -> Self {
-        Self { state: AtomicU8::new(READY), future: spin::Mutex::new(Some(future)), place }
+    /// A task that is ready to run, and is counted among `tasks` until it is freed.
+    pub(super) fn new(future: TaskFuture, tasks: &'static Tasks, cpu: u32) -> Self {
+        Self {
+            state: State::ready(),
+            future: spin::Mutex::new(Some(future)),
+            cancelled: AtomicBool::new(false),
+            cpu: AtomicU32::new(cpu),
+            tasks,
+            link: Link::new(),
+        }
     }
 
-    /// Polls the task that was taken from the run queue, once.
-    pub(super) fn run(self: Arc<Self>) {
-        if self.state.load(Ordering::Acquire) & DONE != 0 {
+    /// The CPU that polled it last.
+    pub(super) fn cpu(&self) -> u32 {
+        self.cpu.load(Ordering::Relaxed)
+    }
+
+    /// Polls the task that was taken from a list, once, on `cpu`.
+    pub(super) fn run(self: Arc<Self>, cpu: u32) {
+        if !self.state.begin() {
             // Queued by its last waker, so that it is freed here and not in a handler.
-            self.state.store(DONE, Ordering::Release);
             return;
         }
-        // `READY` goes before the poll: whatever happens from here on is a reason for one more.
-        self.state.swap(RUNNING, Ordering::AcqRel);
-        if self.poll() {
-            self.state.store(DONE, Ordering::Release);
-        } else if self.state.compare_exchange(RUNNING, 0, Ordering::AcqRel, Ordering::Acquire).is_err() {
-            self.state.store(READY, Ordering::Release);
+        self.cpu.store(cpu, Ordering::Relaxed);
+        let done = self.poll();
+        if self.state.end(done) == After::Queue {
             self.enqueue();
         }
     }
@@ -59,38 +75,46 @@ impl Task {
     /// One poll; drops the future when it is finished.
     fn poll(self: &Arc<Self>) -> bool {
         let waker = Waker::from(self.clone());
-        let mut future = self.future.lock();
-        let finished = match future.as_mut() {
+        let mut place = self.future.lock();
+        let finished = match place.as_mut() {
+            Some(_) if self.cancelled.load(Ordering::Acquire) => true,
             Some(future) => future.as_mut().poll(&mut Context::from_waker(&waker)).is_ready(),
             None => true,
         };
         if finished {
-            *future = None;
+            *place = None;
         }
         finished
     }
 
-    /// Marks the task ready. Whether the caller has to queue it: not when it is queued, nor when it runs.
-    fn make_ready(&self) -> bool {
-        self.state.fetch_or(READY, Ordering::AcqRel) & (READY | RUNNING) == 0
+    /// Has the future dropped, where it is, without another poll.
+    pub(super) fn cancel(self: &Arc<Self>) {
+        self.cancelled.store(true, Ordering::Release);
+        self.wake_by_ref();
     }
 
     fn enqueue(self: Arc<Self>) {
-        let queue = self.place.queue();
-        queue.push(self);
+        let tasks = self.tasks;
+        tasks.push(self);
     }
 }
 
 impl Wake for Task {
     fn wake(self: Arc<Self>) {
-        if self.make_ready() {
+        if self.state.wake() {
             self.enqueue();
         }
     }
 
     fn wake_by_ref(self: &Arc<Self>) {
-        if self.make_ready() {
+        if self.state.wake() {
             self.clone().enqueue();
         }
+    }
+}
+
+impl Drop for Task {
+    fn drop(&mut self) {
+        self.tasks.freed();
     }
 }

@@ -120,6 +120,11 @@ pub fn init() {
     }
 }
 
+/// Lets a further CPU have its timer; that of the local APIC is set up with the rest of it.
+pub(crate) fn cpu_up() {
+    event_channel::bind_timer(timer::expire);
+}
+
 /// The TSC deadline where the CPU has it, else a countdown whose clock is measured against the TSC. Says which.
 fn init_timer(apic: &LocalApic, tsc_hz: u64) -> &'static str {
     let (mode, name) = if features().has(Feature::TscDeadline) {

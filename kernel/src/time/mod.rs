@@ -12,5 +12,6 @@ mod tests;
 pub mod timer;
 mod tsc;
 
+pub(crate) use clock::cpu_up;
 pub use clock::{Instant, UnixTime, has_timer, init, now, tsc_rate, wall};
 pub use tsc::{Rate, Source};

@@ -3,13 +3,18 @@
 #![forbid(unsafe_code)]
 
 use super::queue::{Key, OutOfMemory, Queue};
-use crate::{cpu, sync::IrqMutex};
-use core::task::Waker;
+use crate::{
+    cpu,
+    sync::{IrqMutex, IrqState},
+};
+use core::{
+    sync::atomic::{AtomicU64, Ordering},
+    task::Waker,
+};
 
-/// CPUs with a queue of their own; further ones share.
-const QUEUES: usize = 16;
-
-static TIMERS: [IrqMutex<Queue<Waker>>; QUEUES] = [const { IrqMutex::new(Queue::new()) }; QUEUES];
+/// A queue for each CPU.
+static TIMERS: [IrqMutex<Queue<Waker>>; cpu::MAX_CPUS] =
+    [const { IrqMutex::new(Queue::new()) }; cpu::MAX_CPUS];
 
 /// No deadline.
 const NEVER: u64 = u64::MAX;
@@ -21,16 +26,46 @@ pub struct Timer {
     key: Key,
 }
 
+/// When the time slice of each CPU's thread is over: 0 when nobody asked, [`OVER`] once it was.
+static SLICES: [AtomicU64; pv_ops::MAX_CPUS] = [const { AtomicU64::new(0) }; pv_ops::MAX_CPUS];
+const OVER: u64 = u64::MAX;
+
 /// Wakes `waker` once [`super::now`] has reached `deadline_ns`, not before. A deadline in the past wakes as soon as
 /// interrupts are enabled.
 pub fn register(deadline_ns: u64, waker: Waker) -> Result<Timer, OutOfMemory> {
+    // The queue, and the timer that is armed, are those of one CPU.
+    let _irq = IrqState::disable();
     let queue = this_queue();
     let mut timers = TIMERS[queue].lock();
     let key = timers.insert(deadline_ns, waker)?;
     if timers.next_deadline() == Some(deadline_ns) {
-        pv_ops::timer_arm(deadline_ns);
+        arm(Some(deadline_ns));
     }
     Ok(Timer { queue, key })
+}
+
+/// Has an interrupt come at `deadline_ns`, for a time slice of this CPU. Interrupts are disabled.
+pub(crate) fn set_slice(deadline_ns: u64) {
+    let timers = TIMERS[this_queue()].lock();
+    slice().store(deadline_ns.max(1), Ordering::Relaxed);
+    if timers.next_deadline().is_none_or(|next_ns| next_ns > deadline_ns) {
+        pv_ops::timer_arm(deadline_ns);
+    }
+}
+
+/// Whether that time came since this was asked last. Interrupts are disabled.
+pub(crate) fn take_slice_over() -> bool {
+    slice().compare_exchange(OVER, 0, Ordering::Relaxed, Ordering::Relaxed).is_ok()
+}
+
+fn slice() -> &'static AtomicU64 {
+    &SLICES[cpu::current().id() as usize % SLICES.len()]
+}
+
+/// Arms for the earlier of the next timer and the end of the slice.
+fn arm(next_ns: Option<u64>) {
+    let slice_ns = Some(slice().load(Ordering::Relaxed)).filter(|&ns| ns != 0);
+    pv_ops::timer_arm(next_ns.into_iter().chain(slice_ns).min().unwrap_or(NEVER));
 }
 
 impl Timer {
@@ -60,15 +95,18 @@ pub fn pending() -> usize {
     TIMERS.iter().map(|timers| timers.lock().len()).sum()
 }
 
-/// The handler of the timer interrupt: wakes who is due and arms for the next.
+/// The handler of the timer interrupt: wakes who is due, notes the end of a slice, and arms for the next.
 pub(super) fn expire() {
     let timers = &TIMERS[this_queue()];
+    if (1..=pv_ops::monotonic_ns()).contains(&slice().load(Ordering::Relaxed)) {
+        slice().store(OVER, Ordering::Relaxed);
+    }
     loop {
         let due = {
             let mut timers = timers.lock();
             let due = timers.pop_due(pv_ops::monotonic_ns());
             if due.is_none() {
-                pv_ops::timer_arm(timers.next_deadline().unwrap_or(NEVER));
+                arm(timers.next_deadline());
             }
             due
         };
@@ -79,6 +117,13 @@ pub(super) fn expire() {
     }
 }
 
+/// Wakes all who wait for a deadline on a CPU that has gone down: they find that it is too early, and wait here.
+pub(crate) fn wake_all(cpu: u32) {
+    while let Some(waker) = TIMERS.get(cpu as usize).and_then(|timers| timers.lock().pop_due(NEVER)) {
+        waker.wake();
+    }
+}
+
 fn this_queue() -> usize {
-    cpu::current().id() as usize % QUEUES
+    cpu::current().id() as usize
 }

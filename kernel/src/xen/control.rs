@@ -16,24 +16,22 @@ const SYSRQ: &str = "control/sysrq";
 const FEATURES: [&str; 3] = ["feature-poweroff", "feature-reboot", "feature-suspend"];
 
 /// Follows the toolstack's wishes.
-pub(super) async fn serve(store: Arc<Xenstore>) {
-    advertise(store.clone()).await;
-    drop(task::spawn(follow(store.clone(), SYSRQ, |command| {
+pub(super) fn start(store: &Arc<Xenstore>) {
+    drop(task::spawn(advertise(store.clone())));
+    drop(task::spawn(follow(store.clone(), SYSRQ, |_, command| {
         log::info!("{SYSRQ}: {command:?}: there are no such keys here");
     })));
-    let own = store.clone();
-    follow(store, SHUTDOWN, move |command| match command {
+    drop(task::spawn(follow(store.clone(), SHUTDOWN, |store, command| match command {
         "poweroff" | "halt" => power::off(),
         "reboot" => power::reboot(),
         "suspend" => {
-            suspend::run(&own);
-            drop(task::spawn(advertise(own.clone())));
+            suspend::run(store);
+            drop(task::spawn(advertise(store.clone())));
         }
         other => {
             log::warn!("{SHUTDOWN}: {other:?} is not understood, expected poweroff, halt, reboot or suspend");
         }
-    })
-    .await;
+    })));
 }
 
 /// Tells the toolstack what it can ask for.
@@ -45,14 +43,14 @@ async fn advertise(store: Arc<Xenstore>) {
 }
 
 /// Calls `act` with each value that the node at `path` takes, once; the node is emptied first, as the answer.
-async fn follow(store: Arc<Xenstore>, path: &'static str, act: impl Fn(&str) + Send) {
+async fn follow(store: Arc<Xenstore>, path: &'static str, act: fn(&Arc<Xenstore>, &str)) {
     let result: Result<(), Error> = async {
         let mut watch = store.watch(path).await?;
         loop {
             watch.next().await?;
             match take(&store, path).await {
                 Ok(command) if command.is_empty() => {}
-                Ok(command) => act(&command),
+                Ok(command) => act(&store, &command),
                 // Something that is no text, or a node that cannot be emptied: told, and the watch goes on.
                 Err(error @ (Error::Refused(_) | Error::Nonsense | Error::Conflict(_))) => {
                     log::warn!("{path}: {error}");

@@ -7,10 +7,14 @@ use alloc::{boxed::Box, sync::Arc, vec::Vec};
 use drivers::xen::{self, DomainId, GrantRef, Handler, Hypervisor, Refused, SharedPage};
 use pv_ops::xen::{
     event_channel::{self, Port},
-    grant_table::{Access, Grant, Table, set_up::Version},
+    grant_table::{
+        Access, Grant, Table,
+        set_up::{self, Version},
+    },
     hypercall::Errno,
 };
 
+use super::suspend::{GRANTS, Grants};
 use crate::{irq, mm::shared, sync::IrqMutex};
 
 /// A page with its physical address.
@@ -52,6 +56,7 @@ pub(super) fn init(version: Option<&str>) -> Result<Arc<dyn Hypervisor>, Errno> 
     };
     let entries = shared::grant_table(version)?;
     log::info!("grant table: version {}, {} entries", version as u32, entries.len());
+    let _ = GRANTS.try_init_once(|| Grants { leave: set_up::leave, come_back: set_up::come_back });
     let table = Box::leak(Box::new(Table::new(entries)));
     Ok(Arc::new(Xen { table, pages: IrqMutex::default() }))
 }

@@ -1,11 +1,14 @@
 //! What a domain of Xen has instead of a PC's devices: the console ring, xenstore, and the bus of devices that other
 //! domains serve. Where there is no Xen [`probe`] finds nothing, as with every other device.
 //!
-//! Files: `hypervisor` (what drivers ask for, answered by hypercalls), `bell` (from an event to a task), `control` (the
-//! toolstack's wishes: power off, reboot, suspend), `suspend` (the next life). The drivers themselves are in `drivers::xen`.
+//! Files: `console` (dom0's), `hypervisor` (what drivers ask for, answered by hypercalls), `bell` (from an event to a
+//! task), `control` (the toolstack's wishes: power off, reboot, suspend), `suspend` (the next life), `balloon` (how much
+//! memory). The drivers themselves are in `drivers::xen`.
 #![forbid(unsafe_code)]
 
+mod balloon;
 mod bell;
+mod console;
 mod control;
 mod hypervisor;
 mod suspend;
@@ -25,7 +28,7 @@ use thiserror::Error;
 
 use crate::{
     app,
-    console::{self, Kind},
+    console::{self as consoles, Kind},
     irq,
     mm::{MapError, shared},
     sync::OnceCell,
@@ -36,7 +39,7 @@ use bell::{Bell, Line};
 static XENSTORE: OnceCell<Arc<Xenstore>> = OnceCell::uninit();
 
 /// The rings' channels, and who waits for xenstore's.
-static CONSOLE: Line = Line::new("hvc", console::on_receive);
+static CONSOLE: Line = Line::new("hvc", consoles::on_receive);
 static STORE: Line = Line::new("xenstore", || STORE_BELL.ring());
 static STORE_BELL: Bell = Bell::new();
 
@@ -74,8 +77,9 @@ pub fn probe() {
     if !irq::event_channel::is_up() {
         return;
     }
-    if console::is_chosen(Kind::Serial) {
-        report("console", hvc());
+    if consoles::is_chosen(Kind::Serial) {
+        let result = if pv_ops::xen::is_dom0() { console::init().map_err(Failure::from) } else { hvc() };
+        report("console", result);
     }
     report("xenstore", store());
 }
@@ -91,7 +95,7 @@ fn hvc() -> Result<(), Failure> {
     let Some(ring) = rings::console() else { return Ok(()) };
     let page = shared::ring(ring)?;
     let hvc = HvcConsole::new(page, Box::new(|| CONSOLE.ring()), Box::new(pv_ops::sched_yield));
-    console::register(Box::new(hvc), Kind::Serial);
+    consoles::register(Box::new(hvc), Kind::Serial);
     CONSOLE.bind(ring)?;
     log::info!("hvc: Xen console ring, in and out");
     Ok(())
@@ -111,7 +115,8 @@ fn store() -> Result<(), Failure> {
         }
     }));
     XENSTORE.init_once(|| store.clone());
-    drop(task::spawn(control::serve(store)));
+    control::start(&store);
+    drop(task::spawn(balloon::serve(store)));
     log::info!("xenstore: ring at {:#x}", ring.address());
     Ok(())
 }

@@ -11,7 +11,20 @@ use pv_ops::xen::{
 };
 
 use super::{CONSOLE, STORE};
-use crate::{console, irq, mm::shared, sync::IrqState};
+use crate::{
+    console, irq,
+    mm::shared,
+    sync::{IrqState, OnceCell},
+};
+
+/// What becomes of the grant table, where there is one.
+pub(super) struct Grants {
+    pub(super) leave: fn() -> Result<(), Errno>,
+    pub(super) come_back: fn() -> Result<(), Errno>,
+}
+
+/// Set by who has set the grant table up: an app without one does not carry it.
+pub(super) static GRANTS: OnceCell<Grants> = OnceCell::uninit();
 
 /// Lets the domain be saved; goes on in the next life, or in the same one if it was not to be. What was asked of
 /// xenstore in the last life fails as interrupted, and watches are set again.
@@ -19,13 +32,14 @@ pub(super) fn run(store: &Xenstore) {
     log::info!("suspend");
     console::flush();
     let disabled = IrqState::disable();
-    let result = suspend::suspend().and_then(|life| {
-        if life == Life::Next {
-            rebind()?;
-        }
-        Ok(life)
-    });
+    let grants = GRANTS.try_get().ok();
+    let result = grants.map_or(Ok(()), |grants| (grants.leave)()).and_then(|()| suspend::suspend());
+    let again = grants.map_or(Ok(()), |grants| (grants.come_back)());
+    let rebound = if result == Ok(Life::Next) { rebind() } else { Ok(()) };
     drop(disabled);
+    for error in [again.err(), rebound.err()].into_iter().flatten() {
+        log::error!("resume: {error}");
+    }
     match result {
         Ok(Life::Same) => log::info!("resumed: the domain was not saved, or goes on beside its copy"),
         Ok(Life::Next) => {

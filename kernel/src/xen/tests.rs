@@ -61,3 +61,43 @@ crate::kernel_test! {
         assert_eq!(store.find(NONE, "data/pliant-test").await.unwrap(), None);
     }
 }
+
+crate::kernel_test! {
+    /// What was stolen in some time is no more than that time.
+    fn no_more_time_is_stolen_than_passes() {
+        if !crate::irq::event_channel::is_up() {
+            crate::skip!("no Xen here");
+        }
+        let (start, mut before) = (crate::time::now(), pv_ops::steal_ns(0));
+        let first = before;
+        while start.elapsed().as_millis() < 20 {
+            pv_ops::sched_yield();
+            let now = pv_ops::steal_ns(0);
+            assert!(now >= before, "{now} after {before}");
+            before = now;
+        }
+        let (stolen, elapsed) = (before - first, start.elapsed().as_nanos());
+        assert!(u128::from(stolen) <= elapsed, "{stolen} ns stolen in {elapsed} ns");
+    }
+}
+
+crate::kernel_test! {
+    /// Nobody sleeps on a lock that is free, for ever on one that is not, or through a kick.
+    fn who_waits_for_a_lock_goes_on() {
+        use core::sync::atomic::AtomicU8;
+        if !crate::irq::event_channel::is_up() {
+            crate::skip!("no event channels here");
+        }
+        let cpu = crate::cpu::current().id();
+        for kicked in [false, true] {
+            for seen in [1, 2] {
+                if kicked {
+                    pv_ops::lock_kick(cpu);
+                }
+                pv_ops::lock_wait(&AtomicU8::new(1), seen);
+            }
+        }
+        pv_ops::lock_kick(pv_ops::MAX_CPUS as u32);
+        pv_ops::lock_kick(u32::MAX);
+    }
+}

@@ -1,11 +1,16 @@
-//! The memory that a CPU shares with KVM: clock, steal time, end-of-interrupt word.
-//! Layout by Linux's `Documentation/virt/kvm/x86/msr.rst`; all in it is atomic, since the host writes it at any time.
+//! The memory that a CPU shares with KVM: clock, steal time, end-of-interrupt word, page faults.
+//! It is in the words that each CPU has for its host (`percpu`). Layout by Linux's `Documentation/virt/kvm/x86/msr.rst`; all in it is atomic, since the host writes it at any time.
 //! Neighbours: `time`, `irq` (what is in it), `mod` (registers it).
 
-use crate::pvclock::TimeInfo;
+use super::async_pf::PageFaults;
+use crate::{
+    MAX_CPUS,
+    percpu::{CpuArea, HOST_WORDS, HostWords},
+    pvclock::TimeInfo,
+};
 use core::{
     mem::offset_of,
-    sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering, fence},
+    sync::atomic::{AtomicPtr, AtomicU8, AtomicU32, AtomicU64, Ordering, fence},
 };
 
 /// How long the host ran something else (msr.rst, MSR_KVM_STEAL_TIME); 64 bytes at a multiple of 64.
@@ -33,31 +38,17 @@ pub(super) struct Area {
     /// the same time.
     pub(super) eoi: AtomicU32,
     _pad: [AtomicU32; 7],
+    pub(super) page_faults: PageFaults,
 }
 
 const _: () = {
     assert!(size_of::<StealTime>() == 64 && offset_of!(StealTime, preempted) == 16);
-    assert!(size_of::<Area>() == 128 && align_of::<Area>() == 64);
-    assert!(offset_of!(Area, steal) == 0 && offset_of!(Area, clock) == 64);
-    assert!(offset_of!(Area, eoi) == 96, "the instructions in `irq` have it in their text");
+    assert!(size_of::<Area>() == 192 && align_of::<Area>() == 64);
+    assert!(
+        offset_of!(Area, steal) == 0 && offset_of!(Area, clock) == 64 && offset_of!(Area, page_faults) == 128
+    );
+    assert!(HOST_WORDS + offset_of!(Area, eoi) == 160, "the instructions in `mod` have it in their text");
 };
-
-impl Area {
-    const fn new() -> Self {
-        Self {
-            steal: StealTime {
-                steal_ns: AtomicU64::new(0),
-                version: AtomicU32::new(0),
-                flags: AtomicU32::new(0),
-                preempted: AtomicU8::new(0),
-                _pad: [const { AtomicU8::new(0) }; 47],
-            },
-            clock: TimeInfo::new(),
-            eoi: AtomicU32::new(0),
-            _pad: [const { AtomicU32::new(0) }; 7],
-        }
-    }
-}
 
 impl StealTime {
     /// Nanoseconds; 0 if the host does not come to rest.
@@ -75,42 +66,33 @@ impl StealTime {
     }
 }
 
-/// CPUs that there can be.
-const MAX_CPUS: usize = crate::MAX_CPUS as usize;
+/// Where each CPU's words are, once it is up.
+static CPUS: [AtomicPtr<CpuArea>; MAX_CPUS] = [const { AtomicPtr::new(core::ptr::null_mut()) }; MAX_CPUS];
 
-static AREAS: [Area; MAX_CPUS] = [const { Area::new() }; MAX_CPUS];
+/// The words of this CPU, which is up, are the host's from now on.
+pub(super) fn set(cpu: u32, words: &'static CpuArea) {
+    if let Some(place) = CPUS.get(cpu as usize) {
+        place.store(core::ptr::from_ref(words).cast_mut(), Ordering::Release);
+    }
+}
 
-/// The area of this CPU.
+/// The area of this CPU, if it is or was up.
 pub(super) fn of(cpu: u32) -> Option<&'static Area> {
-    AREAS.get(cpu as usize)
+    let words = CPUS.get(cpu as usize)?.load(Ordering::Acquire);
+    // SAFETY: null, or from a reference that lasts.
+    unsafe { words.as_ref() }.map(within)
 }
 
-const PAGE: u64 = 4096;
-/// Pages that the areas touch, wherever in a page they begin.
-const PAGES: usize = size_of::<[Area; MAX_CPUS]>() / PAGE as usize + 1;
-/// The physical address of each of these pages; 0 is "unknown".
-static PHYSICAL: [AtomicU64; PAGES] = [const { AtomicU64::new(0) }; PAGES];
-
-/// Learns where the areas are in physical memory; `false` if that cannot be known.
-pub(super) fn locate(physical: &dyn Fn(u64) -> Option<u64>) -> bool {
-    let first = page_of((&raw const AREAS).addr() as u64);
-    let last = (&raw const AREAS).addr() as u64 + size_of::<[Area; MAX_CPUS]>() as u64 - 1;
-    PHYSICAL.iter().zip(0..).take_while(|(_, page)| first + page * PAGE <= last).all(|(place, page)| {
-        let found = physical(first + page * PAGE).filter(|&found| found != 0 && found % PAGE == 0);
-        place.store(found.unwrap_or(0), Ordering::Relaxed);
-        found.is_some()
-    })
+/// The area in a CPU's words.
+pub(super) fn within(words: &'static CpuArea) -> &'static Area {
+    const { assert!(size_of::<Area>() <= size_of::<HostWords>() && align_of::<Area>() <= align_of::<HostWords>()) };
+    let area = core::ptr::from_ref(words.host()).cast::<Area>();
+    // SAFETY: large enough and aligned (see above), all of it atomics on both sides, any bits are valid.
+    unsafe { &*area }
 }
 
-/// The physical address of something in an area, which lies in one page, since none is larger than what its address
-/// is a multiple of.
-pub(super) fn physical<T>(part: &'static T) -> Option<u64> {
-    let address = core::ptr::from_ref(part).addr() as u64;
-    let page = address.checked_sub(page_of((&raw const AREAS).addr() as u64))? / PAGE;
-    let physical = PHYSICAL.get(page as usize)?.load(Ordering::Relaxed);
-    (physical != 0).then_some(physical + address % PAGE)
-}
-
-fn page_of(address: u64) -> u64 {
-    address & !(PAGE - 1)
+/// The physical address of a part of a CPU's area; `None` if it is not known.
+pub(super) fn physical<T>(words: &'static CpuArea, part: &'static T) -> Option<u64> {
+    let offset = core::ptr::from_ref(part).addr() - words.host().as_ptr().addr();
+    Some(words.host_address()).filter(|&address| address != 0).map(|address| address + offset as u64)
 }

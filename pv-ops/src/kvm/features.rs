@@ -35,9 +35,33 @@ pub const STEAL_TIME: Feature = feature(1 << 5, "steal-time");
 #[doc(alias = "KVM_FEATURE_PV_EOI")]
 pub const PV_EOI: Feature = feature(1 << 6, "pv-eoi");
 
+/// A lock's waiter halts until it is kicked (hypercalls.rst, KVM_HC_KICK_CPU).
+#[doc(alias = "KVM_FEATURE_PV_UNHALT")]
+pub const PV_UNHALT: Feature = feature(1 << 7, "pv-unhalt");
+/// CPUs that do not run are flushed by the host; goes with [`STEAL_TIME`].
+#[doc(alias = "KVM_FEATURE_PV_TLB_FLUSH")]
+pub const PV_TLB_FLUSH: Feature = feature(1 << 9, "pv-tlb-flush");
+/// Interrupts to many CPUs by one call (hypercalls.rst, KVM_HC_SEND_IPI).
+#[doc(alias = "KVM_FEATURE_PV_SEND_IPI")]
+pub const PV_IPI: Feature = feature(1 << 11, "pv-ipi");
+/// The host polls before it takes a CPU that halted for idle; `kvm=-host-poll` has it not do so (msr.rst,
+/// MSR_KVM_POLL_CONTROL).
+#[doc(alias = "KVM_FEATURE_POLL_CONTROL")]
+pub const HOST_POLL: Feature = feature(1 << 12, "host-poll");
+/// A CPU that an interrupt went to, and that does not run, gets the sender's time (hypercalls.rst, KVM_HC_SCHED_YIELD).
+#[doc(alias = "KVM_FEATURE_PV_SCHED_YIELD")]
+pub const SCHED_YIELD: Feature = feature(1 << 13, "sched-yield");
+/// Pages that the host fetches while the guest does something else, told by an interrupt (msr.rst, MSR_KVM_ASYNC_PF_INT).
+#[doc(alias = "KVM_FEATURE_ASYNC_PF_INT")]
+pub const ASYNC_PF: Feature = feature(1 << 14, "async-pf");
+/// Devices' messages name CPUs by 15 bits of APIC ID instead of 8 (cpuid.rst, KVM_FEATURE_MSI_EXT_DEST_ID).
+#[doc(alias = "KVM_FEATURE_MSI_EXT_DEST_ID")]
+pub const MSI_EXT_DEST_ID: Feature = feature(1 << 15, "msi-ext-dest-id");
+
 /// Bits that a guest of kvm-pvm cannot use: what takes a hypercall, which does not reach that host, and what was never
 /// seen to work there (docs/kvm.md).
-pub(crate) const BEYOND_PVM: u32 = PV_EOI.bits;
+pub(crate) const BEYOND_PVM: u32 =
+    PV_EOI.bits | PV_UNHALT.bits | PV_TLB_FLUSH.bits | PV_IPI.bits | SCHED_YIELD.bits | ASYNC_PF.bits;
 /// What `kvm=-pvm` takes away: not a feature bit, but the registration with such a host.
 const PVM: &str = "-pvm";
 
@@ -49,7 +73,19 @@ pub(crate) fn refuses_pvm(environment: &Environment<'_>) -> bool {
 }
 
 /// All that this backend knows of, in the order of their bits.
-pub const ALL: [Feature; 4] = [CLOCK, STEAL_TIME, PV_EOI, CLOCK_STABLE];
+pub const ALL: [Feature; 11] = [
+    CLOCK,
+    STEAL_TIME,
+    PV_EOI,
+    PV_UNHALT,
+    PV_TLB_FLUSH,
+    PV_IPI,
+    HOST_POLL,
+    SCHED_YIELD,
+    ASYNC_PF,
+    MSI_EXT_DEST_ID,
+    CLOCK_STABLE,
+];
 
 /// What is offered and wanted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -77,6 +113,7 @@ impl Choice {
     }
 
     /// Bits that are there to be used.
+    #[cfg(test)]
     fn wanted(self) -> u32 {
         self.offered & !self.refused
     }
@@ -104,12 +141,12 @@ pub(super) fn complaint() -> Option<&'static str> {
 impl Feature {
     /// Whether it can be used: offered and not refused.
     pub(super) fn is_wanted(self) -> bool {
-        let choice = Choice {
-            offered: OFFERED.load(Ordering::Relaxed),
-            refused: REFUSED.load(Ordering::Relaxed),
-            misspelt: false,
-        };
-        choice.wanted() & self.bits != 0
+        self.is_offered() && REFUSED.load(Ordering::Relaxed) & self.bits == 0
+    }
+
+    /// Whether the host has it.
+    pub(super) fn is_offered(self) -> bool {
+        OFFERED.load(Ordering::Relaxed) & self.bits != 0
     }
 
     /// It is in use from now on.

@@ -5,14 +5,14 @@
 //! CPU has its own, and a value that all have passed keeps time from going back between them.
 
 use super::{
-    area::{self, Area},
+    area,
     features::{CLOCK, CLOCK_STABLE, CLOCKSOURCE2, STEAL_TIME},
     msr,
 };
 use crate::{
-    backend::CPU_SLOT,
     native,
-    pvclock::{WallClock, ordered_tsc},
+    percpu::{self, CpuArea},
+    pvclock::{TimeInfo, WallClock, ordered_tsc},
 };
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -27,8 +27,20 @@ static STABLE_COUNTS: AtomicBool = AtomicBool::new(false);
 /// GS leads to a CPU's own data on every CPU that runs.
 static CPUS_KNOWN: AtomicBool = AtomicBool::new(false);
 
+/// The boot CPU's clock page, needed before that CPU has data of its own.
+static BOOT_CLOCK: BootClock = BootClock(TimeInfo::new());
+
+/// Aligned so that it is in one page.
+#[repr(C, align(32))]
+struct BootClock(TimeInfo);
+
 /// Written by the host when asked.
-static WALL: WallClock = WallClock::new();
+static WALL: Wall = Wall(WallClock::new());
+
+/// Aligned so that it is in one page.
+#[repr(C, align(16))]
+struct Wall(WallClock);
+
 static WALL_PHYSICAL: AtomicU64 = AtomicU64::new(0);
 /// Unix time at system time 0, once it was asked for.
 static WALL_BOOT_NS: AtomicU64 = AtomicU64::new(0);
@@ -37,11 +49,9 @@ static NEW_NUMBERS: AtomicBool = AtomicBool::new(false);
 /// Registers the boot CPU's clock page. Time 0 is when the counter stood at `entry_tsc`. Whether there is a clock now.
 pub(super) fn start(offered: u32, entry_tsc: u64, physical: &dyn Fn(u64) -> Option<u64>) -> bool {
     NEW_NUMBERS.store(offered & CLOCKSOURCE2 != 0, Ordering::Relaxed);
-    let Some(area) = area::of(0) else { return false };
-    if !register(area) {
-        return false;
-    }
-    let Ok((snapshot, _)) = area.clock.read(|| ()) else { return false };
+    let Some(clock) = of_image(&BOOT_CLOCK, physical) else { return false };
+    register(clock);
+    let Ok((snapshot, _)) = BOOT_CLOCK.0.read(|| ()) else { return false };
     let Some(hz) = snapshot.scale.ticks_per_second() else { return false };
     TSC_HZ.store(hz, Ordering::Relaxed);
     BASE_NS.store(snapshot.at_or_before(entry_tsc), Ordering::Relaxed);
@@ -49,27 +59,33 @@ pub(super) fn start(offered: u32, entry_tsc: u64, physical: &dyn Fn(u64) -> Opti
     if CLOCK_STABLE.is_wanted() && snapshot.flags.tsc_is_stable() {
         CLOCK_STABLE.set_used();
     }
-    // A page of the image is in one frame; the struct is smaller than what its address is a multiple of.
-    let wall = (&raw const WALL).addr() as u64;
-    WALL_PHYSICAL.store(physical(wall & !0xfff).map_or(0, |page| page + wall % 4096), Ordering::Relaxed);
+    WALL_PHYSICAL.store(of_image(&WALL, physical).unwrap_or(0), Ordering::Relaxed);
     CLOCK.set_used();
     true
 }
 
+/// The physical address of something in the image that is no larger than what its address is a multiple of: it is in one
+/// page, and a page in one frame.
+fn of_image<T>(part: &'static T, physical: &dyn Fn(u64) -> Option<u64>) -> Option<u64> {
+    const { assert!(size_of::<T>() <= align_of::<T>()) };
+    physical(core::ptr::from_ref(part).addr() as u64)
+}
+
 /// Registers a CPU's clock page; the boot CPU's was [`start`]'s.
-pub(super) fn cpu_up(area: &'static Area, cpu: u32) {
-    if CLOCK.is_used() && cpu != 0 {
-        register(area);
+pub(super) fn cpu_up(words: &'static CpuArea, cpu: u32) {
+    if CLOCK.is_used()
+        && cpu != 0
+        && let Some(physical) = area::physical(words, &area::within(words).clock)
+    {
+        register(physical);
     }
     CPUS_KNOWN.store(true, Ordering::Release);
 }
 
-fn register(area: &'static Area) -> bool {
-    let Some(physical) = area::physical(&area.clock) else { return false };
+fn register(physical: u64) {
     let register = if NEW_NUMBERS.load(Ordering::Relaxed) { msr::SYSTEM_TIME_NEW } else { msr::SYSTEM_TIME };
     // SAFETY: the clock is offered; the host writes 32 bytes of atomics, which are nothing but its clock.
     unsafe { msr::write(register, physical | msr::ENABLE) };
-    true
 }
 
 /// The rate of the time-stamp counter in hertz, as the clock page tells it.
@@ -79,32 +95,26 @@ pub(super) fn tsc_hz() -> Option<u64> {
 
 /// Nanoseconds since the host's own beginning; 0 if its clock does not come to rest.
 fn system_ns() -> u64 {
-    let Some(boot_cpu) = area::of(0) else { return 0 };
-    let Ok((snapshot, tsc)) = boot_cpu.clock.read(ordered_tsc) else { return 0 };
+    let Ok((snapshot, tsc)) = BOOT_CLOCK.0.read(ordered_tsc) else { return 0 };
     if STABLE_COUNTS.load(Ordering::Relaxed) && snapshot.flags.tsc_is_stable() {
         return snapshot.at(tsc);
     }
-    let now = match own_area() {
-        Some(own) => own.clock.now_ns(ordered_tsc).unwrap_or(0),
-        None => snapshot.at(tsc),
+    let now = match own_clock().map(|clock| clock.read(ordered_tsc)) {
+        Some(Ok((own, tsc))) if own.scale.multiplier() != 0 => own.at(tsc),
+        _ => snapshot.at(tsc),
     };
     LAST_NS.fetch_max(now, Ordering::Relaxed).max(now)
 }
 
-/// The area of the CPU that runs this; none before it is up. Should the CPU change between this and the reading, the
-/// other one's page is still read consistently, and `LAST_NS` makes up for the rest.
-fn own_area() -> Option<&'static Area> {
+/// The page of the CPU that runs this, which the boot CPU does not fill; none before the first is up. Should the CPU
+/// change between this and the reading, the other one's page is still read consistently, and `LAST_NS` makes up for the
+/// rest.
+fn own_clock() -> Option<&'static TimeInfo> {
     if !CPUS_KNOWN.load(Ordering::Acquire) {
         return None;
     }
-    let area: *const Area;
-    // SAFETY: GS leads to the data of this CPU from before the first `cpu_up` on, and the slot is part of it.
-    unsafe {
-        core::arch::asm!("mov {}, qword ptr gs:[{slot}]", out(reg) area, slot = const CPU_SLOT,
-            options(readonly, nostack, preserves_flags));
-    }
-    // SAFETY: only `cpu_up` writes the slot: 0, or the address of a static.
-    unsafe { area.as_ref() }
+    // SAFETY: GS leads to the data of this CPU from before the first `cpu_up` on, which is the first that a CPU does.
+    Some(&area::within(unsafe { percpu::current() }).clock)
 }
 
 pub(super) extern "sysv64" fn monotonic_ns() -> u64 {
@@ -130,7 +140,7 @@ fn ask_wall_clock() -> u64 {
     let register = if NEW_NUMBERS.load(Ordering::Relaxed) { msr::WALL_CLOCK_NEW } else { msr::WALL_CLOCK };
     // SAFETY: the clock is offered; the host writes 12 bytes of atomics, which are nothing but its answer.
     unsafe { msr::write(register, physical) };
-    let boot_ns = WALL.read_boot_unix_ns().unwrap_or(0);
+    let boot_ns = WALL.0.read_boot_unix_ns().unwrap_or(0);
     WALL_BOOT_NS.store(boot_ns, Ordering::Relaxed);
     boot_ns
 }
@@ -142,8 +152,9 @@ pub(super) extern "sysv64" fn timer_arm(deadline_ns: u64) {
 }
 
 /// Registers a CPU's steal time.
-pub(super) fn register_steal_time(area: &'static Area) {
-    let Some(physical) = area::physical(&area.steal).filter(|_| STEAL_TIME.is_wanted()) else { return };
+pub(super) fn register_steal_time(words: &'static CpuArea) {
+    let physical = area::physical(words, &area::within(words).steal);
+    let Some(physical) = physical.filter(|_| STEAL_TIME.is_wanted()) else { return };
     // SAFETY: it is offered; the host writes 64 bytes of atomics, which are nothing but its record.
     unsafe { msr::write(msr::STEAL_TIME, physical | msr::ENABLE) };
     STEAL_TIME.set_used();

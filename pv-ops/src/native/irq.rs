@@ -109,7 +109,7 @@ pub fn timer() -> TimerMode {
     }
 }
 
-pub(super) extern "sysv64" fn timer_arm(deadline_ns: u64) {
+pub(crate) extern "sysv64" fn timer_arm(deadline_ns: u64) {
     match TIMER.load(Ordering::Relaxed) {
         0 => {}
         DEADLINE => arm_tsc_deadline(deadline_ns),
@@ -181,7 +181,7 @@ pub(super) unsafe extern "sysv64" fn send_ipi_x2apic(apic_id: u32, icr_low: u32)
 }
 
 /// The local APIC of each CPU, as the complement of its ID; 0 is "unknown".
-static APIC_IDS: [AtomicU32; MAX_CPUS as usize] = [const { AtomicU32::new(0) }; MAX_CPUS as usize];
+static APIC_IDS: [AtomicU32; MAX_CPUS] = [const { AtomicU32::new(0) }; MAX_CPUS];
 
 /// Tells the ID of a CPU's local APIC, so that interrupts can be sent to it by its number.
 pub fn set_apic_id(cpu: u32, apic_id: u32) {

@@ -19,6 +19,17 @@ pub fn set_shootdown(shootdown: Shootdown) {
     SHOOTDOWN.store(shootdown as *mut (), Ordering::Release);
 }
 
+/// # Safety
+/// As for [`set_ptes`](crate::set_ptes()).
+pub(super) unsafe extern "sysv64" fn set_ptes(first: *mut u64, values: *const u64, count: u64) {
+    for index in 0..count as usize {
+        // SAFETY: one of the caller's words.
+        let value = unsafe { values.add(index).read() };
+        // SAFETY: an entry of the caller's table, which the CPU reads at any time: hence volatile.
+        unsafe { first.add(index).write_volatile(value) };
+    }
+}
+
 pub(super) extern "sysv64" fn flush_tlb() {
     let flags = crate::irq_flags();
     crate::irq_disable();

@@ -21,7 +21,6 @@ pub use irq::LOCAL_APIC;
 pub static BACKEND: Backend = Backend {
     name: "native",
     detect: |_, environment| environment.xen_start_info.is_none(),
-    tables: &[&OPS, &OPS_X2APIC],
     setup,
     services: Services::NONE,
 };
@@ -69,6 +68,7 @@ pub const OPS: PvOps = PvOps {
     set_pmd: instruction!(set_pmd: "mov [rdi], rsi" => [0x48, 0x89, 0x37]),
     set_pud: instruction!(set_pud: "mov [rdi], rsi" => [0x48, 0x89, 0x37]),
     set_pgd: instruction!(set_pgd: "mov [rdi], rsi" => [0x48, 0x89, 0x37]),
+    set_ptes: function!(set_ptes => mmu::set_ptes),
     read_cr3: instruction!(read_cr3: "mov rax, cr3" => [0x0f, 0x20, 0xd8]),
     write_cr3: instruction!(write_cr3: "mov cr3, rdi" => [0x0f, 0x22, 0xdf]),
     flush_tlb: function!(flush_tlb => mmu::flush_tlb),
@@ -99,13 +99,14 @@ pub const OPS_X2APIC: PvOps = PvOps {
     ..OPS
 };
 
-pub(crate) fn setup(environment: &Environment<'_>, _: &Hypervisors) -> PvOps {
+pub(crate) fn setup(environment: &Environment<'_>, _: &Hypervisors, ops: &mut PvOps) {
     match environment.entry_tsc {
         0 => time::start(),
         entry_tsc => time::start_at(entry_tsc),
     }
-    match irq::choose_apic_mode() {
-        irq::ApicMode::XApic => OPS,
-        irq::ApicMode::X2Apic => OPS_X2APIC,
+    if irq::choose_apic_mode() == irq::ApicMode::X2Apic {
+        ops.eoi = OPS_X2APIC.eoi;
+        ops.send_ipi = OPS_X2APIC.send_ipi;
+        ops.send_ipi_many = OPS_X2APIC.send_ipi_many;
     }
 }

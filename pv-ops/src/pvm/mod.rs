@@ -27,7 +27,6 @@ pub static BACKEND: Backend = Backend {
             && !kvm::features::refuses_pvm(environment)
             && registration::is_there(environment.read_msr)
     },
-    tables: &[&OPS],
     setup,
     services: kvm::BACKEND.services,
 };
@@ -59,24 +58,21 @@ pub const OPS: PvOps = PvOps {
 };
 
 /// Registers, and takes from KVM what needs no hypercall. Where that does not work out the guest stays KVM's.
-fn setup(environment: &Environment<'_>, hypervisors: &Hypervisors) -> PvOps {
-    let ops = kvm::setup_without(kvm::features::BEYOND_PVM, environment, hypervisors);
+fn setup(environment: &Environment<'_>, hypervisors: &Hypervisors, ops: &mut PvOps) {
+    kvm::setup_without(kvm::features::BEYOND_PVM, environment, hypervisors, ops);
     cpu::record(environment.cpuid);
     if !registration::register_boot_cpu(environment) {
-        return ops;
+        return;
     }
-    PvOps {
-        iret: OPS.iret,
-        irq_disable: OPS.irq_disable,
-        irq_enable: OPS.irq_enable,
-        irq_flags: OPS.irq_flags,
-        irq_restore: OPS.irq_restore,
-        safe_halt: OPS.safe_halt,
-        cpuid: OPS.cpuid,
-        load_segments: OPS.load_segments,
-        write_gs_base: OPS.write_gs_base,
-        pte_make: OPS.pte_make,
-        pte_value: OPS.pte_value,
-        ..ops
-    }
+    ops.iret = OPS.iret;
+    ops.irq_disable = OPS.irq_disable;
+    ops.irq_enable = OPS.irq_enable;
+    ops.irq_flags = OPS.irq_flags;
+    ops.irq_restore = OPS.irq_restore;
+    ops.safe_halt = OPS.safe_halt;
+    ops.cpuid = OPS.cpuid;
+    ops.load_segments = OPS.load_segments;
+    ops.write_gs_base = OPS.write_gs_base;
+    ops.pte_make = OPS.pte_make;
+    ops.pte_value = OPS.pte_value;
 }

@@ -66,15 +66,32 @@ pub(super) fn register_boot_cpu(environment: &Environment<'_>) -> bool {
     tables.make_user(root(), 4).is_some() && register()
 }
 
-/// Registers the CPU that runs this, unless it is. One for which there is no page stops here: its interrupt flag would be
-/// nowhere.
+/// Registers the CPU that runs this, which begins, or begins anew. One for which there is no page stops here: its interrupt
+/// flag would be nowhere.
 pub(super) fn register_this_cpu() {
-    if !is_registered() && !register() {
+    // SAFETY: every 64-bit CPU has this register; its reset has made it 0.
+    let begins = unsafe { read_msr(FS_BASE) } == 0;
+    if begins && !find_again() && !register() {
         loop {
             // SAFETY: stops this CPU, whose interrupts were never enabled.
             unsafe { asm!("hlt", options(nomem, nostack)) };
         }
     }
+}
+
+/// A reset of the CPU alone leaves it registered: it has its page already.
+fn find_again() -> bool {
+    // SAFETY: the boot CPU has this register, so this one has.
+    let physical = unsafe { read_msr(MSR_FLAGS_PAGE) };
+    let mut pages = PAGES.iter().zip(&PHYSICAL);
+    let Some((page, _)) = pages.find(|(_, place)| physical != 0 && place.load(Ordering::Relaxed) == physical)
+    else {
+        return false;
+    };
+    page.interrupts.store(0, Ordering::Relaxed);
+    // SAFETY: every 64-bit CPU has this register, and nothing uses FS; the page is a static.
+    unsafe { write_msr(FS_BASE, core::ptr::from_ref(page).addr() as u64) };
+    true
 }
 
 fn register() -> bool {
@@ -104,6 +121,17 @@ fn is_registered() -> bool {
     // SAFETY: reads a register.
     unsafe { asm!("mov {:x}, cs", out(reg) code_segment, options(nomem, nostack, preserves_flags)) };
     code_segment & 3 == 3
+}
+
+/// # Safety
+/// The register is there.
+unsafe fn read_msr(msr: u32) -> u64 {
+    let (low, high): (u32, u32);
+    // SAFETY: the caller's promise; reading changes nothing.
+    unsafe {
+        asm!("rdmsr", in("ecx") msr, out("eax") low, out("edx") high, options(nomem, nostack, preserves_flags));
+    }
+    u64::from(high) << 32 | u64::from(low)
 }
 
 /// # Safety

@@ -1,7 +1,7 @@
 //! The inline bytes of each backend against what the assembler made of the same instructions.
 
 use crate::{
-    detect::BACKENDS,
+    detect::TABLES,
     ops::OPS,
     table::{CALL_LENGTH, SITE_LENGTHS},
     tests::encoder::decode,
@@ -12,7 +12,7 @@ use std::{format, string::String, vec::Vec};
 #[test]
 fn every_inline_form_is_what_the_assembler_makes_of_its_text() {
     const RET: u8 = 0xc3;
-    for table in BACKENDS.iter().flat_map(|backend| backend.tables) {
+    for table in TABLES {
         for (info, body) in OPS.iter().zip(table.bodies()) {
             let Some(bytes) = body.inline else { continue };
             let code = body.code as *const u8;
@@ -27,7 +27,7 @@ fn every_inline_form_is_what_the_assembler_makes_of_its_text() {
 
 #[test]
 fn every_site_has_room_for_every_form_of_its_op() {
-    for table in BACKENDS.iter().flat_map(|backend| backend.tables) {
+    for table in TABLES {
         for (op, body) in table.bodies().iter().enumerate() {
             assert!(
                 SITE_LENGTHS[op] >= CALL_LENGTH.max(body.inline.map_or(0, <[u8]>::len)),
@@ -41,7 +41,7 @@ fn every_site_has_room_for_every_form_of_its_op() {
 /// The bytes disassemble, to the last one.
 #[test]
 fn every_inline_form_is_whole_instructions() {
-    for table in BACKENDS.iter().flat_map(|backend| backend.tables) {
+    for table in TABLES {
         for (info, body) in OPS.iter().zip(table.bodies()) {
             let bytes = body.inline.unwrap_or_default();
             let instructions = decode(bytes, 0);

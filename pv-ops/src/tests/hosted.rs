@@ -94,11 +94,11 @@ pub(super) const OPS: PvOps = PvOps {
 };
 
 pub(super) static BACKEND: Backend =
-    Backend { name: "hosted", detect: |_, _| false, tables: &[&OPS], setup, services: Services::NONE };
+    Backend { name: "hosted", detect: |_, _| false, setup, services: Services::NONE };
 
-fn setup(_: &Environment<'_>, _: &Hypervisors) -> PvOps {
+fn setup(_: &Environment<'_>, _: &Hypervisors, ops: &mut PvOps) {
     native::time::start();
-    OPS
+    *ops = OPS;
 }
 
 pub(super) fn last_write() -> u64 {

@@ -18,6 +18,9 @@ pub mod sched {
     /// Ends the domain; [`Shutdown`].
     #[doc(alias = "SCHEDOP_shutdown")]
     pub const SHUTDOWN: u32 = 2;
+    /// Sleeps until one of some channels, let through or not, has an event; [`Poll`].
+    #[doc(alias = "SCHEDOP_poll")]
+    pub const POLL: u32 = 3;
     /// Reasons (`SHUTDOWN_*`).
     #[doc(alias = "SHUTDOWN_poweroff")]
     pub const REASON_POWER_OFF: u32 = 0;
@@ -31,6 +34,22 @@ pub mod sched {
     #[doc(alias = "SHUTDOWN_crash")]
     pub const REASON_CRASH: u32 = 3;
 
+    /// Which channels, and how long.
+    #[repr(C)]
+    #[derive(Clone, Copy, Debug)]
+    #[doc(alias = "sched_poll")]
+    pub struct Poll {
+        /// Address of their numbers.
+        pub ports: u64,
+        /// How many there are.
+        pub nr_ports: u32,
+        /// None.
+        pub _pad: u32,
+        /// The end in system time, nanoseconds; 0 is never.
+        pub timeout: u64,
+    }
+    const _: () = assert!(size_of::<Poll>() == 24);
+
     /// Why the domain ends.
     #[repr(C)]
     #[derive(Clone, Copy, Debug)]
@@ -43,9 +62,39 @@ pub mod sched {
 
 /// Commands of `vcpu_op` (vcpu.h).
 pub mod vcpu {
+    /// Gives a virtual CPU its first state (PV: `vcpu_guest_context`).
+    #[doc(alias = "VCPUOP_initialise")]
+    pub const INITIALISE: u32 = 0;
+    /// Lets it run.
+    #[doc(alias = "VCPUOP_up")]
+    pub const UP: u32 = 1;
+    /// Whether it runs; an error if there is no such virtual CPU.
+    #[doc(alias = "VCPUOP_is_up")]
+    pub const IS_UP: u32 = 3;
+    /// Moves its `vcpu_info` into memory of the guest, once for all; [`RegisterVcpuInfo`].
+    #[doc(alias = "VCPUOP_register_vcpu_info")]
+    pub const REGISTER_VCPU_INFO: u32 = 10;
+
+    /// Where.
+    #[repr(C)]
+    #[derive(Clone, Copy, Debug)]
+    #[doc(alias = "vcpu_register_vcpu_info")]
+    pub struct RegisterVcpuInfo {
+        /// The frame, by Xen's number.
+        pub mfn: u64,
+        /// The place in it: the struct crosses no page.
+        pub offset: u32,
+        /// None.
+        pub _rsvd: u32,
+    }
+    const _: () = assert!(size_of::<RegisterVcpuInfo>() == 16);
+
     /// Takes a virtual CPU off.
     #[doc(alias = "VCPUOP_down")]
     pub const DOWN: u32 = 2;
+    /// Has Xen tell how the virtual CPU is scheduled; [`RegisterRunstateMemoryArea`].
+    #[doc(alias = "VCPUOP_register_runstate_memory_area")]
+    pub const REGISTER_RUNSTATE_MEMORY_AREA: u32 = 5;
     /// Stops the tick that Xen begins with.
     #[doc(alias = "VCPUOP_stop_periodic_timer")]
     pub const STOP_PERIODIC_TIMER: u32 = 7;
@@ -55,6 +104,15 @@ pub mod vcpu {
     /// Disarms it.
     #[doc(alias = "VCPUOP_stop_singleshot_timer")]
     pub const STOP_SINGLESHOT_TIMER: u32 = 9;
+
+    /// Where Xen tells it.
+    #[repr(C)]
+    #[derive(Clone, Copy, Debug)]
+    #[doc(alias = "vcpu_register_runstate_memory_area")]
+    pub struct RegisterRunstateMemoryArea {
+        /// Virtual address of a `struct vcpu_runstate_info`.
+        pub address: u64,
+    }
 
     /// When `VIRQ_TIMER` shall come.
     #[repr(C)]
@@ -75,6 +133,12 @@ pub mod vcpu {
 pub mod memory {
     use super::offset_of;
 
+    /// Takes memory from the domain; [`Reservation`]. Answers how many extents.
+    #[doc(alias = "XENMEM_decrease_reservation")]
+    pub const DECREASE_RESERVATION: u32 = 1;
+    /// Gives the domain memory; [`Reservation`]. Answers how many extents.
+    #[doc(alias = "XENMEM_populate_physmap")]
+    pub const POPULATE_PHYSMAP: u32 = 6;
     /// Puts a special page at a frame number of the guest; [`AddToPhysmap`].
     #[doc(alias = "XENMEM_add_to_physmap")]
     pub const ADD_TO_PHYSMAP: u32 = 7;
@@ -88,6 +152,25 @@ pub mod memory {
     /// A page of the grant table, by its index.
     #[doc(alias = "XENMAPSPACE_grant_table")]
     pub const SPACE_GRANT_TABLE: u32 = 1;
+
+    /// Which memory is taken or given.
+    #[repr(C)]
+    #[derive(Clone, Copy, Debug)]
+    #[doc(alias = "xen_memory_reservation")]
+    pub struct Reservation {
+        /// The place of a list of frame numbers: of the machine where a PV guest gives, else of the guest. Out, where a
+        /// PV guest gets: the machine's.
+        pub extent_start: u64,
+        /// How many.
+        pub nr_extents: u64,
+        /// An extent has 2^this frames.
+        pub extent_order: u32,
+        /// None.
+        pub mem_flags: u32,
+        /// Whose.
+        pub domid: u16,
+    }
+    const _: () = assert!(size_of::<Reservation>() == 32 && offset_of!(Reservation, domid) == 24);
 
     /// Which page, and where.
     #[repr(C)]
@@ -191,6 +274,9 @@ pub mod console {
     /// Writes text to Xen's console.
     #[doc(alias = "CONSOLEIO_write")]
     pub const WRITE: u32 = 0;
+    /// Reads what was typed there.
+    #[doc(alias = "CONSOLEIO_read")]
+    pub const READ: u32 = 1;
 }
 
 /// Commands of `xen_version` (version.h).

@@ -81,6 +81,18 @@ pub(super) fn write_to_xen(text: &[u8]) {
     let _ = unsafe { hypercall::call3(Number::ConsoleIo, console::WRITE.into(), text.len() as u64, address) };
 }
 
+/// Takes one byte of what was typed on Xen's console, if there is one; only dom0 gets any.
+#[doc(alias = "CONSOLEIO_read")]
+pub fn read_from_xen() -> Option<u8> {
+    let mut byte = 0_u8;
+    let address = (&raw mut byte).expose_provenance() as u64;
+    // SAFETY: Xen writes one byte at most, as it is told.
+    let taken = unsafe { hypercall::call3(Number::ConsoleIo, console::READ.into(), 1, address) };
+    // SAFETY: it was initialised; Xen may have written it since, which the compiler does not see.
+    let byte = unsafe { (&raw const byte).read_volatile() };
+    (taken == Ok(1)).then_some(byte)
+}
+
 fn write(ring: &Ring, mut text: &[u8]) {
     let mut yields = 0;
     while let Some((&byte, rest)) = text.split_first() {

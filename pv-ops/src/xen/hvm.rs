@@ -6,7 +6,7 @@ use super::{
     abi::{hvm, memory::SPACE_SHARED_INFO},
     console, cpuid,
     hypercall::{self, Errno, Form},
-    memory, sched, shared_info, time,
+    lock, memory, sched, shared_info, steal, time,
 };
 use crate::{
     backend::{Backend, Environment, Services},
@@ -20,9 +20,15 @@ use core::sync::atomic::{AtomicU64, Ordering};
 pub static BACKEND: Backend = Backend {
     name: "xen-pvh",
     detect: |hypervisors, _| cpuid::base(hypervisors).is_some(),
-    tables: &[&OPS, &OPS_X2APIC],
     setup,
-    services: Services { memory_map, tsc_hz: time::tsc_hz, map_pages, ..Services::NONE },
+    services: Services {
+        memory_map,
+        tsc_hz: time::tsc_hz,
+        map_pages,
+        cpu_up: steal::cpu_up,
+        max_cpus: shared_info::VCPUS as u32,
+        ..Services::NONE
+    },
 };
 
 /// What a PVH guest does otherwise than a machine.
@@ -33,9 +39,12 @@ pub const OPS_X2APIC: PvOps = over(native::OPS_X2APIC);
 
 const fn over(native: PvOps) -> PvOps {
     PvOps {
-        timer_arm: function!(timer_arm => time::timer_arm),
+        timer_arm: function!(timer_arm => timer_arm),
         monotonic_ns: thunk!(monotonic_ns => time::monotonic_ns),
         wall_ns: function!(wall_ns => time::wall_ns),
+        steal_ns: thunk!(steal_ns => steal::steal_ns),
+        lock_kick: thunk!(lock_kick => lock::lock_kick),
+        lock_wait: thunk!(lock_wait => lock::lock_wait),
         sched_yield: thunk!(sched_yield => sched::sched_yield),
         shutdown: function!(shutdown => sched::shutdown),
         console_write: function!(console_write => console::console_write),
@@ -45,25 +54,27 @@ const fn over(native: PvOps) -> PvOps {
 
 const PAGE: u64 = 4096;
 
+/// Xen's timer once its event has a handler; before, and where there is none, the local APIC's.
+extern "sysv64" fn timer_arm(deadline_ns: u64) {
+    if time::has_event_timer() { time::timer_arm(deadline_ns) } else { native::irq::timer_arm(deadline_ns) }
+}
+
 /// Finds the way into Xen and has the shared page mapped. Where that does not work out, the guest runs as natively.
-fn setup(environment: &Environment<'_>, hypervisors: &Hypervisors) -> PvOps {
-    let native = native::setup(environment, hypervisors);
+fn setup(environment: &Environment<'_>, hypervisors: &Hypervisors, ops: &mut PvOps) {
+    native::setup(environment, hypervisors, ops);
     let read = environment.cpuid;
     let vendor = read(0, 0);
     hypercall::set_form(hypercall::form_of_vendor(vendor.ebx, vendor.ecx, vendor.edx));
-    let Some(base) = cpuid::base(hypervisors) else { return native };
+    let Some(base) = cpuid::base(hypervisors) else { return };
     if !map_shared_info(environment) {
         hypercall::set_form(Form::None);
-        return native;
+        return;
     }
     time::start(environment.entry_tsc, read, base);
     if !super::is_dom0() {
         find_console(&environment.entry_map);
     }
-    match native::irq::apic_mode() {
-        native::irq::ApicMode::XApic => OPS,
-        native::irq::ApicMode::X2Apic => OPS_X2APIC,
-    }
+    *ops = over(*ops);
 }
 
 /// The frame of the image's own page in whose place Xen's is.

@@ -24,11 +24,14 @@ use core::{
 pub enum Number {
     SetTrapTable = 0,
     MmuUpdate = 1,
+    FpuTaskswitch = 5,
     MemoryOp = 12,
+    Multicall = 13,
     UpdateVaMapping = 14,
     XenVersion = 17,
     ConsoleIo = 18,
     GrantTableOp = 20,
+    VmAssist = 21,
     Iret = 23,
     VcpuOp = 24,
     SetSegmentBase = 25,
@@ -207,6 +210,38 @@ pub unsafe fn command<T>(number: Number, command: u32, argument: &mut T) -> Answ
     let address = core::ptr::from_mut(argument).expose_provenance() as u64;
     // SAFETY: the caller's promise; the reference is valid for what Xen reads and writes of it.
     unsafe { call2(number, command.into(), address) }
+}
+
+/// One of several hypercalls that are made at once (xen.h).
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+#[doc(alias = "multicall_entry")]
+pub(super) struct Call {
+    op: u64,
+    result: u64,
+    args: [u64; 6],
+}
+const _: () = assert!(size_of::<Call>() == 64);
+
+impl Call {
+    /// With four arguments; what a hypercall does not have is 0.
+    pub(super) const fn new(number: Number, [a, b, c, d]: [u64; 4]) -> Self {
+        Self { op: number as u64, result: 0, args: [a, b, c, d, 0, 0] }
+    }
+}
+
+/// Makes hypercalls one after the other, all of them, for the price of one.
+///
+/// # Errors
+/// Of the first that Xen refused.
+///
+/// # Safety
+/// As for [`call5`], for each.
+pub(super) unsafe fn multicall(calls: &mut [Call]) -> Result<(), Errno> {
+    let (address, len) = (calls.as_mut_ptr().expose_provenance() as u64, calls.len() as u64);
+    // SAFETY: the caller's promise; so many entries are there.
+    unsafe { call2(Number::Multicall, address, len) }?;
+    calls.iter().try_for_each(|call| answer(call.result).map(drop))
 }
 
 /// A hypercall with five arguments.

@@ -3,7 +3,7 @@
 //! Two backends: [`hvm`], `xen-pvh`, for a hardware-assisted guest, whose tables read as a diff against native, and
 //! [`pv`], `xen-pv`, for one without any assistance. Reads in this order: `hypercall` (the way in) · `abi`,
 //! `shared_info` (what is shared) · `cpuid` (what Xen says of itself) · `hvm`, `pv` · `time`, `sched`, `console`,
-//! `memory`, `suspend` (bodies that both have).
+//! `memory`, `suspend` (bodies that both have), `vcpu` (PV's).
 
 pub mod abi;
 pub mod console;
@@ -12,13 +12,16 @@ pub mod event_channel;
 pub mod grant_table;
 pub mod hvm;
 pub mod hypercall;
+pub mod lock;
 pub mod memory;
 pub mod pv;
 pub mod rings;
 pub mod sched;
 pub mod shared_info;
+mod steal;
 pub mod suspend;
 pub mod time;
+mod vcpu;
 
 use abi::version;
 use hypercall::{Answer, Number};

@@ -18,8 +18,6 @@ pub(super) extern "sysv64" fn sched_yield() {
     let _ = unsafe { hypercall::call2(Number::SchedOp, sched::YIELD.into(), 0) };
 }
 
-/// A domU ends with a reason that the toolstack shows. dom0's end is the machine's: the status goes to the debug exit
-/// port, if it has one; a restart and a power-off are Xen's to do.
 /// Ends a domain that cannot even begin, and says why on Xen's console, where a domU is not heard.
 pub(super) fn refuse(reason: &str) -> ! {
     super::console::write_to_xen(reason.as_bytes());
@@ -30,6 +28,8 @@ pub(super) fn refuse(reason: &str) -> ! {
     }
 }
 
+/// A domU ends with a reason that the toolstack shows. dom0's end is the machine's: the status goes to the debug exit
+/// port, if it has one; a restart and a power-off are Xen's to do.
 pub(super) extern "sysv64" fn shutdown(how: u64) {
     let reason = match Shutdown::from_word(how) {
         Shutdown::PowerOff => sched::REASON_POWER_OFF,

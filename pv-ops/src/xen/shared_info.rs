@@ -7,7 +7,7 @@
 use crate::pvclock::{TimeInfo, WallClock};
 use core::{
     mem::offset_of,
-    sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering},
+    sync::atomic::{AtomicBool, AtomicPtr, AtomicU8, AtomicU32, AtomicU64, Ordering},
 };
 
 /// Virtual CPUs whose `vcpu_info` is in this page.
@@ -113,6 +113,23 @@ impl SharedInfo {
 static PAGE: SharedInfo = SharedInfo::zero();
 static MAPPED: AtomicBool = AtomicBool::new(false);
 
+/// The `vcpu_info` that were moved out of the page.
+static OWN: [AtomicPtr<VcpuInfo>; VCPUS] = [const { AtomicPtr::new(core::ptr::null_mut()) }; VCPUS];
+
+/// Notes that Xen writes to this one for the virtual CPU from now on.
+pub(super) fn set_own(vcpu: u32, info: &'static VcpuInfo) {
+    if let Some(place) = OWN.get(vcpu as usize) {
+        place.store(core::ptr::from_ref(info).cast_mut(), Ordering::Release);
+    }
+}
+
+/// Notes that it is in the page.
+pub(super) fn forget_own(vcpu: u32) {
+    if let Some(place) = OWN.get(vcpu as usize) {
+        place.store(core::ptr::null_mut(), Ordering::Release);
+    }
+}
+
 /// The page; all zeroes until Xen's is there.
 pub fn get() -> &'static SharedInfo {
     &PAGE
@@ -120,7 +137,9 @@ pub fn get() -> &'static SharedInfo {
 
 /// What Xen tells this virtual CPU, if it is one of the first [`VCPUS`].
 pub fn vcpu_info(vcpu: u32) -> Option<&'static VcpuInfo> {
-    PAGE.vcpu_info.get(vcpu as usize)
+    let own = OWN.get(vcpu as usize)?.load(Ordering::Acquire);
+    // SAFETY: null, or from a `&'static VcpuInfo` in `set_own`; all in it is atomic.
+    unsafe { own.as_ref() }.or_else(|| PAGE.vcpu_info.get(vcpu as usize))
 }
 
 /// Whether Xen's page is there.

@@ -1,14 +1,12 @@
 //! A life ends and the next begins: the domain is saved, and goes on in another domain, perhaps of another machine
 //! (sched.h, `SHUTDOWN_suspend`). Memory and CPU come along. What Xen keeps for a domain does not: event channels, grant
 //! table, the shared page, timers, what the rings are reached by.
-//! Neighbours: `pv::suspend`, `hvm` (the shared page), `grant_table::set_up`, `time`, `rings`; the kernel's
-//! `xen::suspend`, who does the rest.
+//! Neighbours: `pv::suspend`, `hvm` (the shared page), `time`, `rings`; the kernel's `xen::suspend`, who does the rest;
+//! `grant_table::set_up` (the table, for who has one).
 
 use super::{
     abi::sched,
-    console,
-    grant_table::set_up,
-    has_feature, hvm,
+    console, has_feature, hvm,
     hypercall::{self, Errno, Number},
     pv,
     rings::{self, FEATURE_AUTO_TRANSLATED},
@@ -18,9 +16,9 @@ use super::{
 /// What came of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Life {
-    /// The same: it was not to be, or a copy was made. Channels and grants are as before.
+    /// The same: it was not to be, or a copy was made. Channels are as before.
     Same,
-    /// The next: there are no event channels but the toolstack's, and all grants are out of force.
+    /// The next: there are no event channels but the toolstack's, and no grant table.
     Next,
 }
 
@@ -63,9 +61,6 @@ fn suspend_quietly() -> Result<Life, Errno> {
         if let Some(ring) = rings::console() {
             console::set_port(ring.port().0);
         }
-    }
-    if life == Life::Next || !is_translated {
-        set_up::again()?;
     }
     answer.map(|_| life)
 }

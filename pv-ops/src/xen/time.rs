@@ -5,18 +5,20 @@
 //! what Xen's clock said then. The time for which a domain is saved does not count (`go_on`).
 
 use super::{
-    abi::vcpu,
+    abi::vcpu as vcpu_op,
     cpuid,
     hypercall::{self, Number},
     shared_info,
 };
 use crate::{detect::Reader, pvclock::ordered_tsc};
-use core::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 
 /// Xen's system time when the guest's was 0. Less than 0 after the guest came to a Xen that is younger than it.
 static BASE_NS: AtomicI64 = AtomicI64::new(0);
 /// What this guest's clock showed last: two virtual CPUs' clocks differ by some nanoseconds.
 static LAST_NS: AtomicU64 = AtomicU64::new(0);
+/// `VIRQ_TIMER` has a channel.
+static HAS_EVENT: AtomicBool = AtomicBool::new(false);
 /// The TSC's rate in hertz; 0 is "unknown".
 static TSC_HZ: AtomicU64 = AtomicU64::new(0);
 
@@ -63,16 +65,27 @@ pub(super) extern "sysv64" fn wall_ns() -> u64 {
     }
 }
 
+/// `VIRQ_TIMER` has a channel from now on.
+pub(super) fn set_event_timer() {
+    HAS_EVENT.store(true, Ordering::Relaxed);
+}
+
+/// Whether Xen's timer can be heard.
+pub(super) fn has_event_timer() -> bool {
+    HAS_EVENT.load(Ordering::Relaxed)
+}
+
 /// Xen's own timer, whose interrupt is the event `VIRQ_TIMER` (vcpu.h). A deadline in the past fires at once.
 pub(super) extern "sysv64" fn timer_arm(deadline_ns: u64) {
+    let vcpu = super::vcpu::current();
     if deadline_ns == u64::MAX {
         // SAFETY: stops this CPU's timer.
-        let _ = unsafe { hypercall::call3(Number::VcpuOp, vcpu::STOP_SINGLESHOT_TIMER.into(), 0, 0) };
+        let _ = unsafe { hypercall::call3(Number::VcpuOp, vcpu_op::STOP_SINGLESHOT_TIMER.into(), vcpu, 0) };
         return;
     }
     let timeout_abs_ns = deadline_ns.saturating_add_signed(BASE_NS.load(Ordering::Relaxed));
-    let argument = vcpu::SetSingleshotTimer { timeout_abs_ns, flags: 0, _pad: 0 };
+    let argument = vcpu_op::SetSingleshotTimer { timeout_abs_ns, flags: 0, _pad: 0 };
     let address = (&raw const argument).expose_provenance() as u64;
     // SAFETY: the struct is this command's, and Xen only reads it.
-    let _ = unsafe { hypercall::call3(Number::VcpuOp, vcpu::SET_SINGLESHOT_TIMER.into(), 0, address) };
+    let _ = unsafe { hypercall::call3(Number::VcpuOp, vcpu_op::SET_SINGLESHOT_TIMER.into(), vcpu, address) };
 }

@@ -3,7 +3,8 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use runner::command::{clippy, doctor, gdb, image, run, size, test};
+use runner::bench;
+use runner::command::{clippy, doctor, gdb, image, matrix, run, size, test};
 use runner::qemu::terminal;
 
 /// Builds Pliant guests and runs them.
@@ -24,6 +25,10 @@ enum Command {
     Test(test::Arguments),
     /// Boot a guest under gdb, stopped before its first line
     Gdb(gdb::Arguments),
+    /// Try every virtio device over every transport with every ring, and print what it took
+    Matrix,
+    /// Measure a virtio disk under Pliant, by a bare loop, and under Linux in the same QEMU
+    BenchBlock(bench::Arguments),
     /// Show what a guest's ELF is made of
     Size(size::Arguments),
     /// Tell what is found on this machine and what is missing
@@ -42,6 +47,8 @@ fn main() -> ExitCode {
         Some(Command::Test(arguments)) => test::run(&arguments),
         Some(Command::Gdb(arguments)) => gdb::run(&arguments),
         Some(Command::Size(arguments)) => size::run(&arguments),
+        Some(Command::BenchBlock(arguments)) => bench::run(&arguments),
+        Some(Command::Matrix) => matrix::run(),
         Some(Command::Doctor) => doctor::run(),
         Some(Command::Clippy(arguments)) => clippy::run(&arguments),
     };

@@ -7,6 +7,8 @@
 mod apps;
 #[path = "vm/bare.rs"]
 mod bare;
+#[path = "vm/cpus.rs"]
+mod cpus;
 #[path = "vm/devices.rs"]
 mod devices;
 #[path = "vm/faults.rs"]
@@ -19,6 +21,8 @@ mod http;
 mod image;
 #[path = "vm/kvm.rs"]
 mod kvm;
+#[path = "vm/kvm_features.rs"]
+mod kvm_features;
 #[path = "vm/lab.rs"]
 mod lab;
 #[path = "vm/matrix.rs"]
@@ -52,6 +56,7 @@ fn main() -> ExitCode {
     arguments.test_threads.get_or_insert(AT_ONCE);
     let rows = [
         platforms::rows(),
+        cpus::rows(),
         xen::rows(),
         apps::rows(),
         bare::rows(),
@@ -60,6 +65,7 @@ fn main() -> ExitCode {
         hostile::rows(),
         patching::rows(),
         kvm::rows(),
+        kvm_features::rows(),
         devices::rows(),
         matrix::rows(),
         memory::rows(),

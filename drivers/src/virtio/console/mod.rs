@@ -237,6 +237,12 @@ impl Console {
         }
     }
 
+    /// Whether the device has read everything that was sent to port `id`, or never will.
+    pub fn is_drained(&mut self, id: u16) -> bool {
+        self.queue_interrupt();
+        self.device.fault().is_some() || self.port(id).is_none_or(|(_, port)| port.is_drained())
+    }
+
     /// Shows one character at once, without a queue, where the device can (§5.3.4): for a guest that is dying.
     pub fn emergency_write(&mut self, byte: u8) {
         if self.features().bits() & feature::EMERG_WRITE != 0 {

@@ -139,6 +139,11 @@ impl Port {
         self.reader.take().into_iter().chain(self.writer.take()).for_each(Waker::wake);
     }
 
+    /// The device has no transmit buffer.
+    pub(super) fn is_drained(&self) -> bool {
+        self.free.len() == usize::from(self.transmit.size())
+    }
+
     pub(super) fn poll_read(&mut self, device: &mut Device, bytes: &mut [u8], waker: &Waker) -> Poll<usize> {
         let mut count = 0;
         while let Some(filled) = self.filled.first_mut()

@@ -2,12 +2,14 @@
 //!
 //! [`Queue`] keeps a value for each buffer that the device has, and gives it back exactly once. It allocates when it
 //! is made and never after. Nothing is read back that the driver wrote; what the device wrote is checked once, in
-//! `pop`. Files: `layout` (what lies where), [`split`](self) and `packed` (the formats), `indirect`, `event_idx`.
+//! `pop`. Files: `layout` (what lies where), [`split`](self) and `packed` (the formats), `order` (what is ordered, and why),
+//! `indirect`, `event_idx`.
 #![forbid(unsafe_code)]
 
 mod event_idx;
 mod indirect;
 pub mod layout;
+mod order;
 mod packed;
 mod split;
 
@@ -154,6 +156,11 @@ impl<T> Queue<T> {
     /// What it has done so far.
     pub fn counts(&self) -> Counts {
         self.counts
+    }
+
+    /// Goes on counting where the queue that this one replaces has left off.
+    pub fn carry_on(&mut self, counts: Counts) {
+        self.counts = counts;
     }
 
     /// Makes a buffer of `segments` available to the device; those it reads come first (§2.6.4.2). `value` comes

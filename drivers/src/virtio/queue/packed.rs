@@ -6,16 +6,14 @@
 #![forbid(unsafe_code)]
 
 use alloc::boxed::Box;
-use core::sync::atomic::{
-    Ordering::{Acquire, Relaxed, Release, SeqCst},
-    fence,
-};
+use core::sync::atomic::Ordering::Relaxed;
 
 use super::{
     Addresses, Full, Used,
     event_idx::has_passed,
     indirect::Indirect,
     layout::{DESCRIPTOR_BYTES, INDIRECT, Layout, NEXT, direction_flag, writable_bytes, write_place},
+    order,
 };
 use crate::{
     dma::{Dma, Segment},
@@ -176,9 +174,8 @@ impl Packed {
         self.in_flight += 1;
         self.added += count;
         self.next_available = first.after(count, self.size);
-        // The first descriptor becomes available last (§2.8.21.1); release: whoever sees it sees all the others.
-        let flags = self.offset(first) + 14;
-        self.memory.u16(flags).store(first_flags | first.available(), Release);
+        // The first descriptor becomes available last (§2.8.21.1): whoever sees it sees all the others.
+        order::publish(self.memory.u16(self.offset(first) + 14), first_flags | first.available());
         Ok(id)
     }
 
@@ -211,9 +208,7 @@ impl Packed {
         if added == 0 {
             return false;
         }
-        // What was made available must be visible before the device's wish is read, or each may miss the other.
-        fence(SeqCst);
-        let event = self.memory.u32(self.layout.device).load(Relaxed);
+        let event = order::wish_of_other(self.memory.u32(self.layout.device));
         let (offset, flags) = (event as u16, (event >> 16) as u16 & 3);
         if flags != EVENT_DESC || !self.event_idx {
             return flags != EVENT_DISABLE;
@@ -244,8 +239,8 @@ impl Packed {
             return Ok(None);
         }
         let offset = self.offset(self.next_used);
-        // Acquire: id, length, and what the device wrote to the buffer, are read after the flags.
-        let flags = self.memory.u16(offset + 14).load(Acquire);
+        // Id, length, and what the device wrote to the buffer, are read after the flags.
+        let flags = order::observe(self.memory.u16(offset + 14));
         let word = || (self.memory.u16(offset + 12).load(Relaxed), self.memory.u32(offset + 8).load(Relaxed));
         Ok(self.next_used.is_used(flags).then(word).map(|(id, len_bytes)| (id.into(), len_bytes)))
     }
@@ -290,9 +285,7 @@ impl Packed {
             true => u32::from(self.next_used.word()) | u32::from(EVENT_DESC) << 16,
             false => u32::from(EVENT_ENABLE) << 16,
         };
-        self.memory.u32(self.layout.driver).store(wish, Relaxed);
-        // As in `take_should_notify`, from the other side.
-        fence(SeqCst);
+        order::wish(self.memory.u32(self.layout.driver), wish);
         matches!(self.peek(), Ok(Some(_)))
     }
 

@@ -5,16 +5,14 @@
 #![forbid(unsafe_code)]
 
 use alloc::boxed::Box;
-use core::sync::atomic::{
-    Ordering::{Acquire, Relaxed, Release, SeqCst},
-    fence,
-};
+use core::sync::atomic::Ordering::Relaxed;
 
 use super::{
     Addresses, Full, Used,
     event_idx::has_passed,
     indirect::Indirect,
     layout::{DESCRIPTOR_BYTES, INDIRECT, Layout, NEXT, direction_flag, writable_bytes, write_place},
+    order,
 };
 use crate::{
     dma::{Dma, Segment},
@@ -136,8 +134,7 @@ impl Split {
         let entry = self.layout.driver + RING_ENTRIES + 2 * self.slot(self.available);
         self.memory.u16(entry).store(head, Relaxed);
         self.available = self.available.wrapping_add(1);
-        // Release: whoever sees the index sees the entry and the descriptors.
-        self.memory.u16(self.layout.driver + RING_INDEX).store(self.available, Release);
+        order::publish(self.memory.u16(self.layout.driver + RING_INDEX), self.available);
         Ok(head)
     }
 
@@ -166,21 +163,18 @@ impl Split {
         if old == self.available {
             return false;
         }
-        // The index must be visible before the device's wish is read, or each may miss the other: a store and a
-        // later load, which only a full barrier orders.
-        fence(SeqCst);
         if self.event_idx {
             let event = self.layout.device + RING_ENTRIES + 8 * usize::from(self.size);
-            has_passed(self.memory.u16(event).load(Relaxed), old, self.available)
+            has_passed(order::wish_of_other(self.memory.u16(event)), old, self.available)
         } else {
-            self.memory.u16(self.layout.device).load(Relaxed) & NO_NOTIFY == 0
+            order::wish_of_other(self.memory.u16(self.layout.device)) & NO_NOTIFY == 0
         }
     }
 
     /// The next used buffer, of which everything was checked.
     pub(super) fn pop(&mut self) -> Result<Option<Used>, Fault> {
-        // Acquire: the entry, and what the device wrote to the buffer, are read after the index.
-        let index = self.memory.u16(self.layout.device + RING_INDEX).load(Acquire);
+        // The entry, and what the device wrote to the buffer, are read after the index.
+        let index = order::observe(self.memory.u16(self.layout.device + RING_INDEX));
         let pending = index.wrapping_sub(self.used);
         if pending == 0 {
             return Ok(None);
@@ -204,7 +198,7 @@ impl Split {
     /// The id of the buffer that the next used entry names and how many entries the device has used, as it says;
     /// for devices that use in order, which may tell the last one of several only (§2.7.9).
     pub(super) fn peek(&self) -> Result<Option<(u32, u32)>, Fault> {
-        let index = self.memory.u16(self.layout.device + RING_INDEX).load(Acquire);
+        let index = order::observe(self.memory.u16(self.layout.device + RING_INDEX));
         let pending = index.wrapping_sub(self.used);
         if pending > self.in_flight {
             return Err(Fault::UsedTooMany { used: pending, in_flight: self.in_flight });
@@ -256,12 +250,10 @@ impl Split {
     pub(super) fn ask_for_interrupt(&mut self) -> bool {
         if self.event_idx {
             let event = self.layout.driver + RING_ENTRIES + 2 * usize::from(self.size);
-            self.memory.u16(event).store(self.used, Relaxed);
+            order::wish(self.memory.u16(event), self.used);
         } else {
-            self.memory.u16(self.layout.driver).store(0, Relaxed);
+            order::wish(self.memory.u16(self.layout.driver), 0);
         }
-        // As in `take_should_notify`, from the other side.
-        fence(SeqCst);
         self.memory.u16(self.layout.device + RING_INDEX).load(Relaxed) != self.used
     }
 

@@ -426,6 +426,36 @@ fn each_cpu_sends_to_its_own_queue() {
     assert_eq!(hal.pieces(), 0);
 }
 
+/// §2.6.1: a queue that is reset gives back what was in it, and works again.
+#[test]
+fn a_request_without_an_answer_can_be_taken_back() {
+    for ring in [Features::RING_RESET, Features::RING_RESET | Features::RING_PACKED | Features::INDIRECT_DESC]
+    {
+        let mut rig = rig(ring, 8);
+        let (bell, waker) = bell();
+        let read = |rig: &Rig| BlockRequest::Read { sector: 5, buffer: rig.buffer(1) };
+        let Submitted::Sent(token) = rig.disk.submit(read(&rig), &waker) else { panic!("no room") };
+        rig.disk.0.with(|block| block.cancel(&rig.hal)).unwrap();
+        assert_eq!(bell.0.load(SeqCst), 1);
+        let outcome = rig.disk.poll(token, &waker).unwrap();
+        assert!(outcome.result == Err(Error::Cancelled) && outcome.buffer.is_some());
+        rig.player = rig.device.player(&rig.hal);
+        let token = rig.submit(read(&rig));
+        assert_eq!(rig.serve(), 1);
+        let outcome = rig.disk.poll(token, &waker).unwrap();
+        assert_eq!((outcome.result, outcome.buffer.unwrap().bytes()[0]), (Ok(SECTOR_BYTES), 5));
+        // A device that does not finish keeps what it has.
+        let token = rig.submit(read(&rig));
+        rig.device.registers().is_stuck = true;
+        assert!(rig.disk.0.with(|block| block.cancel(&rig.hal)).is_err());
+        assert!(rig.disk.poll(token, &waker).is_err());
+        rig.device.registers().is_stuck = false;
+        rig.serve();
+    }
+    let rig = rig(Features::empty(), 8);
+    assert!(matches!(rig.disk.0.with(|block| block.cancel(&rig.hal)), Err(Error::Request(_))));
+}
+
 /// §5.2.4: the disk behind may write in larger pieces than it is addressed by.
 #[test]
 fn the_topology_is_told() {

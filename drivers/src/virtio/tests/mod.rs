@@ -2,7 +2,11 @@
 //! devices that do not.
 #![forbid(unsafe_code)]
 
+mod balloon;
 mod block;
+mod console;
+mod entropy;
+mod hostile;
 mod init;
 mod net;
 mod queue;
@@ -46,4 +50,12 @@ impl Wake for Bell {
 fn bell() -> (Arc<Bell>, Waker) {
     let bell = Arc::<Bell>::default();
     (bell.clone(), bell.into())
+}
+
+proptest! {
+    /// What the fuzz target tries by evolution is tried here by chance: `script` says what is promised.
+    #[test]
+    fn any_script_of_a_device_is_survived(script in proptest::collection::vec(any::<u8>(), 0..600)) {
+        super::script::run(&script);
+    }
 }

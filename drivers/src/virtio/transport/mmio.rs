@@ -130,6 +130,15 @@ impl Transport for MmioTransport {
         Ok(())
     }
 
+    /// Not here: QEMU offers the feature on this transport, and has no register QueueReset.
+    fn can_reset_queues(&self) -> bool {
+        false
+    }
+
+    fn reset_queue(&mut self, _index: u16) -> bool {
+        false
+    }
+
     fn notify(&mut self, index: u16, position: Option<u16>) {
         let position = u32::from(position.unwrap_or(0)) << 16;
         self.write(r::QUEUE_NOTIFY, u32::from(index) | position);

@@ -34,6 +34,13 @@ pub trait Transport: Send {
     /// The device has no such queue, or does not take it.
     fn enable_queue(&mut self, index: u16, addresses: &Addresses) -> Result<(), Error>;
 
+    /// Whether [`reset_queue`](Self::reset_queue) can be had here, if the device offers it.
+    fn can_reset_queues(&self) -> bool;
+
+    /// Resets queue `index` alone (§2.6.1): false if the device does not finish that. Once it has, it does not access the
+    /// queue's memory, nor buffers that were in it, and the queue may be enabled again.
+    fn reset_queue(&mut self, index: u16) -> bool;
+
     /// Lets the device look into queue `index` (§2.9). `position` goes with it if the device wants that.
     fn notify(&mut self, index: u16, position: Option<u16>);
 

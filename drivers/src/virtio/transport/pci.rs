@@ -51,6 +51,8 @@ mod common {
     pub(super) const QUEUE_DRIVER: usize = 40;
     pub(super) const QUEUE_DEVICE: usize = 48;
     pub(super) const LEN_BYTES: usize = 56;
+    /// Only devices with VIRTIO_F_RING_RESET have this one.
+    pub(super) const QUEUE_RESET: usize = 58;
 }
 
 /// The kind of a virtio device by its PCI IDs; `None` if it is none.
@@ -112,6 +114,9 @@ impl Vectors {
         }
     }
 }
+
+/// Reads of the register in which a queue's reset must be done.
+const QUEUE_RESET_READS: u32 = 100_000;
 
 /// Queues of one device that can be notified.
 pub const MAX_QUEUES: usize = 128;
@@ -249,6 +254,17 @@ impl Transport for PciTransport {
         self.write_address(common::QUEUE_DEVICE, addresses.device);
         self.write16(common::QUEUE_ENABLE, 1);
         Ok(())
+    }
+
+    fn can_reset_queues(&self) -> bool {
+        self.common.len() >= common::QUEUE_RESET + 2
+    }
+
+    /// §4.1.4.3.2: the register reads 0 once the reset is done.
+    fn reset_queue(&mut self, index: u16) -> bool {
+        self.write16(common::QUEUE_SELECT, index);
+        self.write16(common::QUEUE_RESET, 1);
+        (0..QUEUE_RESET_READS).any(|_| self.read16(common::QUEUE_RESET) == 0)
     }
 
     fn notify(&mut self, index: u16, position: Option<u16>) {

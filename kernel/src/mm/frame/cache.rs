@@ -9,14 +9,14 @@ pub(super) const BATCH: usize = 8;
 
 /// Numbers of frames that are handed out to this cache and used by nobody.
 #[derive(Debug)]
-pub(super) struct Cache {
+pub(in crate::mm) struct Cache {
     frames: [u64; CAPACITY],
     len: usize,
 }
 
 impl Cache {
     /// No frames.
-    pub(super) const EMPTY: Self = Self { frames: [0; CAPACITY], len: 0 };
+    pub(in crate::mm) const EMPTY: Self = Self { frames: [0; CAPACITY], len: 0 };
 
     /// Takes the frame that came last: its content is most likely still in the CPU's own cache.
     pub(super) fn pop(&mut self) -> Option<u64> {

@@ -10,14 +10,15 @@ mod cache;
 
 use core::{ops::Range, ptr::NonNull};
 
+pub(super) use self::cache::Cache as SpareFrames;
+
 use self::{buddy::Buddy, cache::Cache};
-use super::layout::{self, CPU_SLOTS, PAGE_SIZE};
+use super::layout::{self, PAGE_SIZE};
 use crate::sync::{IrqMutex, OnceCell};
 
 pub use buddy::MAX_ORDER;
 
 static BUDDY: IrqMutex<Option<Buddy<'static>>> = IrqMutex::new(None);
-static CACHES: [IrqMutex<Cache>; CPU_SLOTS] = [const { IrqMutex::new(Cache::EMPTY) }; CPU_SLOTS];
 
 /// Called when memory has run out, with locks held by who needs some: gives some back, or says that it cannot.
 static RELIEF: OnceCell<fn() -> bool> = OnceCell::uninit();
@@ -145,7 +146,7 @@ pub fn free(frame: Frame) {
 
 /// How much memory there is.
 pub fn statistics() -> Statistics {
-    let spare: u64 = CACHES.iter().map(|cache| cache.lock().len() as u64).sum();
+    let spare: u64 = super::locals().map(|local| local.frames.lock().len() as u64).sum();
     with_buddy(|buddy| Statistics {
         total: buddy.total_frames(),
         free: buddy.free_frames() + spare,
@@ -156,9 +157,8 @@ pub fn statistics() -> Statistics {
 
 /// Gives the CPUs' spare frames back to the shared allocator, so that they merge to larger blocks.
 pub fn drain_caches() {
-    for cache in &CACHES {
-        let mut cache = cache.lock();
-        give_back(&mut cache, cache::CAPACITY);
+    for local in super::locals() {
+        give_back(&mut local.frames.lock(), cache::CAPACITY);
     }
 }
 
@@ -261,11 +261,6 @@ fn with_buddy<R>(act: impl FnOnce(&mut Buddy<'static>) -> R) -> Option<R> {
     BUDDY.lock().as_mut().map(act)
 }
 
-/// This CPU's cache. Another CPU may come to share it: that costs time, but its lock keeps it right.
-fn cache() -> &'static IrqMutex<Cache> {
-    &CACHES[super::cpu_slot()]
-}
-
 /// What `take` finds, at the second try among the CPUs' spare frames too.
 fn or_with_spare_frames(take: impl Fn() -> Option<u64>) -> Option<u64> {
     take().or_else(|| {
@@ -275,7 +270,7 @@ fn or_with_spare_frames(take: impl Fn() -> Option<u64>) -> Option<u64> {
 }
 
 fn alloc_one() -> Option<u64> {
-    let mut cache = cache().lock();
+    let mut cache = super::local().frames.lock();
     if let Some(number) = cache.pop() {
         return Some(number);
     }
@@ -290,7 +285,7 @@ fn alloc_one() -> Option<u64> {
 }
 
 fn free_one(number: u64) {
-    let mut cache = cache().lock();
+    let mut cache = super::local().frames.lock();
     assert!(!cache.contains(number), "frame {number:#x} was freed twice");
     if cache.is_full() {
         give_back(&mut cache, cache::BATCH);

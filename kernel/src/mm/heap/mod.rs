@@ -12,6 +12,8 @@ mod huge;
 mod slab;
 mod small;
 
+pub(super) use self::small::{Magazines, NO_MAGAZINES};
+
 use core::{
     alloc::{GlobalAlloc, Layout},
     ptr::NonNull,

@@ -23,7 +23,7 @@ pub(super) unsafe trait Blocks {
 
 /// Free objects, linked through their first words. Owns them.
 #[derive(Debug)]
-pub(super) struct FreeList {
+pub(in crate::mm) struct FreeList {
     head: Option<NonNull<Link>>,
     len: usize,
 }

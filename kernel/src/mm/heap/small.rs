@@ -12,17 +12,18 @@ use super::{
 };
 use crate::{
     mm::{
-        cpu_slot,
         frame::{self, Frame},
-        layout::{self, CPU_SLOTS, PAGE_SIZE},
+        layout::{self, PAGE_SIZE},
+        local, locals,
     },
     sync::IrqMutex,
 };
 
-type Magazines = [FreeList; SIZES.len()];
+/// A CPU's free objects of every class.
+pub(in crate::mm) type Magazines = [FreeList; SIZES.len()];
 
-static MAGAZINES: [IrqMutex<Magazines>; CPU_SLOTS] =
-    [const { IrqMutex::new([const { FreeList::EMPTY }; SIZES.len()]) }; CPU_SLOTS];
+/// No objects.
+pub(in crate::mm) const NO_MAGAZINES: Magazines = [const { FreeList::EMPTY }; SIZES.len()];
 
 static SLABS: [IrqMutex<Slabs>; SIZES.len()] = {
     let mut slabs = [const { IrqMutex::new(Slabs::new(16, PAGE_SIZE as usize)) }; SIZES.len()];
@@ -62,7 +63,7 @@ fn order(len: usize) -> u8 {
 /// An object of `class`; `None` when memory has run out.
 #[inline]
 pub(super) fn allocate(class: usize) -> Option<NonNull<u8>> {
-    let mut magazines = MAGAZINES[cpu_slot()].lock();
+    let mut magazines = local().magazines.lock();
     let magazine = &mut magazines[class];
     magazine.pop().or_else(|| refill(class, magazine))
 }
@@ -73,7 +74,7 @@ pub(super) fn allocate(class: usize) -> Option<NonNull<u8>> {
 /// `object` came from [`allocate`] of the same class, and nothing refers to it any more.
 #[inline]
 pub(super) unsafe fn free(class: usize, object: NonNull<u8>) {
-    let mut magazines = MAGAZINES[cpu_slot()].lock();
+    let mut magazines = local().magazines.lock();
     let magazine = &mut magazines[class];
     // SAFETY: the caller gives the object up; every class has 16 bytes at least, aligned to 16.
     unsafe { magazine.push(object) };
@@ -84,8 +85,8 @@ pub(super) unsafe fn free(class: usize, object: NonNull<u8>) {
 
 /// Gives all magazines' objects back to the slabs, and with them the slabs that empty to the frames.
 pub(super) fn trim() {
-    for magazines in &MAGAZINES {
-        for (class, magazine) in magazines.lock().iter_mut().enumerate() {
+    for local in locals() {
+        for (class, magazine) in local.magazines.lock().iter_mut().enumerate() {
             flush(class, magazine, usize::MAX);
         }
     }

@@ -73,6 +73,9 @@ pub enum MapError {
     OutOfMemory(#[from] OutOfMemory),
 }
 
+/// Entries that are written at once.
+pub const RUN: usize = 64;
+
 /// Where tables live. A table is named by its physical address.
 pub trait Store {
     /// A new table of `level`, all entries zero.
@@ -83,6 +86,12 @@ pub trait Store {
     fn read(&self, table: u64, index: usize) -> u64;
     /// Replaces the entry `index` of `table`, which is of `level`.
     fn write(&mut self, table: u64, index: usize, level: Level, value: u64);
+    /// Replaces entries of `table` from `index` on by pages of its level or by zeroes, [`RUN`] at most.
+    fn write_run(&mut self, table: u64, index: usize, level: Level, values: &[u64]) {
+        for (nth, &value) in values.iter().enumerate() {
+            self.write(table, index + nth, level, value);
+        }
+    }
     /// The mapping of the page at `virt` has changed or is gone.
     fn changed(&mut self, virt: u64, level: Level);
 }
@@ -218,16 +227,15 @@ impl<S: Store> PageTable<S> {
                     return Err(error.into());
                 }
             };
-            // All the entries of this table that the range fills; a larger page can only begin with the next table.
-            let table_last = virt_now | (level.span() * ENTRIES as u64 - 1);
-            for (index, first, last) in entries(level, virt_now, table_last.min(virt_now + (left - 1))) {
-                if last - first < level.span() - 1 {
-                    break;
-                }
-                let entry = self.format.leaf(phys + (first - virt), level, protection, caching);
-                self.store.write(table, index, level, entry);
+            // As many entries of this table as the range fills.
+            let index = level.index(virt_now);
+            let count = ((left / level.span()) as usize).min(ENTRIES - index).min(RUN);
+            let mut values = [0; RUN];
+            for value in &mut values[..count] {
+                *value = self.format.leaf(phys + done, level, protection, caching);
                 done += level.span();
             }
+            self.store.write_run(table, index, level, &values[..count]);
         }
         Ok(())
     }
@@ -304,6 +312,7 @@ impl<S: Store> PageTable<S> {
         (first, last): (u64, u64),
         change: &mut dyn FnMut(Leaf, u64) -> u64,
     ) -> Result<(), MapError> {
+        let mut run = Run { first: 0, len: 0, values: [0; RUN] };
         for (index, first, last) in entries(level, first, last) {
             let entry = self.store.read(table, index);
             if entry & bit::PRESENT == 0 {
@@ -316,10 +325,17 @@ impl<S: Store> PageTable<S> {
                 let executable = entry & bit::NO_EXECUTE == 0;
                 let leaf = Leaf { virt, phys: leaf_address(entry, level), level, writable, executable };
                 let changed = change(leaf, entry);
-                self.store.write(table, index, level, changed);
+                if index != run.first + run.len || run.len == RUN {
+                    run.write(&mut self.store, table, level);
+                    run.first = index;
+                }
+                run.values[run.len] = changed;
+                run.len += 1;
                 self.store.changed(virt, level);
                 continue;
             }
+            // What follows may fail.
+            run.write(&mut self.store, table, level);
             let child = if is_leaf(entry, level) {
                 self.split(table, index, level, virt, entry)?
             } else {
@@ -332,6 +348,7 @@ impl<S: Store> PageTable<S> {
                 self.store.release(child);
             }
         }
+        run.write(&mut self.store, table, level);
         Ok(())
     }
 
@@ -365,6 +382,22 @@ impl<S: Store> PageTable<S> {
 
     fn is_empty(&self, table: u64) -> bool {
         (0..ENTRIES).all(|index| self.store.read(table, index) == 0)
+    }
+}
+
+/// Entries of one table, one after the other, that are to be written.
+struct Run {
+    first: usize,
+    len: usize,
+    values: [u64; RUN],
+}
+
+impl Run {
+    fn write<S: Store>(&mut self, store: &mut S, table: u64, level: Level) {
+        if self.len > 0 {
+            store.write_run(table, self.first, level, &self.values[..self.len]);
+            self.len = 0;
+        }
     }
 }
 

@@ -87,6 +87,13 @@ impl Fifo {
         }
     }
 
+    /// Takes an event back that came while `port` was held back.
+    pub fn take_back(&self, port: Port) {
+        if let Some(word) = self.word(port.0) {
+            word.fetch_and(!PENDING, Ordering::SeqCst);
+        }
+    }
+
     /// Calls `each` for what came for this CPU, by priority; what comes meanwhile is told too.
     pub fn scan(&self, vcpu: u32, each: &mut dyn FnMut(Port)) {
         let (Some(control), Some(heads)) =

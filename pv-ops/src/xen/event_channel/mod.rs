@@ -15,7 +15,7 @@ use super::{
     hypercall::{self, Errno, Number},
     memory, pv,
     rings::FEATURE_AUTO_TRANSLATED,
-    shared_info,
+    shared_info, time,
 };
 use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use fifo::Fifo;
@@ -185,6 +185,7 @@ pub fn bind_virq(virq: Virq, vcpu: u32) -> Result<Port, Errno> {
 #[doc(alias = "VCPUOP_stop_periodic_timer")]
 pub fn bind_timer(vcpu: u32) -> Result<Port, Errno> {
     let port = bind_virq(Virq::Timer, vcpu)?;
+    time::set_event_timer();
     // Refused where there is no tick, as in an HVM guest.
     // SAFETY: stops a timer.
     let _ = unsafe { hypercall::call3(Number::VcpuOp, vcpu::STOP_PERIODIC_TIMER.into(), vcpu.into(), 0) };
@@ -358,6 +359,14 @@ pub fn mask(port: Port) {
     match abi() {
         Abi::TwoLevel => two_level::mask(port),
         Abi::Fifo => FIFO.mask(port),
+    }
+}
+
+/// Takes an event back that came while `port` was held back: for who asks instead of being called.
+pub(super) fn take_back(port: Port) {
+    match abi() {
+        Abi::TwoLevel => two_level::take_back(port),
+        Abi::Fifo => FIFO.take_back(port),
     }
 }
 

@@ -43,6 +43,13 @@ pub(super) fn mask(port: Port) {
     }
 }
 
+/// Takes an event back that came while `port` was held back.
+pub(super) fn take_back(port: Port) {
+    if let Some((word, bit)) = place(port) {
+        shared_info::get().evtchn_pending[word].fetch_and(!bit, Ordering::SeqCst);
+    }
+}
+
 /// Calls `each` for what came for this CPU.
 pub(super) fn scan(vcpu: u32, info: &VcpuInfo, each: &mut dyn FnMut(Port)) {
     let (shared, Some(bound)) = (shared_info::get(), BOUND.get(vcpu as usize)) else { return };

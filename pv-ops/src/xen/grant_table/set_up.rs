@@ -148,27 +148,13 @@ pub unsafe fn set_up(version: Version, place: NonNull<u8>, frame: u64) -> Result
     })
 }
 
-/// Has the table appear in its place again, all entries unused, after the domain was restored. Nothing without a table.
-///
-/// # Errors
-/// What Xen says: no grant works then.
-pub(in crate::xen) fn again() -> Result<(), Errno> {
-    let version = match VERSION.load(Ordering::Acquire) {
-        0 => return Ok(()),
-        1 => Version::V1,
-        _ => Version::V2,
-    };
-    // SAFETY: `set_up` was promised these pages for good.
-    unsafe { put(version, PLACE.load(Ordering::Relaxed), FRAME.load(Ordering::Relaxed)) }.map(|_| ())
-}
-
-/// PV: gives the RAM in the table's place back to the page tables, which are to hold this domain's frames only while
-/// it is saved.
+/// Takes the table away before the domain is saved: a PV guest's page tables are to hold its own frames only then.
+/// Nobody uses the table until [`come_back`].
 ///
 /// # Errors
 /// What Xen says.
-pub(in crate::xen) fn leave() -> Result<(), Errno> {
-    if VERSION.load(Ordering::Acquire) == 0 {
+pub fn leave() -> Result<(), Errno> {
+    if VERSION.load(Ordering::Acquire) == 0 || has_feature(FEATURE_AUTO_TRANSLATED) {
         return Ok(());
     }
     let (place, frame) = (PLACE.load(Ordering::Relaxed), FRAME.load(Ordering::Relaxed));
@@ -178,6 +164,20 @@ pub(in crate::xen) fn leave() -> Result<(), Errno> {
         unsafe { mmu::map_page(place + page * PAGE as u64, own, true) }?;
     }
     Ok(())
+}
+
+/// Has the table appear in its place again. After the domain was restored all its entries are unused.
+///
+/// # Errors
+/// What Xen says: no grant works then.
+pub fn come_back() -> Result<(), Errno> {
+    let version = match VERSION.load(Ordering::Acquire) {
+        0 => return Ok(()),
+        1 => Version::V1,
+        _ => Version::V2,
+    };
+    // SAFETY: `set_up` was promised these pages for good.
+    unsafe { put(version, PLACE.load(Ordering::Relaxed), FRAME.load(Ordering::Relaxed)) }.map(|_| ())
 }
 
 /// Chooses the version and has the table appear; how many pages it and the status words have.

@@ -6,6 +6,9 @@ use core::mem::{offset_of, size_of};
 /// Kernel code segment of Xen's own GDT, flat, 64-bit.
 pub(super) const FLAT_KERNEL_CS: u16 = 0xe033;
 
+/// Data and stack segment of Xen's own GDT, flat.
+pub(super) const FLAT_KERNEL_SS: u16 = 0xe02b;
+
 /// Where Xen maps its machine-to-physical table, read-only.
 #[doc(alias = "MACH2PHYS_VIRT_START")]
 pub(super) const M2P: u64 = 0xffff_8000_0000_0000;
@@ -60,8 +63,11 @@ pub(super) const MMUEXT_UNPIN_TABLE: u32 = 4;
 pub(super) const MMUEXT_NEW_BASEPTR: u32 = 5;
 pub(super) const MMUEXT_TLB_FLUSH_LOCAL: u32 = 6;
 pub(super) const MMUEXT_INVLPG_LOCAL: u32 = 7;
+pub(super) const MMUEXT_TLB_FLUSH_MULTI: u32 = 8;
+pub(super) const MMUEXT_INVLPG_MULTI: u32 = 9;
 
 #[repr(C)]
+#[derive(Clone, Copy)]
 #[doc(alias = "mmuext_op")]
 pub(super) struct MmuextOp {
     pub(super) cmd: u32,
@@ -72,6 +78,7 @@ pub(super) struct MmuextOp {
 const _: () = assert!(size_of::<MmuextOp>() == 24 && offset_of!(MmuextOp, arg1) == 8);
 
 #[repr(C)]
+#[derive(Clone, Copy)]
 #[doc(alias = "mmu_update")]
 pub(super) struct MmuUpdate {
     /// Machine address of the entry; the two lowest bits are the command, 0 being an ordinary update.
@@ -82,6 +89,10 @@ const _: () = assert!(size_of::<MmuUpdate>() == 16);
 
 /// `update_va_mapping`: flush that address, on this CPU.
 pub(super) const UVMF_INVLPG: u64 = 2;
+/// Flush everything, on all CPUs.
+#[doc(alias = "UVMF_TLB_FLUSH")]
+#[doc(alias = "UVMF_ALL")]
+pub(super) const UVMF_TLB_FLUSH_ALL: u64 = 1 | 4;
 
 /// Base of GS while the kernel runs.
 pub(super) const SEGBASE_GS_KERNEL: u64 = 2;
@@ -109,4 +120,98 @@ pub(super) const PHYSDEVOP_SET_IOPL: u32 = 6;
 #[doc(alias = "physdev_set_iopl")]
 pub(super) struct SetIopl {
     pub(super) iopl: u32,
+}
+
+/// Registers as Xen keeps them.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+#[doc(alias = "cpu_user_regs")]
+pub(super) struct UserRegs {
+    /// r15, r14, r13, r12, rbp.
+    pub(super) kept: [u64; 5],
+    pub(super) rbx: u64,
+    /// r11, r10, r9, r8, rax, rcx, rdx, rsi.
+    pub(super) lost: [u64; 8],
+    pub(super) rdi: u64,
+    pub(super) error_code: u32,
+    pub(super) entry_vector: u32,
+    pub(super) rip: u64,
+    pub(super) cs: u16,
+    pub(super) saved_upcall_mask: u16,
+    pub(super) rflags: u64,
+    pub(super) rsp: u64,
+    pub(super) ss: u16,
+    /// es, ds, fs, gs.
+    pub(super) segments: [u64; 4],
+}
+
+/// The first state of a virtual CPU.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+#[doc(alias = "vcpu_guest_context")]
+pub(super) struct VcpuGuestContext {
+    pub(super) fpu_ctxt: [u64; 64],
+    pub(super) flags: u64,
+    pub(super) user_regs: UserRegs,
+    pub(super) trap_ctxt: [[u64; 2]; 256],
+    pub(super) ldt: [u64; 2],
+    pub(super) gdt_frames: [u64; 16],
+    pub(super) gdt_ents: u64,
+    pub(super) kernel_ss: u64,
+    pub(super) kernel_sp: u64,
+    pub(super) ctrlreg: [u64; 8],
+    pub(super) debugreg: [u64; 8],
+    /// Entries for events, failed returns and system calls.
+    pub(super) callbacks: [u64; 3],
+    pub(super) vm_assist: u64,
+    pub(super) fs_base: u64,
+    pub(super) gs_base_kernel: u64,
+    pub(super) gs_base_user: u64,
+}
+const _: () = {
+    assert!(
+        size_of::<UserRegs>() == 200 && offset_of!(UserRegs, rip) == 128 && offset_of!(UserRegs, rsp) == 152
+    );
+    assert!(size_of::<VcpuGuestContext>() == 5168 && offset_of!(VcpuGuestContext, user_regs) == 520);
+    assert!(
+        offset_of!(VcpuGuestContext, trap_ctxt) == 720 && offset_of!(VcpuGuestContext, kernel_ss) == 4968
+    );
+    assert!(
+        offset_of!(VcpuGuestContext, ctrlreg) == 4984 && offset_of!(VcpuGuestContext, gs_base_kernel) == 5152
+    );
+};
+
+impl VcpuGuestContext {
+    pub(super) const ZERO: Self = Self {
+        fpu_ctxt: [0; 64],
+        flags: 0,
+        user_regs: UserRegs {
+            kept: [0; 5],
+            rbx: 0,
+            lost: [0; 8],
+            rdi: 0,
+            error_code: 0,
+            entry_vector: 0,
+            rip: 0,
+            cs: 0,
+            saved_upcall_mask: 0,
+            rflags: 0,
+            rsp: 0,
+            ss: 0,
+            segments: [0; 4],
+        },
+        trap_ctxt: [[0; 2]; 256],
+        ldt: [0; 2],
+        gdt_frames: [0; 16],
+        gdt_ents: 0,
+        kernel_ss: 0,
+        kernel_sp: 0,
+        ctrlreg: [0; 8],
+        debugreg: [0; 8],
+        callbacks: [0; 3],
+        vm_assist: 0,
+        fs_base: 0,
+        gs_base_kernel: 0,
+        gs_base_user: 0,
+    };
 }

@@ -1,14 +1,12 @@
 //! The CPU as Xen shows it to a PV guest: CPUID by the emulated form, control registers kept here, MSRs and segment
 //! bases by Xen. Neighbour: `trap` (the descriptor table that matters).
 
-use super::abi::SEGBASE_GS_KERNEL;
+use super::{abi::SEGBASE_GS_KERNEL, vcpu};
 use crate::{
     descriptor::PseudoDescriptor,
+    percpu::CpuArea,
     word::CpuidRegisters,
-    xen::{
-        hypercall::{self, Number},
-        shared_info,
-    },
+    xen::hypercall::{self, Number},
 };
 use core::{
     arch::{asm, x86_64::CpuidResult},
@@ -92,19 +90,28 @@ pub(super) extern "sysv64" fn read_cr0() -> u64 {
     CR0
 }
 
-/// All that the kernel wants of it is set already.
-pub(super) unsafe extern "sysv64" fn write_cr0(_value: u64) {}
+/// CR0.TS: the next instruction on extended registers traps (SDM vol. 3A §2.5).
+const TASK_SWITCHED: u64 = 1 << 3;
 
-pub(super) extern "sysv64" fn read_cr2() -> u64 {
-    shared_info::get().vcpu_info[0].cr2.load(Ordering::Relaxed)
+/// All that the kernel wants of it is set already, but for TS.
+pub(super) unsafe extern "sysv64" fn write_cr0(value: u64) {
+    // SAFETY: sets or clears the bit on this CPU.
+    let _ = unsafe { hypercall::call1(Number::FpuTaskswitch, u64::from(value & TASK_SWITCHED != 0)) };
 }
 
 pub(super) extern "sysv64" fn read_cr4() -> u64 {
     CR4_SEEN.load(Ordering::Relaxed)
 }
 
-/// What CPUID offers of it needs no switching on.
+/// Saving of the extended registers (SDM vol. 3A §2.5), the one bit that is the guest's to switch on.
+const OSXSAVE: u64 = 1 << 18;
+
+/// The rest of what CPUID offers needs no switching on.
 pub(super) unsafe extern "sysv64" fn write_cr4(value: u64) {
+    if value & OSXSAVE != 0 {
+        // SAFETY: the instruction traps, and Xen takes the bit, which CPUID offered to whoever wants it.
+        unsafe { asm!("mov cr4, {}", in(reg) CR4 | OSXSAVE, options(nostack, preserves_flags)) };
+    }
     CR4_SEEN.store(value, Ordering::Relaxed);
 }
 
@@ -151,7 +158,16 @@ pub(super) unsafe extern "sysv64" fn load_tr(_selector: u16) {}
 /// # Safety
 /// As for [`write_gs_base`](crate::write_gs_base).
 pub(super) unsafe extern "sysv64" fn write_gs_base(base: u64) {
-    // SAFETY: two words; the base is the caller's promise.
+    let area: *const CpuArea = core::ptr::with_exposed_provenance(base as usize);
+    // SAFETY: a CPU's own data begins with its area, which stays (the caller's promise).
+    vcpu::take_area(unsafe { &*area });
+    set_gs_base(base);
+}
+
+/// # Panics
+/// As [`write_gs_base`].
+pub(super) fn set_gs_base(base: u64) {
+    // SAFETY: two words; what is at the base is up to who uses it.
     if let Err(error) = unsafe { hypercall::call2(Number::SetSegmentBase, SEGBASE_GS_KERNEL, base) } {
         panic!("GS base {base:#x}: {error}");
     }

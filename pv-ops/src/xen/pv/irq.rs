@@ -1,23 +1,34 @@
 //! Events in the place of interrupts: the flag is a byte in the shared page, sleep is a hypercall.
 //! Neighbours: `xen::shared_info` (the byte), `start` (maps it at a fixed address), `trap` (how events arrive).
 //!
-//! The boot CPU's bytes stand at a fixed address within reach of an absolute 32-bit one, so that to disable events and
-//! to ask for the flag are patched in as what they are: a store and a load. To enable them takes a look at what came
-//! meanwhile, and is a call of a few instructions that keep every register.
+//! Each CPU's bytes are in its own data, at a fixed distance from GS, so that to disable events and to ask for the flag
+//! are patched in as what they are: a store and a load. To enable them takes a look at what came meanwhile, and is a
+//! call of a few instructions that keep every register. A thread may be moved to another CPU between the two: whoever
+//! interrupts it there or here has looked, and a look too many does no harm.
 
-use crate::xen::{
-    abi::{sched, vcpu},
-    hypercall::{self, Number},
-    shared_info::VcpuInfo,
+use crate::{
+    percpu::HOST_WORDS,
+    xen::{
+        self,
+        abi::{sched, vcpu},
+        hypercall::{self, Number},
+        shared_info::VcpuInfo,
+    },
 };
 use core::{arch::naked_asm, mem::offset_of};
 
-/// Where `start` maps the shared page a second time: the page below the one that natively has the local APIC.
+/// Where `start` maps the shared page a second time: the page below the one that natively has the local APIC. GS of the
+/// boot CPU leads there until the kernel gives it data of its own.
 pub(super) const SHARED_PAGE: u64 = crate::native::LOCAL_APIC - 4096;
-/// The boot CPU's mask and pending bytes, the first of the page.
-const MASK: u64 = SHARED_PAGE + offset_of!(VcpuInfo, evtchn_upcall_mask) as u64;
-const PENDING: u64 = SHARED_PAGE + offset_of!(VcpuInfo, evtchn_upcall_pending) as u64;
-const _: () = assert!(MASK == 0xffff_ffff_ffdf_e001, "the instructions in `OPS` have it in their text");
+/// The mask and pending bytes, from GS.
+const MASK: usize = HOST_WORDS + offset_of!(VcpuInfo, evtchn_upcall_mask);
+const PENDING: usize = HOST_WORDS + offset_of!(VcpuInfo, evtchn_upcall_pending);
+const _: () = {
+    assert!(
+        MASK == 65 && HOST_WORDS + offset_of!(VcpuInfo, cr2) == 80,
+        "the instructions in `OPS` have it in their text"
+    );
+};
 
 /// RFLAGS.IF, and its bit number.
 const IF: u64 = 1 << IF_BIT;
@@ -29,8 +40,8 @@ const IF_BIT: u64 = 9;
 #[unsafe(naked)]
 pub(super) unsafe extern "sysv64" fn irq_enable() {
     naked_asm!(
-        "mov byte ptr [{mask}], 0",
-        "cmp byte ptr [{pending}], 0",
+        "mov byte ptr gs:[{mask}], 0",
+        "cmp byte ptr gs:[{pending}], 0",
         "jne 2f",
         "ret",
         "2:",
@@ -57,8 +68,8 @@ pub(super) unsafe extern "sysv64" fn irq_enable() {
         "pop rcx",
         "pop rax",
         "ret",
-        mask = const MASK as i64,
-        pending = const PENDING as i64,
+        mask = const MASK,
+        pending = const PENDING,
         version = const Number::XenVersion as u64,
     )
 }
@@ -69,11 +80,11 @@ pub(super) unsafe extern "sysv64" fn irq_restore() {
     naked_asm!(
         "bt rdi, {bit}",
         "jc {enable}",
-        "mov byte ptr [{mask}], 1",
+        "mov byte ptr gs:[{mask}], 1",
         "ret",
         bit = const IF_BIT,
         enable = sym irq_enable,
-        mask = const MASK as i64,
+        mask = const MASK,
     )
 }
 
@@ -83,7 +94,7 @@ pub(super) extern "sysv64" fn halt() {
         return safe_halt();
     }
     // SAFETY: takes this CPU off, as was asked for.
-    let _ = unsafe { hypercall::call3(Number::VcpuOp, vcpu::DOWN.into(), 0, 0) };
+    let _ = unsafe { hypercall::call3(Number::VcpuOp, vcpu::DOWN.into(), xen::vcpu::current(), 0) };
 }
 
 /// Xen lets events in and looks for one before it puts the CPU to sleep: none is lost.
@@ -92,5 +103,5 @@ pub(super) extern "sysv64" fn safe_halt() {
     let _ = unsafe { hypercall::call2(Number::SchedOp, sched::BLOCK.into(), 0) };
 }
 
-/// There is one virtual CPU, and no local APIC that could send.
+/// There is no local APIC that could send.
 pub(super) unsafe extern "sysv64" fn send_ipi(_apic_id: u32, _icr_low: u32) {}

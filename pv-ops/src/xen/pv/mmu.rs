@@ -5,18 +5,19 @@
 use super::{
     abi::{
         M2P, M2P_LEN_BYTES, MMUEXT_INVLPG_LOCAL, MMUEXT_NEW_BASEPTR, MMUEXT_PIN_L1_TABLE,
-        MMUEXT_TLB_FLUSH_LOCAL, MMUEXT_UNPIN_TABLE, MmuUpdate, MmuextOp, UVMF_INVLPG,
+        MMUEXT_TLB_FLUSH_LOCAL, MMUEXT_UNPIN_TABLE, MmuUpdate, MmuextOp, UVMF_INVLPG, UVMF_TLB_FLUSH_ALL,
     },
     irq,
-    p2m::{self, ACCESSED, ADDRESS, DEVICE, DIRTY, NO_EXECUTE, PAGE, PRESENT, WRITABLE},
+    p2m::{self, ACCESSED, ADDRESS, DEVICE, DIRTY, NO_EXECUTE, NONE, PAGE, PRESENT, WRITABLE},
 };
 use crate::xen::{
     abi::DOMID_SELF,
-    hypercall::{self, Answer, Errno, Number},
+    hypercall::{self, Answer, Call, Errno, Number},
+    memory::BATCH,
     shared_info::{self, SharedInfo},
 };
 use core::{
-    ptr::{null, null_mut},
+    ptr::null_mut,
     sync::atomic::{AtomicU64, Ordering},
 };
 
@@ -138,6 +139,18 @@ pub(super) extern "sysv64" fn pte_value(entry: u64) -> u64 {
     p2m::value(entry, guest_frame)
 }
 
+/// Hypercalls made here.
+static CALLS: AtomicU64 = AtomicU64::new(0);
+
+/// How many hypercalls page tables have cost so far.
+pub fn hypercalls() -> u64 {
+    CALLS.load(Ordering::Relaxed)
+}
+
+fn count() {
+    CALLS.fetch_add(1, Ordering::Relaxed);
+}
+
 /// Replaces an entry of a table of any level.
 ///
 /// # Panics
@@ -146,16 +159,72 @@ pub(super) extern "sysv64" fn pte_value(entry: u64) -> u64 {
 /// # Safety
 /// As for [`set_pte`](crate::set_pte); `entry` is an address of the direct map.
 pub(super) unsafe extern "sysv64" fn set_entry(entry: *mut u64, value: u64) {
-    let address = (entry.addr() as u64).wrapping_sub(DIRECT_MAP.load(Ordering::Relaxed));
-    let machine = machine_frame(address / PAGE).map(|mfn| mfn * PAGE + address % PAGE);
-    let Some(machine) = machine else { panic!("page-table entry at {entry:p}, outside the direct map") };
     // SAFETY: the caller's promise.
-    let updated = unsafe { update(machine, value) };
+    let updated = unsafe { update(machine_address(entry), value) };
     // A device that is not this domain's: the entry stays empty, and who mapped it finds it so.
     if let Err(error) = updated
         && value & DEVICE == 0
     {
         panic!("page-table entry {value:#x} for {entry:p}: {error}");
+    }
+}
+
+/// Entries in one list.
+const LIST_LEN: usize = 64;
+
+/// Replaces `count` entries of a table of any level, many at a time.
+///
+/// # Panics
+/// As [`set_entry`].
+///
+/// # Safety
+/// As for [`set_ptes`](crate::set_ptes()); `first` is an address of the direct map.
+pub(super) unsafe extern "sysv64" fn set_entries(first: *mut u64, values: *const u64, count: u64) {
+    let machine = machine_address(first);
+    // SAFETY: the caller's promise.
+    let values = unsafe { core::slice::from_raw_parts(values, count as usize) };
+    for (chunk, values) in values.chunks(LIST_LEN).enumerate() {
+        let start = chunk * LIST_LEN;
+        let mut list = [MmuUpdate { ptr: 0, val: 0 }; LIST_LEN];
+        for (index, (request, &val)) in list.iter_mut().zip(values).enumerate() {
+            *request = MmuUpdate { ptr: machine + (start + index) as u64 * 8, val };
+        }
+        // SAFETY: the caller's promise.
+        let done = unsafe { update_many(&list[..values.len()]) };
+        // What Xen stopped at is looked at one by one.
+        for (index, &value) in values.iter().enumerate().skip(done) {
+            // SAFETY: the caller's promise.
+            unsafe { set_entry(first.wrapping_add(start + index), value) };
+        }
+    }
+}
+
+/// The machine address of a table's entry.
+///
+/// # Panics
+/// When it is not in the direct map.
+fn machine_address(entry: *mut u64) -> u64 {
+    let address = (entry.addr() as u64).wrapping_sub(DIRECT_MAP.load(Ordering::Relaxed));
+    match machine_frame(address / PAGE) {
+        Some(mfn) => mfn * PAGE + address % PAGE,
+        None => panic!("page-table entry at {entry:p}, outside the direct map"),
+    }
+}
+
+/// Replaces entries at machine addresses; how many, up to the first that Xen refuses.
+///
+/// # Safety
+/// As for [`set_pte`](crate::set_pte), for each.
+unsafe fn update_many(requests: &[MmuUpdate]) -> usize {
+    let mut done = 0u32;
+    let place = (&raw mut done).expose_provenance() as u64;
+    let address = requests.as_ptr().expose_provenance() as u64;
+    count();
+    let arguments = [address, requests.len() as u64, place, DOMID_SELF.into()];
+    // SAFETY: so many requests, which Xen reads; what they do is the caller's promise.
+    match unsafe { hypercall::call4(Number::MmuUpdate, arguments) } {
+        Ok(_) => requests.len(),
+        Err(_) => done as usize,
     }
 }
 
@@ -167,6 +236,7 @@ pub(super) unsafe fn update(machine: u64, value: u64) -> Answer {
     let request = MmuUpdate { ptr: machine, val: value };
     let address = (&raw const request).expose_provenance() as u64;
     let done = null_mut::<u32>().addr() as u64;
+    count();
     // SAFETY: one request, which Xen reads; what it does is the caller's promise.
     unsafe { hypercall::call4(Number::MmuUpdate, [address, 1, done, DOMID_SELF.into()]) }
 }
@@ -176,20 +246,91 @@ pub(super) unsafe fn update(machine: u64, value: u64) -> Answer {
 /// # Safety
 /// As for [`set_pte`](crate::set_pte).
 pub(in crate::xen) unsafe fn map_page(virt: u64, mfn: u64, writable: bool) -> Answer {
-    let writable = if writable { WRITABLE } else { 0 };
-    let entry = p2m::address(mfn) | PRESENT | ACCESSED | DIRTY | NO_EXECUTE | writable;
+    count();
     // SAFETY: three words; what the mapping does is the caller's promise.
-    unsafe { hypercall::call3(Number::UpdateVaMapping, virt, entry, UVMF_INVLPG) }
+    unsafe { hypercall::call3(Number::UpdateVaMapping, virt, entry(mfn, writable), UVMF_INVLPG) }
+}
+
+/// An entry of the lowest level for data.
+fn entry(mfn: u64, writable: bool) -> u64 {
+    p2m::address(mfn) | PRESENT | ACCESSED | DIRTY | NO_EXECUTE | if writable { WRITABLE } else { 0 }
+}
+
+/// Frames that the guest began with.
+pub(in crate::xen) fn frames() -> u64 {
+    FRAMES.load(Ordering::Relaxed)
+}
+
+/// Takes the guest frames from `first` on out of direct map and p2m list; `list`, as long as there are frames, says
+/// then which machine frames they were.
+///
+/// # Errors
+/// What Xen says, or [`Errno::INVALID`] for frames beyond the guest's memory.
+///
+/// # Safety
+/// Nothing refers to the frames.
+pub(in crate::xen) unsafe fn remove(first: u64, list: &mut [u64]) -> Result<(), Errno> {
+    for (pfn, place) in (first..).zip(list.iter_mut()) {
+        *place = machine_frame(pfn).ok_or(Errno::INVALID)?;
+    }
+    // SAFETY: nothing refers to the frames.
+    unsafe { map_in_direct_map(first, list.iter().map(|_| 0)) }?;
+    (first..)
+        .zip(list)
+        .filter_map(|(pfn, _)| entry_of_list(pfn))
+        .for_each(|entry| entry.store(NONE, Ordering::Relaxed));
+    Ok(())
+}
+
+/// Puts machine frames behind the guest frames from `first` on, in p2m list and direct map.
+///
+/// # Errors
+/// As [`remove`].
+///
+/// # Safety
+/// The machine frames are this guest's and not in use; there are none behind the guest frames.
+pub(in crate::xen) unsafe fn insert(first: u64, list: &[u64]) -> Result<(), Errno> {
+    for (pfn, &mfn) in (first..).zip(list) {
+        entry_of_list(pfn).ok_or(Errno::INVALID)?.store(mfn, Ordering::Relaxed);
+    }
+    // SAFETY: the direct map shows what is the guest's.
+    unsafe { map_in_direct_map(first, list.iter().map(|&mfn| entry(mfn, true))) }
+}
+
+/// Replaces the direct map's entries from guest frame `first` on, [`BATCH`] at most, by one hypercall.
+///
+/// # Safety
+/// As for [`set_pte`](crate::set_pte).
+unsafe fn map_in_direct_map(first: u64, entries: impl ExactSizeIterator<Item = u64>) -> Result<(), Errno> {
+    let len = entries.len();
+    let mut calls = [Call::new(Number::UpdateVaMapping, [0; 4]); BATCH];
+    let calls = &mut calls[..len];
+    for (index, (call, entry)) in calls.iter_mut().zip(entries).enumerate() {
+        let flush = if index + 1 == len { UVMF_TLB_FLUSH_ALL } else { 0 };
+        *call = Call::new(Number::UpdateVaMapping, [direct_map(first + index as u64), entry, flush, 0]);
+    }
+    count();
+    // SAFETY: three words each; what the mappings do is the caller's promise.
+    unsafe { hypercall::multicall(calls) }
+}
+
+/// A command of `mmuext_op`, to be made while `request` is there.
+fn extended(request: &MmuextOp) -> Call {
+    let address = core::ptr::from_ref(request).expose_provenance() as u64;
+    Call::new(Number::MmuextOp, [address, 1, 0, DOMID_SELF.into()])
+}
+
+/// The mapping of a page by a multicall.
+fn mapping(virt: u64, entry: u64) -> Call {
+    Call::new(Number::UpdateVaMapping, [virt, entry, UVMF_INVLPG, 0])
 }
 
 /// # Safety
-/// As for the command.
-unsafe fn extended(cmd: u32, arg1: u64) -> Answer {
-    let request = MmuextOp { cmd, arg1, arg2: 0 };
-    let address = (&raw const request).expose_provenance() as u64;
-    let done = null::<u32>().addr() as u64;
-    // SAFETY: one request, which Xen reads; what it does is the caller's promise.
-    unsafe { hypercall::call4(Number::MmuextOp, [address, 1, done, DOMID_SELF.into()]) }
+/// As for each of the calls.
+unsafe fn make<const COUNT: usize>(mut calls: [Call; COUNT]) -> Result<(), Errno> {
+    count();
+    // SAFETY: the caller's promise.
+    unsafe { hypercall::multicall(&mut calls) }
 }
 
 pub(super) extern "sysv64" fn read_cr3() -> u64 {
@@ -203,21 +344,24 @@ pub(super) extern "sysv64" fn read_cr3() -> u64 {
 /// As for [`write_cr3`](crate::write_cr3).
 pub(super) unsafe extern "sysv64" fn write_cr3(value: u64) {
     let mfn = machine_frame((value & ADDRESS) / PAGE).unwrap_or(u64::MAX);
+    let request = MmuextOp { cmd: MMUEXT_NEW_BASEPTR, arg1: mfn, arg2: 0 };
     // SAFETY: the caller's promise.
-    if let Err(error) = unsafe { extended(MMUEXT_NEW_BASEPTR, mfn) } {
+    if let Err(error) = unsafe { make([extended(&request)]) } {
         panic!("root table {value:#x}: {error}");
     }
     ROOT.store(value & ADDRESS, Ordering::Relaxed);
 }
 
 pub(super) extern "sysv64" fn flush_tlb() {
+    let request = MmuextOp { cmd: MMUEXT_TLB_FLUSH_LOCAL, arg1: 0, arg2: 0 };
     // SAFETY: flushes.
-    let _ = unsafe { extended(MMUEXT_TLB_FLUSH_LOCAL, 0) };
+    let _ = unsafe { make([extended(&request)]) };
 }
 
 pub(super) extern "sysv64" fn flush_tlb_one(address: u64) {
+    let request = MmuextOp { cmd: MMUEXT_INVLPG_LOCAL, arg1: address, arg2: 0 };
     // SAFETY: flushes.
-    let _ = unsafe { extended(MMUEXT_INVLPG_LOCAL, address) };
+    let _ = unsafe { make([extended(&request)]) };
 }
 
 /// The direct map's address of a guest frame.
@@ -234,11 +378,10 @@ pub(super) fn direct_map(pfn: u64) -> u64 {
 /// As for [`pin_table`](crate::pin_table).
 pub(super) unsafe extern "sysv64" fn pin_table(frame: u64, level: u8) {
     let mfn = machine_frame(frame).unwrap_or(u64::MAX);
-    // SAFETY: the frame is a table from now on, which nobody writes (the caller's promise).
-    let read_only = unsafe { map_page(direct_map(frame), mfn, false) };
-    // SAFETY: the frame holds a table of this level.
-    let pinned = read_only.and_then(|_| unsafe { extended(MMUEXT_PIN_L1_TABLE + u32::from(level) - 1, mfn) });
-    if let Err(error) = pinned {
+    let request = MmuextOp { cmd: MMUEXT_PIN_L1_TABLE + u32::from(level) - 1, arg1: mfn, arg2: 0 };
+    let read_only = mapping(direct_map(frame), entry(mfn, false));
+    // SAFETY: the frame is a table of this level from now on, which nobody writes (the caller's promise).
+    if let Err(error) = unsafe { make([read_only, extended(&request)]) } {
         panic!("table of level {level} in frame {frame:#x}: {error}");
     }
 }
@@ -250,10 +393,10 @@ pub(super) unsafe extern "sysv64" fn pin_table(frame: u64, level: u8) {
 /// As for [`unpin_table`](crate::unpin_table).
 pub(super) unsafe extern "sysv64" fn unpin_table(frame: u64) {
     let mfn = machine_frame(frame).unwrap_or(u64::MAX);
-    // SAFETY: nothing refers to the table any more (the caller's promise).
-    let unpinned = unsafe { extended(MMUEXT_UNPIN_TABLE, mfn) };
-    // SAFETY: it is ordinary memory now.
-    if let Err(error) = unpinned.and_then(|_| unsafe { map_page(direct_map(frame), mfn, true) }) {
+    let request = MmuextOp { cmd: MMUEXT_UNPIN_TABLE, arg1: mfn, arg2: 0 };
+    let writable = mapping(direct_map(frame), entry(mfn, true));
+    // SAFETY: nothing refers to the table any more (the caller's promise), so that it is ordinary memory now.
+    if let Err(error) = unsafe { make([extended(&request), writable]) } {
         panic!("table in frame {frame:#x}: {error}");
     }
 }

@@ -16,6 +16,9 @@ const XENS_OWN: u64 = 0x7ff << 52;
 pub(super) const NO_EXECUTE: u64 = 1 << 63;
 pub(super) const ADDRESS: u64 = 0x000f_ffff_ffff_f000;
 pub(super) const PAGE: u64 = 4096;
+/// A guest frame without memory, in the p2m list.
+#[doc(alias = "INVALID_P2M_ENTRY")]
+pub(super) const NONE: u64 = u64::MAX;
 
 /// The address of the frame with this number.
 pub(super) const fn address(frame: u64) -> u64 {

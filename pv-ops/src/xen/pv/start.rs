@@ -4,7 +4,7 @@
 
 use super::{
     abi::{MAGIC, PHYSDEVOP_SET_IOPL, SetIopl, StartInfo},
-    irq, mmu,
+    cpu, irq, mmu,
     p2m::{self, ACCESSED, DIRTY, NO_EXECUTE, PAGE, PRESENT, WRITABLE},
     suspend,
 };
@@ -13,10 +13,11 @@ use crate::{
     detect::Hypervisors,
     native,
     ops::PvOps,
+    percpu::HOST_WORDS,
     xen::{
         self, console, cpuid,
         hypercall::{self, Form, Number},
-        rings, shared_info, time,
+        rings, shared_info, steal, time,
     },
 };
 use core::{
@@ -34,11 +35,11 @@ struct Window([AtomicU64; ENTRIES as usize]);
 
 static WINDOW: Window = Window([const { AtomicU64::new(0) }; ENTRIES as usize]);
 
-pub(super) fn setup(environment: &Environment<'_>, hypervisors: &Hypervisors) -> PvOps {
-    native::setup(environment, hypervisors);
+pub(super) fn setup(environment: &Environment<'_>, hypervisors: &Hypervisors, ops: &mut PvOps) {
+    native::setup(environment, hypervisors, ops);
     hypercall::set_form(Form::Syscall);
     match prepare(environment, hypervisors) {
-        Ok(table) => *table,
+        Ok(table) => *ops = *table,
         Err(reason) => xen::sched::refuse(reason),
     }
 }
@@ -64,6 +65,8 @@ fn prepare(environment: &Environment<'_>, hypervisors: &Hypervisors) -> Result<&
     mmu::set_list(physical(start_info.mfn_list)? / PAGE);
     mmu::tell_list(shared_info::get());
     suspend::set_start_info(physical(address)? / PAGE);
+
+    cpu::set_gs_base(irq::SHARED_PAGE - HOST_WORDS as u64);
 
     let read = environment.cpuid;
     if let Some(base) = cpuid::base(hypervisors) {
@@ -205,7 +208,16 @@ fn restore_window(image: u64) -> Result<(), &'static str> {
     Ok(())
 }
 
-/// Lets dom0 use ports: `in` and `out` trap then, and Xen carries them out.
+/// What every virtual CPU has of its own besides the memory that it shares.
+pub(super) fn cpu_up(cpu: u32) {
+    steal::cpu_up(cpu);
+    if xen::is_dom0() {
+        // The first one could: this one can.
+        let _ = allow_ports();
+    }
+}
+
+/// Lets dom0 use ports on this virtual CPU: `in` and `out` trap then, and Xen carries them out.
 fn allow_ports() -> Result<(), &'static str> {
     let mut argument = SetIopl { iopl: 1 };
     // SAFETY: the struct is this command's; what a port does is up to who uses it.

@@ -1,10 +1,10 @@
 //! What a PV guest does before and after it is saved. The toolstack writes guest frames where it finds machine frames,
 //! and at the restore those of the new domain: in page tables, p2m list and start_info. So a page table may hold this
 //! domain's own frames only, and nothing else may hold machine frames at all.
-//! Neighbours: `xen::suspend` (who calls), `mmu` (the shared page and the p2m list), `grant_table::set_up` (the table).
+//! Neighbours: `xen::suspend` (who calls), `mmu` (the shared page and the p2m list).
 
-use super::{abi::StartInfo, mmu, p2m::PAGE};
-use crate::xen::{grant_table::set_up, hypercall::Errno, rings, shared_info, suspend::Life};
+use super::{abi::StartInfo, mmu, p2m::PAGE, vcpu};
+use crate::xen::{hypercall::Errno, rings, shared_info, suspend::Life};
 use core::sync::atomic::{AtomicU64, Ordering};
 
 /// The guest frame with start_info.
@@ -32,7 +32,6 @@ pub(in crate::xen) fn leave() -> Result<u64, Errno> {
     unsafe { (&raw mut (*start_info).store_mfn).write_volatile(xenstore) };
     // SAFETY: as above.
     unsafe { (&raw mut (*start_info).console_mfn).write_volatile(console) };
-    set_up::leave()?;
     mmu::unshare()?;
     mmu::machine_frame(START_INFO.load(Ordering::Relaxed)).ok_or(Errno::INVALID)
 }
@@ -47,6 +46,7 @@ pub(in crate::xen) fn come_back(life: Life) -> Result<(), Errno> {
     mmu::share_again(start_info.shared_info / PAGE)?;
     if life == Life::Next {
         shared_info::set_mapped();
+        vcpu::move_again();
         mmu::tell_list(shared_info::get());
         rings::set(
             (mmu::guest_frame(start_info.console_mfn), start_info.console_evtchn),

@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 use alloc::{format, string::String, vec::Vec};
+use core::time::Duration;
 
 use drivers::class::{BlockRequest, SECTOR_BYTES};
 use kernel::devices::{self, block::Disk};
@@ -87,4 +88,25 @@ async fn name(disk: &Disk) -> Result<String, String> {
     let bytes = &buffer.bytes()[..20];
     let end = bytes.iter().position(|&byte| byte == 0).unwrap_or(bytes.len());
     Ok(String::from_utf8_lossy(&bytes[..end]).into_owned())
+}
+
+/// Resets the queue, and rewrites the disk through it.
+pub(crate) async fn cancel() -> Result<(), String> {
+    let disk = devices::block::disks().into_iter().next().ok_or("no disk")?;
+    done(disk.read(0, buffer()?).await, "read")?;
+    disk.cancel().map_err(|error| format!("cancel: {error}"))?;
+    kernel::println!("disk: queue reset");
+    run().await
+}
+
+/// Waits until the disk has another size.
+pub(crate) async fn growth() -> Result<(), String> {
+    let disk = devices::block::disks().into_iter().next().ok_or("no disk")?;
+    let before = disk.info();
+    kernel::println!("growth: {} sectors, {} behind", before.sectors, before.physical_block_bytes);
+    while disk.info().sectors == before.sectors {
+        kernel::sleep(Duration::from_millis(1)).await;
+    }
+    kernel::println!("growth: now {} sectors", disk.info().sectors);
+    Ok(())
 }

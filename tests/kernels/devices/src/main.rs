@@ -26,6 +26,8 @@ async fn main() -> Result<(), String> {
     for want in argument("want").unwrap_or("disk").split(',') {
         match want {
             "disk" => disk::run().await?,
+            "cancel" => disk::cancel().await?,
+            "growth" => disk::growth().await?,
             "rng" => rng::run().await?,
             "port" => port::run().await?,
             "balloon" => balloon::run().await?,

@@ -4,6 +4,7 @@ pub mod clippy;
 pub mod doctor;
 pub mod gdb;
 pub mod image;
+pub mod matrix;
 pub mod run;
 pub mod size;
 pub mod test;

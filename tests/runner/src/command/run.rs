@@ -54,6 +54,12 @@ pub struct Arguments {
     /// Give the guest a disk: a raw image
     #[arg(long, value_name = "FILE")]
     pub disk: Option<PathBuf>,
+    /// A further option of our own machine monitor (`--machine vmm`), for example `--vmm=--without=pv-eoi`
+    #[arg(long, value_name = "OPTION", allow_hyphen_values = true)]
+    pub vmm: Vec<String>,
+    /// Show what nested KVM counted: exits, hypercalls, interrupts, ends of interrupts
+    #[arg(long)]
+    pub counts: bool,
     /// Wait for gdb on TCP port 1234 before the first instruction
     #[arg(long)]
     pub gdb: bool,
@@ -67,7 +73,7 @@ pub struct Arguments {
 
 impl Default for Arguments {
     fn default() -> Self {
-        let Options { platform, cpu, smp, memory, append, gdb, .. } = Options::default();
+        let Options { platform, cpu, smp, memory, append, gdb, vmm, .. } = Options::default();
         let app = "shell".into();
         Self {
             app,
@@ -82,6 +88,8 @@ impl Default for Arguments {
             forward: Vec::new(),
             disk: None,
             gdb,
+            vmm,
+            counts: false,
             dry_run: false,
             timeout: None,
         }
@@ -206,6 +214,10 @@ fn report(arguments: &Arguments, finished: &Finished) -> u8 {
         }
         _ => "",
     };
+    if arguments.counts {
+        eprint!("{}", nested::Counts::read(&finished.said));
+    }
+    finished.said.lines().filter(|line| line.starts_with("vmm: ")).for_each(|line| eprintln!("{line}"));
     eprintln!(
         "pliant: {} ended after {:.2} s: {}{note}",
         arguments.app,
@@ -225,5 +237,6 @@ fn options(arguments: &Arguments) -> Options {
         memory: arguments.memory.clone(),
         append: arguments.append.clone(),
         gdb: arguments.gdb,
+        vmm: arguments.vmm.clone(),
     }
 }

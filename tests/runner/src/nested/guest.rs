@@ -18,20 +18,11 @@ use crate::qemu::{Accel, Finished, Line, Machine, Options, Serial, Traces, megab
 const END: &str = "\0\x7f\0\x7f\0\x7f\0\x7f";
 /// How long a monitor that was killed, or the last bytes of a console, may take.
 const SOON: Duration = Duration::from_secs(20);
-/// Where the guest's file is in there.
+/// Where the guest's file is in there, and our own machine monitor.
 const KERNEL: &str = "/guest/kernel";
-/// QEMU says in this line why it ends, in numbers (`ShutdownCause` in its qapi/run-state.json).
+const VMM: &str = "/guest/vmm";
+/// QEMU says this when the guest switches the machine off; it says nothing when the guest resets it.
 const SHUTDOWN: &str = "qemu_system_shutdown_request";
-const CAUSES: [&str; 8] = [
-    "none",
-    "host-error",
-    "host-qmp-quit",
-    "host-qmp-system-reset",
-    "host-signal",
-    "host-ui",
-    "guest-shutdown",
-    "guest-reset",
-];
 
 /// A guest that was started.
 pub struct Guest<'a> {
@@ -44,13 +35,17 @@ pub struct Guest<'a> {
 }
 
 impl Host {
-    /// Has QEMU run the guest in `elf`.
+    /// Has QEMU or our own machine monitor run the guest in `elf`.
     ///
     /// # Errors
     /// The machine cannot be had there, or the file cannot be read.
     pub fn create(&mut self, elf: &Path, options: &Options) -> Result<Guest<'_>> {
         let line = inner_line(options)?;
         self.put(elf, KERNEL)?;
+        if options.machine == Machine::Vmm {
+            self.put(&crate::vmm::get()?, VMM)?;
+            self.linux.run(&format!("chmod 755 {VMM}"))?;
+        }
         let line = line.to_string();
         let from = self.linux.console.bytes().len();
         let pending = self.linux.channel.start(&format!("guest {line}"))?;
@@ -71,7 +66,7 @@ impl Host {
     }
 }
 
-/// The QEMU line in there.
+/// The monitor's line in there.
 fn inner_line(options: &Options) -> Result<Line> {
     ensure!(!options.gdb, "`--gdb` goes with guests that QEMU boots itself");
     ensure!(options.accel == Accel::Tcg, "`--on kvm-nested` goes with `--accel tcg` only: KVM is in there");
@@ -79,6 +74,7 @@ fn inner_line(options: &Options) -> Result<Line> {
         Machine::Q35 => "q35",
         Machine::Pc => "pc",
         Machine::Microvm => "microvm",
+        Machine::Vmm => return Line::of_vmm(options, VMM.as_ref(), KERNEL.as_ref()),
     };
     let mut line = Line::bare(machine, "kvm", options.cpu.as_deref().unwrap_or(KVM_CPU));
     line.equip(options.smp, &format!("{}M", megabytes(&options.memory)?), Serial::Plain);
@@ -103,6 +99,20 @@ impl Guest<'_> {
     /// The time is over before that, or the host is gone.
     pub fn wait_for(&self, text: &str, from: usize, timeout: Duration) -> Result<usize> {
         Ok(self.host.linux.console.wait_for(text, self.from + from, timeout)? - self.from)
+    }
+
+    /// What its console has between two places.
+    pub fn written(&self, from: usize, to: usize) -> String {
+        let bytes = self.host.linux.console.bytes();
+        String::from_utf8_lossy(bytes.get(self.from + from..self.from + to).unwrap_or_default()).into_owned()
+    }
+
+    /// Executes a shell command on its host, which must succeed; returns what it printed.
+    ///
+    /// # Errors
+    /// It fails, takes too long, or the host is gone.
+    pub fn host(&mut self, command: &str) -> Result<String> {
+        self.host.run(command)
     }
 
     /// Types `bytes` on its console.
@@ -158,13 +168,16 @@ fn read(said: &str, traces: &mut Traces) {
             // A shell adds 128 to the number of the signal that ended a program.
             traces.code = status.parse().ok().filter(|code: &i32| *code < 128);
         } else if line.contains(SHUTDOWN) {
-            let cause = line.rsplit('=').next().and_then(|cause| cause.trim().parse::<usize>().ok());
-            traces.shutdown = cause.and_then(|cause| CAUSES.get(cause)).map(|cause| (*cause).to_owned());
+            traces.shutdown = Some("guest-shutdown".into());
         } else if line.contains("KVM internal error") {
             traces.stopped = Some("internal-error".into());
-        } else {
+        } else if !line.starts_with("count ") {
             traces.errors.extend([line, "\n"]);
         }
+    }
+    traces.hear_vmm();
+    if traces.code == Some(0) {
+        traces.shutdown.get_or_insert_with(|| "guest-reset".into());
     }
 }
 
@@ -183,7 +196,7 @@ mod tests {
     fn endings_come_out_of_what_was_said() {
         assert_eq!(ending("status=33"), Ending::Status(0));
         assert_eq!(ending("qemu_system_shutdown_request reason=6\nstatus=0"), Ending::PowerOff);
-        assert_eq!(ending("qemu_system_shutdown_request reason=7\nstatus=0"), Ending::Reset);
+        assert_eq!(ending("status=0"), Ending::Reset);
         assert_eq!(
             ending("KVM internal error. Suberror: 1\nstatus=137"),
             Ending::Stopped("internal-error".into())

@@ -1,5 +1,7 @@
 //! The Linux that has KVM, ready to run guests.
 
+use std::time::{SystemTime, UNIX_EPOCH};
+
 use anyhow::Result;
 
 use super::Rig;
@@ -34,7 +36,11 @@ impl Host {
         } else {
             Linux::start(&setting(rig, GUEST_MEGABYTES), tee)?
         };
-        Ok(Self { linux, files: Vec::new() })
+        let mut host = Self { linux, files: Vec::new() };
+        // The clock of a state that was saved stood still.
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs());
+        host.run(&format!("date -s @{now}"))?;
+        Ok(host)
     }
 
     /// Whether a start would find a saved state.

@@ -21,13 +21,13 @@ pub enum Ending {
     TripleFault,
     /// The hypervisor ended the guest: it asked for that, or did what no guest may.
     Crashed,
-    /// QEMU stopped the machine and says why, for example `internal-error`.
+    /// The machine monitor, QEMU or our own, stopped the machine and says why, for example `internal-error`.
     Stopped(String),
     /// It ran for longer than it was given and was killed.
     Timeout(Duration),
     /// The user left.
     Left,
-    /// QEMU itself failed; its words.
+    /// The machine monitor itself failed; its words.
     Qemu(String),
 }
 
@@ -78,6 +78,21 @@ impl Traces {
         }
     }
 
+    /// Takes what our own machine monitor reports in `errors` (tests/vmm, `report`).
+    pub(crate) fn hear_vmm(&mut self) {
+        let report = self.errors.lines().find_map(|line| line.strip_prefix("vmm: ended="));
+        match report.and_then(|report| report.split(' ').next()) {
+            Some("power-off") => self.shutdown = Some("guest-shutdown".into()),
+            Some("reset") => self.shutdown = Some("guest-reset".into()),
+            Some("triple-fault") => {
+                self.shutdown = Some("guest-reset".into());
+                self.triple_fault = true;
+            }
+            Some(other) => self.stopped = other.strip_prefix("stopped-").map(str::to_owned),
+            None => {}
+        }
+    }
+
     fn qemu_failed(&self) -> Ending {
         let how = self.code.map_or_else(|| "was killed".to_owned(), |code| format!("exited with {code}"));
         let words = self.errors.trim_end();
@@ -114,10 +129,10 @@ impl fmt::Display for Ending {
             Self::Reset => f.write_str("reset"),
             Self::TripleFault => f.write_str("triple fault"),
             Self::Crashed => f.write_str("crash, by the hypervisor's word"),
-            Self::Stopped(state) => write!(f, "QEMU stopped the machine: {state}"),
+            Self::Stopped(state) => write!(f, "the monitor stopped the machine: {state}"),
             Self::Timeout(after) => write!(f, "timeout after {:.0} s", after.as_secs_f32()),
             Self::Left => f.write_str("left by the user"),
-            Self::Qemu(words) => write!(f, "QEMU {words}"),
+            Self::Qemu(words) => write!(f, "the monitor {words}"),
         }
     }
 }
@@ -160,6 +175,19 @@ mod tests {
                 .map(|ending| ending.exit_code())
                 .into();
         assert_eq!(codes.len(), 4);
+    }
+
+    #[test]
+    fn our_own_monitor_tells_the_ending_in_words() {
+        let ending = |report: &str| {
+            let mut traces = Traces { errors: format!("vmm: ended={report} io_in=1\n"), ..code(0) };
+            traces.hear_vmm();
+            traces.ending()
+        };
+        assert_eq!(ending("power-off"), Ending::PowerOff);
+        assert_eq!(ending("reset"), Ending::Reset);
+        assert_eq!(ending("triple-fault"), Ending::TripleFault);
+        assert_eq!(ending("stopped-internal-error"), Ending::Stopped("internal-error".into()));
     }
 
     #[test]

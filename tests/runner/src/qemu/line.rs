@@ -53,6 +53,8 @@ pub enum Machine {
     Pc,
     /// No PCI, no firmware tables but the needed ones
     Microvm,
+    /// Our own machine monitor on KVM (tests/vmm): one serial line, and what QEMU does not offer
+    Vmm,
 }
 
 /// Who executes the guest's instructions.
@@ -92,6 +94,8 @@ pub struct Options {
     pub append: String,
     /// Wait for gdb on TCP port 1234 before the first instruction.
     pub gdb: bool,
+    /// Further options of [`Machine::Vmm`].
+    pub vmm: Vec<String>,
 }
 
 impl Default for Options {
@@ -105,6 +109,7 @@ impl Default for Options {
             memory: "256M".into(),
             append: String::new(),
             gdb: false,
+            vmm: Vec::new(),
         }
     }
 }
@@ -211,6 +216,8 @@ pub(crate) fn megabytes(size: &str) -> Result<u32> {
 #[derive(Clone, Debug)]
 pub struct Line {
     words: Vec<OsString>,
+    /// Whether the program is QEMU; else it is our own monitor.
+    pub(crate) is_qemu: bool,
     /// What on the console is the guest's end although QEMU would go on, and which end.
     pub(crate) last_words: &'static [(&'static str, Ending)],
 }
@@ -232,6 +239,12 @@ impl Line {
             bail!("microvm has no firmware that reads disks: it boots by `--on pvh` only");
         }
         check_memory(&options.memory)?;
+        if options.machine == Machine::Vmm {
+            if options.platform != Platform::Kvm {
+                bail!("our own machine monitor goes with `--on kvm` and `--on kvm-nested` only");
+            }
+            return Self::of_vmm(options, crate::vmm::get()?.as_os_str(), file.as_os_str());
+        }
         let machine = options.machine.to_possible_value().map(|value| value.get_name().to_owned());
         let accel = if options.accel == Accel::Kvm { "kvm" } else { "tcg" };
         let cpu = if options.accel == Accel::Kvm { KVM_CPU } else { "max" };
@@ -245,9 +258,28 @@ impl Line {
         Ok(line)
     }
 
+    /// The line of our own machine monitor `program`, to run `file`.
+    ///
+    /// # Errors
+    /// It has no such options.
+    pub(crate) fn of_vmm(options: &Options, program: &OsStr, file: &OsStr) -> Result<Self> {
+        if options.gdb || options.cpu.is_some() {
+            bail!("our own machine monitor knows neither gdb nor processor models");
+        }
+        let mut line = Self { words: vec![program.into()], is_qemu: false, last_words: &[] };
+        line.option("--memory", megabytes(&options.memory)?.to_string());
+        line.option("--cpus", options.smp.to_string());
+        if !options.append.is_empty() {
+            line.option("--append", &options.append);
+        }
+        line.words.extend(options.vmm.iter().map(OsString::from));
+        line.words.push(file.into());
+        Ok(line)
+    }
+
     /// A machine's kind and processor.
     pub(crate) fn bare(machine: &str, accel: &str, cpu: &str) -> Self {
-        let mut line = Self { words: vec![QEMU.what.into()], last_words: &[] };
+        let mut line = Self { words: vec![QEMU.what.into()], is_qemu: true, last_words: &[] };
         line.option("-machine", machine);
         line.option("-accel", accel);
         line.option("-cpu", cpu);
@@ -385,6 +417,15 @@ mod tests {
     fn a_terminal_gets_qemus_escape_key() {
         let line = Line::new(&Options::default(), Path::new("/k.elf"), Serial::Terminal).unwrap().to_string();
         assert!(line.contains("-serial mon:stdio"), "{line}");
+    }
+
+    #[test]
+    fn our_own_monitor_has_its_own_words() {
+        let vmm = ["--without", "all"].map(str::to_owned).to_vec();
+        let options = Options { smp: 2, append: "a b".into(), vmm, ..Options::on(Platform::Kvm) };
+        let line = Line::of_vmm(&options, "/vmm".as_ref(), "/k.elf".as_ref()).unwrap().to_string();
+        assert_eq!(line, "/vmm --memory 256 --cpus 2 --append 'a b' --without all /k.elf");
+        assert!(Line::of_vmm(&Options { gdb: true, ..options }, "/vmm".as_ref(), "/k".as_ref()).is_err());
     }
 
     #[test]

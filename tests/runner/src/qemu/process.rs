@@ -38,10 +38,24 @@ pub struct Running {
     console: Arc<Console>,
     readers: Vec<JoinHandle<()>>,
     errors: Arc<Mutex<Vec<u8>>>,
-    monitor: Monitor,
+    /// QEMU's; our own monitor has none.
+    monitor: Option<Monitor>,
     scratch: Scratch,
     started: Instant,
     last_words: &'static [(&'static str, Ending)],
+}
+
+/// Adds to `line` what we watch QEMU by.
+fn watch(line: &mut Line, held: bool, scratch: &Scratch) -> Result<Monitor> {
+    let socket = scratch.0.join("qmp");
+    let monitor = Monitor::listen(&socket, !held)?;
+    line.option("-qmp", format!("unix:{}", socket.display()));
+    line.option("-d", "cpu_reset");
+    line.option("-D", scratch.reset_log());
+    if !held {
+        line.flag("-S");
+    }
+    Ok(monitor)
 }
 
 /// A run that is over.
@@ -51,7 +65,7 @@ pub struct Finished {
     pub ending: Ending,
     /// Everything the guest wrote to its serial line; bytes that are no UTF-8 are replaced.
     pub console: String,
-    /// From the start of QEMU to its end.
+    /// From the start of the machine monitor to its end.
     pub elapsed: Duration,
     /// What the guest's machine monitor wrote to its standard error.
     pub said: String,
@@ -71,15 +85,8 @@ impl Running {
     /// QEMU is not there, or the directory for temporary files cannot be written.
     pub fn start(line: &Line, held: bool, tee: Tee) -> Result<Self> {
         let scratch = Scratch::new()?;
-        let socket = scratch.0.join("qmp");
-        let monitor = Monitor::listen(&socket, !held)?;
         let mut line = line.clone();
-        line.option("-qmp", format!("unix:{}", socket.display()));
-        line.option("-d", "cpu_reset");
-        line.option("-D", scratch.reset_log());
-        if !held {
-            line.flag("-S");
-        }
+        let monitor = if line.is_qemu { Some(watch(&mut line, held, &scratch)?) } else { None };
         let (program, arguments) = line.words().split_first().context("empty QEMU line")?;
         let mut command = clean(Path::new(program));
         command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -130,7 +137,7 @@ impl Running {
     pub fn press(&self, keys: &[&str]) -> Result<()> {
         for key in keys {
             let key = json!({ "type": "qcode", "data": key });
-            self.monitor.execute("send-key", &json!({ "keys": [key], "hold-time": 20 }))?;
+            self.qemu()?.execute("send-key", &json!({ "keys": [key], "hold-time": 20 }))?;
             // QEMU lets go of the key only after the hold time, and swallows one that is pressed before.
             thread::sleep(Duration::from_millis(60));
         }
@@ -143,7 +150,7 @@ impl Running {
     /// The machine has no display, or QEMU is gone.
     pub fn screenshot(&self) -> Result<Vec<u8>> {
         let file = self.scratch.0.join("screen.ppm");
-        self.monitor.execute("screendump", &json!({ "filename": file }))?;
+        self.qemu()?.execute("screendump", &json!({ "filename": file }))?;
         fs::read(&file).context("QEMU wrote no screenshot")
     }
 
@@ -152,7 +159,7 @@ impl Running {
     /// # Errors
     /// QEMU refuses it, or is gone.
     pub fn ask(&self, command: &str, arguments: &serde_json::Value) -> Result<serde_json::Value> {
-        self.monitor.ask(command, arguments)
+        self.qemu()?.ask(command, arguments)
     }
 
     /// Bytes of memory that the host has given this QEMU and not taken back: `VmRSS` of Linux's proc(5).
@@ -181,16 +188,20 @@ impl Running {
     pub fn save(self, file: &Path, timeout: Duration) -> Result<()> {
         // Not stopped first: a machine that was saved as stopped would start as stopped.
         let target = format!("exec:cat >{}", quote(&file.display().to_string()));
-        self.monitor.execute("migrate", &json!({ "uri": target }))?;
+        self.qemu()?.execute("migrate", &json!({ "uri": target }))?;
         let deadline = Instant::now() + timeout;
         loop {
-            match self.monitor.ask("query-migrate", &json!({}))?["status"].as_str() {
+            match self.qemu()?.ask("query-migrate", &json!({}))?["status"].as_str() {
                 Some("completed") => return Ok(()),
                 Some(status @ ("failed" | "cancelled")) => bail!("saving the machine's state: {status}"),
                 _ if Instant::now() >= deadline => bail!("saving the machine's state takes too long"),
                 _ => thread::sleep(LOOK),
             }
         }
+    }
+
+    fn qemu(&self) -> Result<&Monitor> {
+        self.monitor.as_ref().context("only QEMU takes commands")
     }
 
     /// The ending that the console tells of, if QEMU does not.
@@ -222,7 +233,7 @@ impl Running {
                 traces.code = status.code();
                 break;
             }
-            let stopped = self.monitor.said().stopped;
+            let stopped = self.monitor.as_ref().and_then(|monitor| monitor.said().stopped);
             let told = self.told();
             let over = deadline.is_some_and(|deadline| Instant::now() >= deadline);
             if stopped.is_some() || told.is_some() || over {
@@ -237,14 +248,14 @@ impl Running {
             // A panic there was printed there.
             let _ = reader.join();
         }
-        let said = self.monitor.finish();
-        traces.shutdown = said.shutdown;
+        traces.shutdown = self.monitor.as_mut().and_then(|monitor| monitor.finish().shutdown);
         traces.triple_fault = self.scratch.saw_triple_fault();
         traces.errors = self
             .errors
             .lock()
             .map(|errors| String::from_utf8_lossy(&errors).into_owned())
             .unwrap_or_default();
+        traces.hear_vmm();
         let console = String::from_utf8_lossy(&self.console.lock().0).into_owned();
         Ok(Finished { ending: traces.ending(), console, elapsed, said: traces.errors })
     }

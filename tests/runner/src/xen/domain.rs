@@ -127,6 +127,12 @@ impl Domain<'_> {
         Ok(self.dom0.linux.console.wait_for(text, self.from + from, timeout)? - self.from)
     }
 
+    /// What its console has from byte `from` up to byte `until`.
+    pub fn text(&self, from: usize, until: usize) -> String {
+        String::from_utf8_lossy(&self.dom0.linux.console.bytes()[self.from + from..self.from + until])
+            .into_owned()
+    }
+
     /// How many bytes of its console have come so far.
     pub fn written(&self) -> usize {
         self.dom0.linux.console.bytes().len() - self.from
@@ -176,6 +182,15 @@ impl Domain<'_> {
         let (name, file) = (self.name.clone(), format!("/guest/{}.save", self.name));
         self.dom0.run(&format!("xl save {name} {file}"))?;
         self.dom0.run(&format!("xl restore -e -p {file} && rm {file} && start {name}")).map(drop)
+    }
+
+    /// Saves it to a file in dom0, and lets it go on as the same domain.
+    ///
+    /// # Errors
+    /// The guest does not suspend, or `xl` fails otherwise.
+    pub fn checkpoint(&mut self) -> Result<()> {
+        let (name, file) = (self.name.clone(), format!("/guest/{}.save", self.name));
+        self.dom0.run(&format!("xl save -c {name} {file} && rm {file}")).map(drop)
     }
 
     /// Waits for its end, no longer than `timeout`, reads its console to the end and removes it.

@@ -15,7 +15,7 @@ const CPU: &str = "max,family=23,model=1,stepping=2,-monitor";
 const XEN: &str = "console=com1 com1=115200 loglvl=warning guest_loglvl=all smap=hvm";
 const DOM0_KERNEL: &str = "console=hvc0 quiet loglevel=4 rdinit=/init";
 /// What a guest writes as dom0 waits here for the line; Xen drops what goes beyond.
-const TX_BUFFER: &str = "serial_tx_buffer=1M";
+const TX_BUFFER: &str = "serial_tx_buffer=4M";
 /// What Xen itself takes of the machine's memory, with room.
 const XEN_MEGABYTES: u32 = 128;
 /// Memory of the Linux dom0.
@@ -92,7 +92,7 @@ mod tests {
             "qemu-system-x86_64 -machine q35 -accel tcg -cpu max,family=23,model=1,stepping=2,-monitor -smp 1 -m 384M \
              -nodefaults -no-user-config -no-reboot -display none -serial stdio -device isa-debug-exit,iobase=0xf4,iosize=4 \
              -kernel /rig/xen -append 'console=com1 com1=115200 loglvl=warning guest_loglvl=all smap=hvm \
-             serial_tx_buffer=1M dom0_mem=256M,max:256M dom0_max_vcpus=1' -initrd '/k.elf log=debug a=b,,c'"
+             serial_tx_buffer=4M dom0_mem=256M,max:256M dom0_max_vcpus=1' -initrd '/k.elf log=debug a=b,,c'"
         );
     }
 

@@ -1,11 +1,15 @@
 //! Paravirtual devices: what the guest wrote is looked at on the host, byte by byte.
 
-use anyhow::Result;
+use std::io::{Read, Write};
+use std::path::Path;
+
+use anyhow::{Result, anyhow, ensure};
 use runner::qemu::{Ending, Machine, Options};
+use serde_json::json;
 
 use crate::image::Image;
 use crate::lab::{self, Run};
-use crate::matrix::{Offer, Transport, modern_mmio};
+use crate::matrix::{Offer, Transport, connect, counts, modern_mmio};
 use crate::row::{Row, Verdict};
 
 pub(crate) fn rows() -> Vec<Row> {
@@ -15,6 +19,27 @@ pub(crate) fn rows() -> Vec<Row> {
         Row::new("virtio_blk::the_command_line_names_an_mmio_device", "devices", command_line_names_a_device),
         Row::new("virtio_blk::a_legacy_device_is_refused", "devices", a_legacy_device_is_refused),
         Row::new("virtio_blk::a_full_queue_waits", "devices", a_full_queue_waits),
+        Row::new("virtio_blk::a_machine_without_messages_uses_its_line_q35", "devices", || {
+            by_line(Machine::Q35)
+        }),
+        Row::new("virtio_blk::a_machine_without_messages_uses_its_line_pc", "devices", || {
+            by_line(Machine::Pc)
+        }),
+        Row::new("virtio_blk::a_disk_with_several_queues_is_rewritten", "devices", several_queues),
+        Row::new("virtio_blk::a_queue_is_reset_alone_and_works_again_split", "devices", || {
+            a_queue_is_reset(false)
+        }),
+        Row::new("virtio_blk::a_queue_is_reset_alone_and_works_again_packed", "devices", || {
+            a_queue_is_reset(true)
+        }),
+        Row::new("virtio_blk::a_disk_that_grows_is_noticed", "devices", a_disk_that_grows_is_noticed),
+        Row::new(
+            "virtio_blk::a_transitional_device_is_driven_as_a_modern_one",
+            "devices",
+            a_transitional_device,
+        ),
+        Row::new("virtio_console::people_talk_to_the_guest_pci", "devices", || talk(Transport::Pci)),
+        Row::new("virtio_console::people_talk_to_the_guest_mmio", "devices", || talk(Transport::Mmio)),
     ]
 }
 
@@ -85,4 +110,99 @@ fn a_full_queue_waits() -> Result<Verdict> {
     run.ended(&Ending::Status(0))?;
     image.ends_as(&run, &image.rewritten())?;
     Ok(Verdict::Kept)
+}
+
+/// A device without MSI-X interrupts by the line that the firmware has routed its pin to (VirtIO 1.3 §4.1.5.3).
+fn by_line(machine: Machine) -> Result<Verdict> {
+    let image = Image::new(&format!("line-{machine:?}"))?;
+    let options = Options { machine, ..Options::default() };
+    let run = run(&image, &options, &(disk(Offer::ALL) + ",vectors=0"), "")?;
+    run.ended(&Ending::Status(0))?;
+    image.ends_as(&run, &image.rewritten())?;
+    let polled = run.console().contains("it is looked at every");
+    ensure!(!polled, run.failure("the line was not used"));
+    ensure!(counts(&run, "disk: ")?.interrupts > 0, run.failure("no interrupt came"));
+    Ok(Verdict::Kept)
+}
+
+fn several_queues() -> Result<Verdict> {
+    let image = Image::new("queues")?;
+    let options = Options { smp: 2, ..Options::default() };
+    let run = run(&image, &options, &(disk(Offer::ALL) + ",num-queues=2"), "")?;
+    run.ended(&Ending::Status(0))?;
+    image.ends_as(&run, &image.rewritten())?;
+    Ok(Verdict::Kept)
+}
+
+/// VirtIO 1.3 §2.6.1.
+fn a_queue_is_reset(packed: bool) -> Result<Verdict> {
+    let image = Image::new(&format!("reset-{packed}"))?;
+    let offer = Offer { packed, ..Offer::ALL };
+    let run = run(&image, &offer.options("app.want=cancel"), &disk(offer), "")?;
+    run.ended(&Ending::Status(0))?.says(&["virtio-blk", ", ring reset"])?.says(&["disk: queue reset"])?;
+    image.ends_as(&run, &image.rewritten())?;
+    Ok(Verdict::Kept)
+}
+
+/// The host makes the disk larger while the guest runs (VirtIO 1.3 §5.2.6, configuration change).
+fn a_disk_that_grows_is_noticed() -> Result<Verdict> {
+    let image = Image::new("grows")?;
+    let (running, line) = lab::start_with("devices", &Offer::ALL.options("app.want=growth"), |line| {
+        image.attach(line, "");
+        line.option("-device", disk(Offer::ALL) + ",physical_block_size=4096");
+    })?;
+    let sectors = image.content.len() as u64 / 512;
+    let from = running.wait_for(&format!("growth: {sectors} sectors, 4096 behind"), 0, lab::PATIENCE);
+    let grown = from.and_then(|_| {
+        running.ask("block_resize", &json!({ "device": "disk", "size": 2 * image.content.len() })).map(|_| ())
+    });
+    let run = lab::finish(running, &line)?;
+    grown?;
+    run.ended(&Ending::Status(0))?.says(&[&format!("growth: now {} sectors", 2 * sectors)])?;
+    Ok(Verdict::Kept)
+}
+
+/// QEMU's default on a conventional bus: the device knows the legacy interface too (VirtIO 1.3 §4.1.2.1).
+fn a_transitional_device() -> Result<Verdict> {
+    let image = Image::new("transitional")?;
+    let run = run(&image, &Offer::ALL.options("log=debug"), &(disk(Offer::ALL) + ",disable-legacy=off"), "")?;
+    run.ended(&Ending::Status(0))?.says(&["1af4:1001"])?;
+    image.ends_as(&run, &image.rewritten())?;
+    Ok(Verdict::Kept)
+}
+
+/// The hypervisor's console is the only one: it shows how the guest started, and takes a line.
+fn talk(transport: Transport) -> Result<Verdict> {
+    let offer = Offer { transport, ..Offer::ALL };
+    let socket = lab::scratch_path(&format!("hvc-{transport:?}.sock"))?;
+    let (running, line) = lab::start_with("devices", &offer.options("app.want=hvc console=hvc"), |line| {
+        modern_mmio(line);
+        line.option("-chardev", format!("socket,id=hvc,server=on,wait=on,path={}", socket.display()));
+        line.option("-device", offer.device("serial"));
+        line.option("-device", "virtconsole,chardev=hvc");
+    })?;
+    let talked = converse(&socket);
+    let run = lab::finish(running, &line)?;
+    let heard = talked.map_err(|error| anyhow!(run.failure(&format!("{error:#}"))))?;
+    run.ended(&Ending::Status(0))?;
+    for said in ["booted by PVH", "hvc: who is there?\r\n", "hvc: hello Pliant\r\n"] {
+        ensure!(heard.contains(said), run.failure(&format!("no {said:?} in {heard:?}")));
+    }
+    Ok(Verdict::Kept)
+}
+
+/// Answers the guest's question; returns all that it said.
+fn converse(socket: &Path) -> Result<String> {
+    let mut stream = connect(socket)?;
+    stream.set_read_timeout(Some(lab::PATIENCE))?;
+    let (mut heard, mut has_answered, mut buffer) = (String::new(), false, [0; 4096]);
+    // QEMU closes the socket when the guest has ended.
+    while let Ok(count @ 1..) = stream.read(&mut buffer) {
+        heard += &String::from_utf8_lossy(&buffer[..count]);
+        if heard.contains("who is there?") && !has_answered {
+            stream.write_all(b"Pliant\r")?;
+            has_answered = true;
+        }
+    }
+    Ok(heard)
 }

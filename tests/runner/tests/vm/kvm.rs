@@ -1,55 +1,112 @@
-//! The host's KVM, where there is one.
+//! On KVM: the host's where there is one, and real KVM in a Linux that QEMU emulates, on every machine.
+//! Neighbour: `kvm_features` (each of KVM's features at work).
 
 use runner::command::doctor;
-use runner::qemu::{Accel, Ending, Machine, Options};
+use runner::qemu::{Ending, Machine, Options, Platform};
 
-use crate::lab::{self, PATIENCE};
+use crate::lab;
 use crate::platforms::{says_hello, self_test};
 use crate::row::{Row, Verdict};
 
+/// The machines in which nested KVM runs guests.
+const MACHINES: [(&str, Machine); 3] =
+    [("q35", Machine::Q35), ("microvm", Machine::Microvm), ("vmm", Machine::Vmm)];
+/// Memory of a guest.
+const MEMORY: &str = "64M";
+
 pub(crate) fn rows() -> Vec<Row> {
-    let microvm = || Options { machine: Machine::Microvm, accel: Accel::Kvm, ..Options::default() };
-    let q35 = move || Options { machine: Machine::Q35, ..microvm() };
-    vec![
-        Row::new("kvm::hello_on_microvm", "hello", move || with_kvm(&microvm(), says_hello)),
-        Row::new("kvm::hello_on_q35", "hello", move || with_kvm(&q35(), says_hello)),
-        Row::new("kvm::self_test_on_microvm", "self_test", move || with_kvm(&microvm(), self_test)),
-        Row::new("kvm::a_guest_that_does_not_register_runs", "hello", move || {
-            let unregistered = Options { append: "kvm=-pvm".into(), ..microvm() };
-            with_kvm(&unregistered, |options| {
-                let run = lab::run("hello", options)?;
-                run.ended(&Ending::Status(0))?.says(&["kvm operations"])?.says(&["Hello"])?;
-                Ok(Verdict::Kept)
-            })
+    let mut rows = vec![
+        Row::new("kvm::hello", "hello", || with_kvm(Machine::Microvm, says_hello)),
+        Row::new("kvm::hello_in_our_monitor", "hello", || with_kvm(Machine::Vmm, says_hello)),
+        Row::new("kvm::hello_on_q35", "hello", || with_kvm(Machine::Q35, says_hello)),
+        Row::new("kvm::self_test", "self_test", || with_kvm(Machine::Microvm, self_test)),
+        Row::new("kvm::self_test_with_2_cpus", "self_test", || {
+            with_kvm(Machine::Microvm, |options| self_test(&Options { smp: 2, ..options.clone() }))
         }),
-        Row::new("kvm::registers_where_the_host_is_kvm_pvm", "shell", move || {
+        Row::new("kvm::a_guest_that_does_not_register_runs", "hello", || {
+            with_kvm(Machine::Microvm, runs_unregistered)
+        }),
+        Row::new("kvm::registers_where_the_host_is_kvm_pvm", "shell", || {
             if !doctor::is_kvm_pvm() {
                 return Ok(Verdict::Skipped("this host's KVM is not kvm-pvm".into()));
             }
-            with_kvm(&microvm(), interrupts_are_disabled_by_a_store)
+            with_kvm(Machine::Microvm, interrupts_are_disabled_by_a_store)
         }),
-    ]
+    ];
+    for (name, machine) in MACHINES {
+        rows.push(Row::new(format!("kvm_nested::hello::{name}"), "hello", move || {
+            says_hello(&on(machine, &[]))
+        }));
+        rows.push(Row::new(format!("kvm_nested::self_test::{name}"), "self_test", move || {
+            self_test(&on(machine, &[]))
+        }));
+    }
+    for (name, options) in [
+        ("q35_with_2_cpus", Options { smp: 2, ..on(Machine::Q35, &[]) }),
+        ("microvm_with_2_cpus", Options { smp: 2, ..on(Machine::Microvm, &[]) }),
+        ("without_kvm_leaves", Options { smp: 2, ..on(Machine::Vmm, &["--hide-kvm"]) }),
+        ("with_apic_ids_above_255", on(Machine::Vmm, &["--apic-ids=0,300"])),
+    ] {
+        rows.push(Row::new(format!("kvm_nested::self_test::{name}"), "self_test", move || {
+            self_test(&options)
+        }));
+    }
+    rows.push(Row::new("kvm_nested::endings_are_told_apart", "shell", endings_are_told_apart));
+    rows
+}
+
+/// A small guest on nested KVM; `vmm` is for our own machine monitor.
+pub(crate) fn on(machine: Machine, vmm: &[&str]) -> Options {
+    let vmm = vmm.iter().map(|option| (*option).to_owned()).collect();
+    Options { machine, vmm, memory: MEMORY.into(), ..Options::on(Platform::KvmNested) }
 }
 
 fn with_kvm(
-    options: &Options,
+    machine: Machine,
     body: impl FnOnce(&Options) -> anyhow::Result<Verdict>,
 ) -> anyhow::Result<Verdict> {
     match doctor::kvm() {
         Err(why) => Ok(Verdict::Skipped(why)),
-        Ok(_) => body(options),
+        Ok(_) => body(&Options { machine, ..Options::on(Platform::Kvm) }),
     }
+}
+
+/// Everywhere the guest is KVM's, and where the host would let it register it stays emulated.
+fn runs_unregistered(options: &Options) -> anyhow::Result<Verdict> {
+    let run = lab::run("hello", &Options { append: "kvm=-pvm".into(), ..options.clone() })?;
+    run.ended(&Ending::Status(0))?.says(&["kvm operations"])?.says(&["Hello"])?;
+    Ok(Verdict::Kept)
 }
 
 /// The registered guest's `irq_disable` is one store to memory, and nothing else.
 fn interrupts_are_disabled_by_a_store(options: &Options) -> anyhow::Result<Verdict> {
     let (mut running, line) = lab::start("shell", options)?;
-    running.wait_for("kvm-pvm operations", 0, PATIENCE)?;
-    let at = running.wait_for("app main after", 0, PATIENCE)?;
+    running.wait_for("kvm-pvm operations", 0, lab::PATIENCE)?;
+    let at = running.wait_for("app main after", 0, lab::PATIENCE)?;
     running.send(b"ops\r")?;
-    let at = running.wait_for("irq_disable", at, PATIENCE)?;
-    running.wait_for("bytes 64 c6 04 25 00 00 00 00 00", at, PATIENCE)?;
+    let at = running.wait_for("irq_disable", at, lab::PATIENCE)?;
+    running.wait_for("bytes 64 c6 04 25 00 00 00 00 00", at, lab::PATIENCE)?;
     running.send(b"exit\r")?;
     lab::finish(running, &line)?.ended(&Ending::Status(0))?;
+    Ok(Verdict::Kept)
+}
+
+/// What a guest does last is known outside, in each of the monitors.
+fn endings_are_told_apart() -> anyhow::Result<Verdict> {
+    let deeds = [
+        ("exit 7", Ending::Status(7)),
+        ("poweroff", Ending::PowerOff),
+        ("reboot", Ending::Reset),
+        ("panic", Ending::Status(2)),
+    ];
+    for machine in [Machine::Vmm, Machine::Q35] {
+        for (command, ending) in &deeds {
+            let run = lab::run_nested("shell", &on(machine, &[]), |guest| {
+                guest.wait_for("app main after", 0, lab::PATIENCE)?;
+                guest.send(format!("{command}\r").as_bytes())
+            })?;
+            run.ended(ending)?;
+        }
+    }
     Ok(Verdict::Kept)
 }

@@ -1,12 +1,16 @@
 //! Where the rows get their guests from and run them.
 
+use std::cell::RefCell;
 use std::collections::HashMap;
+use std::fs;
+use std::path::PathBuf;
 use std::sync::{Mutex, OnceLock};
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use runner::guest::{Guest, Profile};
-use runner::host::cache;
+use runner::host::{cache, paths};
+use runner::nested::{self, Counts, Host};
 use runner::qemu::process::Finished;
 use runner::qemu::{Ending, Line, Options, Platform, Running, Serial, Tee};
 use runner::toolchain::Toolchain;
@@ -109,8 +113,20 @@ pub(crate) fn run(name: &str, options: &Options) -> Result<Run> {
     if options.platform.is_xen_domu() {
         return run_beside_dom0(name, options, |_| Ok(()));
     }
+    if options.platform == Platform::KvmNested {
+        return run_nested(name, options, |_| Ok(()));
+    }
     let (running, line) = start(name, options)?;
     finish(running, &line)
+}
+
+/// Where a row may put a file or a socket of this name; nothing is there.
+pub(crate) fn scratch_path(name: &str) -> Result<PathBuf> {
+    let directory = paths::output_directory().join("disks");
+    fs::create_dir_all(&directory)?;
+    let path = directory.join(format!("{}-{name}", std::process::id()));
+    let _ = fs::remove_file(&path);
+    Ok(path)
 }
 
 /// Waits for the end of a guest that was started.
@@ -138,7 +154,41 @@ pub(crate) fn run_beside_dom0(
     Ok(run)
 }
 
+thread_local! {
+    /// The Linux with nested KVM that this thread's rows share. It ends with the thread that started it.
+    static HOST: RefCell<Option<Host>> = const { RefCell::new(None) };
+}
+
+/// Runs a guest on nested KVM to its end; `meanwhile` deals with it from outside.
+pub(crate) fn run_nested(
+    name: &str,
+    options: &Options,
+    meanwhile: impl FnOnce(&mut nested::Guest<'_>) -> Result<()>,
+) -> Result<Run> {
+    let guest = guest(name)?;
+    is_what_was_built(&guest)?;
+    let mut host = match HOST.take() {
+        Some(host) => host,
+        None => Host::start(&nested::Rig::get()?, 0, Tee::Keep)?,
+    };
+    let mut running = host.create(&guest.elf, options)?;
+    let line = running.line().to_owned();
+    let met = meanwhile(&mut running);
+    let patience = if met.is_ok() { PATIENCE } else { Duration::ZERO };
+    let finished = running.wait(Some(patience))?;
+    let run = Run { notes: finished.said.clone(), finished, line };
+    met.map_err(|error| anyhow!(run.failure(&format!("{error:#}"))))?;
+    // One in which something went wrong is not used again.
+    HOST.set(Some(host));
+    Ok(run)
+}
+
 impl Run {
+    /// What was counted while it ran on nested KVM.
+    pub(crate) fn counts(&self) -> Counts {
+        Counts::read(&self.finished.said)
+    }
+
     /// What the guest wrote.
     pub(crate) fn console(&self) -> &str {
         &self.finished.console

@@ -92,8 +92,13 @@ impl Offer {
 
     /// What the guest says was negotiated of the rings.
     fn told(self) -> Vec<&'static str> {
-        let features =
-            [(self.packed, "packed"), (self.indirect, "indirect"), (self.event_idx, "event index")];
+        // QEMU offers the reset of a queue on both transports; only that of PCI has a register for it.
+        let features = [
+            (self.packed, "packed"),
+            (self.indirect, "indirect"),
+            (self.event_idx, "event index"),
+            (self.transport == Transport::Pci, "ring reset"),
+        ];
         features.into_iter().filter(|(is_on, _)| *is_on).map(|(_, name)| name).collect()
     }
 }
@@ -149,7 +154,7 @@ fn every_device_works(offer: Offer) -> Result<Verdict> {
 fn negotiated(run: &Run, kind: &str, told: &[&str]) -> Result<()> {
     let prefix = format!("virtio-{kind} ");
     let named = |line: &str| {
-        let words = ["packed", "indirect", "event index", "in order", "notification data"];
+        let words = ["packed", "indirect", "event index", "in order", "notification data", "ring reset"];
         words.into_iter().filter(|word| line.contains(&format!(", {word}"))).collect::<Vec<_>>()
     };
     let up = [" KiB, ", ": random bytes", ": console", ": balloon"];
@@ -182,7 +187,7 @@ fn echo(socket: &std::path::Path) -> Result<()> {
 }
 
 /// QEMU makes the socket while it starts.
-fn connect(socket: &std::path::Path) -> Result<UnixStream> {
+pub(crate) fn connect(socket: &std::path::Path) -> Result<UnixStream> {
     let mut last = None;
     for _ in 0..1000 {
         match UnixStream::connect(socket) {
@@ -212,10 +217,10 @@ fn breathe(running: &Running) -> Result<()> {
 
 /// What a device has sent to and fro, as the guest counts it.
 #[derive(Clone, Copy, Debug)]
-struct Counts {
+pub(crate) struct Counts {
     requests: u64,
     notifications: u64,
-    interrupts: u64,
+    pub(crate) interrupts: u64,
 }
 
 impl Counts {
@@ -227,7 +232,8 @@ impl Counts {
     }
 }
 
-fn counts(run: &Run, of: &str) -> Result<Counts> {
+/// The counts in the guest's line that has `of`.
+pub(crate) fn counts(run: &Run, of: &str) -> Result<Counts> {
     let line = run.console().lines().find(|line| line.contains(of) && line.contains(" notifications, "));
     let line = line.with_context(|| run.failure(&format!("the guest tells no counts of {of}")))?;
     let number = |what: &str| {

@@ -5,11 +5,14 @@ use runner::guest::elf::Linked;
 use runner::proof::{Allowed, Dump};
 use runner::qemu::{Ending, Machine, Options, Platform};
 
-use crate::lab;
+use crate::lab::{self, PATIENCE, Run};
 use crate::row::{Row, Verdict};
 
 /// Where `boot/link.ld` puts the table of pv-ops.
 const TABLE: [&str; 2] = ["__pv_table_start", "__pv_table_end"];
+
+/// The last line of a dump.
+const END: &str = "pv-dump end";
 
 /// What a PV guest of Xen has in its text and never executes, or may: its kernel is in ring 3.
 const ALLOWED_IN_RING_3: [Allowed; 11] = [
@@ -62,7 +65,7 @@ fn needs_no_privilege(options: &Options, ops: &[&str]) -> anyhow::Result<Verdict
 }
 
 fn proven(options: &Options) -> anyhow::Result<(Dump, Linked)> {
-    let run = lab::run("self_test", options)?;
+    let run = dumped(options)?;
     run.ended(&Ending::Status(0))?;
     let dump = Dump::parse(run.console()).with_context(|| run.failure("no readable dump"))?;
     let linked = Linked::parse(&std::fs::read(lab::guest("self_test")?.debug)?)?;
@@ -73,4 +76,18 @@ fn proven(options: &Options) -> anyhow::Result<(Dump, Linked)> {
     let counted = format!(" {} inline, {} direct calls", proven.inline, proven.direct);
     run.says(&["call sites patched:", &counted])?;
     Ok((dump, linked))
+}
+
+/// The guest waits for a key, so that no console loses what is still on its way.
+fn dumped(options: &Options) -> anyhow::Result<Run> {
+    if options.platform.is_xen_domu() {
+        return lab::run_beside_dom0("self_test", options, |domain| {
+            domain.wait_for(END, 0, PATIENCE)?;
+            domain.send(b"\r")
+        });
+    }
+    let (mut running, line) = lab::start("self_test", options)?;
+    running.wait_for(END, 0, PATIENCE)?;
+    running.send(b"\r")?;
+    lab::finish(running, &line)
 }

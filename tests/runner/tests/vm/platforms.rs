@@ -35,6 +35,11 @@ pub(crate) fn rows() -> Vec<Row> {
 
 /// All tests that are compiled into the kernel pass.
 pub(crate) fn self_test(options: &Options) -> anyhow::Result<Verdict> {
+    self_test_says(options, &[])
+}
+
+/// As [`self_test`], and the console has each of `says`.
+pub(crate) fn self_test_says(options: &Options, says: &[&str]) -> anyhow::Result<Verdict> {
     let run = lab::run("self_test", options)?;
     run.ended(&Ending::Status(0))?;
     let (passed, failed, _) = run.summary()?;
@@ -45,6 +50,9 @@ pub(crate) fn self_test(options: &Options) -> anyhow::Result<Verdict> {
         lines == passed as usize,
         run.failure("the summary counts other tests than there are lines")
     );
+    for line in says {
+        run.says(&[line])?;
+    }
     Ok(Verdict::Kept)
 }
 

@@ -1,0 +1,108 @@
+//! What the host allows: a loop over the ring of a disk that no driver has, without interrupts, tasks or locks (VirtIO 1.3
+//! §5.2.6).
+#![forbid(unsafe_code)]
+
+use alloc::{boxed::Box, format, string::String};
+use core::sync::atomic::Ordering::Relaxed;
+
+use drivers::{
+    Error,
+    dma::{Direction, Dma, Segment},
+    hal::Hal,
+    virtio::{DeviceId, Features, Init, queue::Queue, transport::Transport},
+};
+use kernel::{devices, platform::Platform};
+
+use crate::{BLOCK_BYTES, Case, Counted, Order, now_ns};
+
+/// Requests at the same time at most.
+const MOST: usize = 32;
+/// Bytes of a request's header, and where its status is.
+const HEADER_BYTES: usize = 16;
+const STATUS: usize = 32;
+const AREA_BYTES: usize = 64;
+/// Completions between two looks at the clock.
+const CLOCK_EVERY: u64 = 16;
+
+/// A disk and its ring.
+pub(crate) struct Disk {
+    transport: Box<dyn Transport>,
+    queue: Queue<u16>,
+    areas: Dma,
+    data: Dma,
+    sectors: u64,
+}
+
+impl Disk {
+    /// The last disk of the machine.
+    pub(crate) fn new() -> Result<Self, String> {
+        let transport = devices::bare(DeviceId::BLOCK).ok_or("no disk")?;
+        Self::on(transport).map_err(|error| format!("{error}"))
+    }
+
+    fn on(transport: Box<dyn Transport>) -> Result<Self, Error> {
+        let mut init = Init::begin(transport, Features::empty())?;
+        let queue = init.queue(0, &Platform)?;
+        let capacity = |offset| init.transport().config_u32(offset).unwrap_or(0);
+        let sectors = u64::from(capacity(0)) | u64::from(capacity(4)) << 32;
+        let (areas, data) = (Platform.dma(MOST * AREA_BYTES)?, Platform.dma(MOST * BLOCK_BYTES)?);
+        Ok(Self { transport: init.finish(), queue, areas, data, sectors })
+    }
+
+    /// Keeps `case.depth` requests in the ring for so long.
+    pub(crate) fn measure(&mut self, case: Case, ns: u64) -> Result<Counted, String> {
+        let mut order = Order::new(case, self.sectors);
+        let (before, start) = (self.queue.counts(), now_ns());
+        let (mut done, mut in_flight, mut is_over) = (0, 0, false);
+        for slot in 0..case.depth {
+            self.send(case, slot, order.next());
+            in_flight += 1;
+        }
+        self.notify();
+        while in_flight > 0 {
+            let mut has_sent = false;
+            while let Some((slot, _)) = self.queue.pop().map_err(|fault| format!("{fault}"))? {
+                let status = self.areas.u8(usize::from(slot) * AREA_BYTES + STATUS).load(Relaxed);
+                if status != 0 {
+                    return Err(format!("status {status}"));
+                }
+                done += 1;
+                in_flight -= 1;
+                if done % CLOCK_EVERY == 0 {
+                    is_over = now_ns() >= start + ns;
+                }
+                if !is_over {
+                    self.send(case, slot, order.next());
+                    in_flight += 1;
+                    has_sent = true;
+                }
+            }
+            if has_sent {
+                self.notify();
+            }
+            core::hint::spin_loop();
+        }
+        let notifications = self.queue.counts().notifications - before.notifications;
+        Ok(Counted { requests: done, ns: now_ns() - start, notifications, interrupts: 0 })
+    }
+
+    fn send(&mut self, case: Case, slot: u16, sector: u64) {
+        let (area, data) = (usize::from(slot) * AREA_BYTES, usize::from(slot) * BLOCK_BYTES);
+        self.areas.u32(area).store(case.write.into(), Relaxed);
+        self.areas.u64(area + 8).store(sector, Relaxed);
+        self.areas.u8(area + STATUS).store(0xff, Relaxed);
+        let direction = if case.write { Direction::ToDevice } else { Direction::FromDevice };
+        let segments = [
+            Segment::new(&self.areas, area..area + HEADER_BYTES, Direction::ToDevice),
+            Segment::new(&self.data, data..data + BLOCK_BYTES, direction),
+            Segment::new(&self.areas, area + STATUS..area + STATUS + 1, Direction::FromDevice),
+        ];
+        // There is room for as many as are sent.
+        let _ = self.queue.add(&segments, slot);
+    }
+
+    fn notify(&mut self) {
+        let Self { transport, queue, .. } = self;
+        queue.notify(|_| transport.notify(0, None));
+    }
+}

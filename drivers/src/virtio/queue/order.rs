@@ -1,0 +1,131 @@
+//! The accesses to a ring whose order matters, each with its reason (VirtIO 1.3 §2.7.13, §2.8.21).
+//!
+//! Everything else in a ring is read and written relaxed, between these. The rings use them on memory shared with the
+//! device; the test below runs the same code under loom, which tries every order that the memory model allows.
+//! Neighbours: `split`, `packed`.
+#![forbid(unsafe_code)]
+
+use core::sync::atomic::{AtomicU16, AtomicU32, Ordering};
+
+/// A word that driver and device share.
+pub(super) trait Word {
+    /// What it holds.
+    type Value;
+    /// Reads it.
+    fn load(&self, order: Ordering) -> Self::Value;
+    /// Writes it.
+    fn store(&self, value: Self::Value, order: Ordering);
+    /// Orders all accesses before it before all behind it, a store before a load too.
+    fn full_fence();
+}
+
+macro_rules! word {
+    ($atomic:ty, $value:ty, $fence:path) => {
+        impl Word for $atomic {
+            type Value = $value;
+
+            #[inline]
+            fn load(&self, order: Ordering) -> $value {
+                self.load(order)
+            }
+
+            #[inline]
+            fn store(&self, value: $value, order: Ordering) {
+                self.store(value, order);
+            }
+
+            #[inline]
+            fn full_fence() {
+                $fence(Ordering::SeqCst);
+            }
+        }
+    };
+}
+word!(AtomicU16, u16, core::sync::atomic::fence);
+word!(AtomicU32, u32, core::sync::atomic::fence);
+
+/// Makes public what was written before, by the word that says so: who observes it sees all that.
+#[inline]
+pub(super) fn publish<W: Word>(word: &W, value: W::Value) {
+    word.store(value, Ordering::Release);
+}
+
+/// Reads the word by which the other side makes something public: what is read behind it is what was meant.
+#[inline]
+pub(super) fn observe<W: Word>(word: &W) -> W::Value {
+    word.load(Ordering::Acquire)
+}
+
+/// Reads what the other side wants to be told of, after something was published. It says its wish and then looks for what is
+/// public; we publish and then look for its wish. So one of the two sees the other's, if neither's load overtakes its
+/// store: only a full fence on both sides keeps them.
+#[inline]
+pub(super) fn wish_of_other<W: Word>(wish: &W) -> W::Value {
+    W::full_fence();
+    wish.load(Ordering::Relaxed)
+}
+
+/// Says what we want to be told of; what is looked at behind it makes up for what was published before that was seen. The
+/// counterpart of [`wish_of_other`].
+#[inline]
+pub(super) fn wish<W: Word>(wish: &W, value: W::Value) {
+    wish.store(value, Ordering::Relaxed);
+    W::full_fence();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::event_idx::has_passed, *};
+    use loom::{sync::Arc, sync::atomic::AtomicU16 as LoomU16, thread};
+
+    word!(LoomU16, u16, loom::sync::atomic::fence);
+
+    /// What both sides share of a split ring.
+    struct Ring {
+        entries: [LoomU16; 2],
+        index: LoomU16,
+        event: LoomU16,
+    }
+
+    /// One side publishes two entries, one after the other, and tells the other each time that it wants to know; the other
+    /// takes what there is, says where it stops, looks once more, and sleeps.
+    #[test]
+    fn what_is_published_is_seen_or_told_of() {
+        loom::model(|| {
+            let ring = Arc::new(Ring {
+                entries: [LoomU16::new(0), LoomU16::new(0)],
+                index: LoomU16::new(0),
+                event: LoomU16::new(0),
+            });
+            let shared = ring.clone();
+            let taker = thread::spawn(move || {
+                let mut taken = 0;
+                loop {
+                    let index = observe(&shared.index);
+                    if index == taken {
+                        wish(&shared.event, taken);
+                        if observe(&shared.index) == taken {
+                            return taken;
+                        }
+                        continue;
+                    }
+                    for at in taken..index {
+                        let entry = shared.entries[usize::from(at)].load(Ordering::Relaxed);
+                        assert_eq!(entry, at + 1, "an entry that is public is whole");
+                    }
+                    taken = index;
+                }
+            });
+            let mut told = None;
+            for at in 0..2 {
+                ring.entries[usize::from(at)].store(at + 1, Ordering::Relaxed);
+                publish(&ring.index, at + 1);
+                if has_passed(wish_of_other(&ring.event), at, at + 1) {
+                    told = Some(at + 1);
+                }
+            }
+            let taken = taker.join().unwrap();
+            assert!(taken == 2 || told > Some(taken), "{taken} taken, told {told:?}: it sleeps for ever");
+        });
+    }
+}

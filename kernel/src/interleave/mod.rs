@@ -1,0 +1,190 @@
+//! The algorithms of locks, waits and wake-ups in every interleaving of two or three threads, by `loom`: the very source
+//! of the guest, compiled once more with atomics whose every order is tried.
+//! Neighbours: `sync::queued`, `task::parker`, `task::ready` (the sources), `sync::atomic` (what they have in the guest).
+#![allow(dead_code, reason = "the sources are compiled whole, and tested by the part that has threads")]
+
+use loom::{
+    cell::UnsafeCell,
+    sync::{Arc, Notify},
+    thread,
+};
+
+mod atomic {
+    pub(crate) use loom::sync::atomic::{AtomicU8, Ordering};
+
+    macro_rules! constructor {
+        ($(#[$doc:meta])* $vis:vis fn $($function:tt)*) => {
+            $(#[$doc])* $vis fn $($function)*
+        };
+    }
+    pub(crate) use constructor;
+}
+
+/// Sleeping CPUs: a kick that comes before the sleep ends it, as hypervisors promise.
+mod wait {
+    use super::{atomic::*, *};
+
+    pub(super) const EARLY_LOOKS: u32 = 1;
+    pub(super) const LOOKS: u32 = 2;
+    pub(super) const CPUS: usize = 3;
+
+    loom::lazy_static! {
+        static ref KICKS: [Notify; CPUS] = core::array::from_fn(|_| Notify::new());
+    }
+
+    pub(super) fn relax() {
+        thread::yield_now();
+    }
+
+    pub(super) fn sleep(cpu: u32, word: &AtomicU8, seen: u8) {
+        if word.load(Ordering::SeqCst) == seen {
+            KICKS[cpu as usize].wait();
+        }
+    }
+
+    pub(super) fn kick(cpu: u32) {
+        KICKS[cpu as usize].notify();
+    }
+}
+
+#[path = "../task/parker.rs"]
+mod parker;
+#[path = "../sync/queued.rs"]
+mod queued;
+#[path = "../task/ready.rs"]
+mod ready;
+
+use atomic::{AtomicU8, Ordering};
+use parker::Parker;
+use queued::{Place, Queued};
+use ready::{After, State};
+
+/// Tries all interleavings with that many preemptions, which keeps a test below some seconds.
+fn model(preemptions: usize, test: impl Fn() + Send + Sync + 'static) {
+    let mut builder = loom::model::Builder::new();
+    builder.preemption_bound = Some(preemptions);
+    builder.check(test);
+}
+
+/// A lock with a counter behind it that would tell two holders at once.
+struct Counter {
+    lock: Queued,
+    places: [Place; wait::CPUS],
+    value: UnsafeCell<u32>,
+}
+
+impl Counter {
+    fn new() -> Arc<Self> {
+        let places = core::array::from_fn(|_| Place::new());
+        Arc::new(Self { lock: Queued::new(), places, value: UnsafeCell::new(0) })
+    }
+
+    fn add(&self, cpu: u32) {
+        if !self.lock.try_lock_in_turn() {
+            self.lock.wait(&self.places, cpu, &|| ());
+        }
+        self.value.with_mut(|value| unsafe { *value += 1 });
+        self.lock.unlock();
+    }
+}
+
+fn count(cpus: u32, rounds: u32, preemptions: usize) {
+    model(preemptions, move || {
+        let counter = Counter::new();
+        let others: Vec<_> = (1..cpus)
+            .map(|cpu| {
+                let counter = counter.clone();
+                thread::spawn(move || (0..rounds).for_each(|_| counter.add(cpu)))
+            })
+            .collect();
+        (0..rounds).for_each(|_| counter.add(0));
+        others.into_iter().for_each(|other| other.join().unwrap());
+        counter.value.with(|value| assert_eq!(unsafe { *value }, cpus * rounds));
+        assert!(!counter.lock.is_locked());
+    });
+}
+
+#[test]
+fn the_queued_lock_has_one_holder_and_forgets_no_waiter() {
+    count(2, 2, 4);
+}
+
+#[test]
+fn the_queued_lock_goes_round_among_three() {
+    count(3, 1, 2);
+}
+
+#[test]
+fn a_wake_up_before_or_during_a_wait_ends_it() {
+    model(5, || {
+        let shared = Arc::new((Parker::new(), Notify::new(), AtomicU8::new(0)));
+        let waker = {
+            let shared = shared.clone();
+            thread::spawn(move || {
+                for value in 1..=2 {
+                    shared.2.store(value, Ordering::Relaxed);
+                    if shared.0.unpark() {
+                        // The run queue.
+                        shared.1.notify();
+                    }
+                }
+            })
+        };
+        // Waits as the kernel does: until its condition holds.
+        while shared.2.load(Ordering::Relaxed) != 2 {
+            if shared.0.park() {
+                shared.1.wait();
+            }
+        }
+        waker.join().unwrap();
+    });
+}
+
+/// A task that two wakers wake and two workers poll: it stands in one list at a time, and is polled after each wake.
+#[test]
+fn a_woken_task_is_queued_once_and_polled_afterwards() {
+    model(3, || {
+        struct Task {
+            state: State,
+            polled: UnsafeCell<u32>,
+            event: AtomicU8,
+            seen: AtomicU8,
+        }
+        impl Task {
+            /// What a worker does with a task from a list, until it is in none.
+            fn run(&self) {
+                loop {
+                    if !self.state.begin() {
+                        return;
+                    }
+                    // Two pollers at once would be told here.
+                    self.polled.with_mut(|polled| unsafe { *polled += 1 });
+                    self.seen.store(self.event.load(Ordering::Acquire), Ordering::Release);
+                    if self.state.end(false) == After::Leave {
+                        return;
+                    }
+                }
+            }
+        }
+        let task = Arc::new(Task {
+            state: State::ready(),
+            polled: UnsafeCell::new(0),
+            event: AtomicU8::new(0),
+            seen: AtomicU8::new(0),
+        });
+        let wakers: Vec<_> = (0..2)
+            .map(|_| {
+                let task = task.clone();
+                thread::spawn(move || {
+                    task.event.fetch_add(1, Ordering::Release);
+                    if task.state.wake() {
+                        task.run();
+                    }
+                })
+            })
+            .collect();
+        task.run();
+        wakers.into_iter().for_each(|waker| waker.join().unwrap());
+        assert_eq!(task.seen.load(Ordering::Acquire), 2, "an event that no poll saw");
+    });
+}

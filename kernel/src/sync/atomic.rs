@@ -1,0 +1,13 @@
+//! The atomics of the algorithms whose source is compiled twice: with these for the guest, and with ones that try every
+//! interleaving for the tests (`crate::interleave`). They name what they use `super::atomic`.
+#![forbid(unsafe_code)]
+
+pub(crate) use core::sync::atomic::{AtomicU8, Ordering};
+
+/// A constructor: `const` here, which the tests' atomics do not offer.
+macro_rules! constructor {
+    ($(#[$doc:meta])* $vis:vis fn $($function:tt)*) => {
+        $(#[$doc])* $vis const fn $($function)*
+    };
+}
+pub(crate) use constructor;

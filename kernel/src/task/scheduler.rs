@@ -1,0 +1,388 @@
+//! Who runs where: one run queue for each CPU, and the moments at which a CPU goes from one thread to the next.
+//!
+//! A thread leaves its CPU when it waits ([`block`]), gives way ([`yield_now`]), ends ([`exit`]), or at the end of an
+//! interrupt ([`interrupt_ends`]): when its time slice is over while others are ready, or a more urgent one was woken.
+//! There is no idle thread: a CPU without work halts in the thread that waited last, and comes back to it without a
+//! switch. Nothing ticks: a slice is timed only while more than one thread is ready.
+//! Neighbours: `queue` (who is next), `idle` (which CPUs halt), `slice` (the time), `cpu::switch` (the switch itself).
+#![forbid(unsafe_code)]
+
+use alloc::{boxed::Box, sync::Arc, vec::Vec};
+use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+
+use super::{
+    idle,
+    memory::{self, OutOfMemory},
+    queue::RunQueue,
+    slice::Slice,
+    thread::{Body, Priority, Thread},
+};
+use crate::{
+    cpu::{self, switch},
+    irq::dispatch,
+    mm::map,
+    sync::{IrqGuard, IrqMutex, IrqState},
+};
+
+/// What the scheduler knows of one CPU.
+pub(super) struct Cpu {
+    queue: IrqMutex<RunQueue>,
+    /// Threads in the queue, to be looked at without its lock.
+    len: AtomicUsize,
+    /// It schedules. Changed under the lock of the queue.
+    online: AtomicBool,
+    /// For reports: the turn at the last look.
+    looked_at: AtomicU64,
+    /// The running thread is to give way at the end of the next interrupt.
+    preempt: AtomicBool,
+    pub(super) slice: Slice,
+}
+
+static CPUS: [Cpu; pv_ops::MAX_CPUS] = [const {
+    Cpu {
+        queue: IrqMutex::new(RunQueue::new()),
+        len: AtomicUsize::new(0),
+        online: AtomicBool::new(false),
+        looked_at: AtomicU64::new(0),
+        preempt: AtomicBool::new(false),
+        slice: Slice::new(),
+    }
+}; pv_ops::MAX_CPUS];
+
+/// CPUs that schedule, or did: those with smaller numbers.
+static ONLINE: AtomicU32 = AtomicU32::new(0);
+
+/// Every thread that has not ended. It lives at least as long as it is here.
+static THREADS: IrqMutex<Vec<Arc<Thread>>> = IrqMutex::new(Vec::new());
+/// Threads that ended, until their memory is given back.
+static ENDED: IrqMutex<Vec<Arc<Thread>>> = IrqMutex::new(Vec::new());
+static ANY_ENDED: AtomicBool = AtomicBool::new(false);
+
+/// The CPU that runs this; interrupts are disabled.
+pub(super) fn this_cpu() -> u32 {
+    cpu::current().id() % pv_ops::MAX_CPUS as u32
+}
+
+pub(super) fn cpu(number: u32) -> &'static Cpu {
+    &CPUS[number as usize % CPUS.len()]
+}
+
+/// The numbers of the CPUs that schedule, or did.
+pub(crate) fn cpus() -> core::ops::Range<u32> {
+    0..ONLINE.load(Ordering::Acquire)
+}
+
+/// Makes what runs on this CPU a thread. Once on each CPU, the boot CPU first.
+pub(super) fn adopt(name: &str, is_worker: bool) -> Arc<Thread> {
+    let _irq = IrqState::disable();
+    let number = this_cpu();
+    let thread = Arc::new(Thread::adopted(name.into(), number, is_worker));
+    thread.context.adopt();
+    let mut threads = THREADS.lock();
+    thread.index.store(threads.len(), Ordering::Relaxed);
+    threads.push(thread.clone());
+    drop(threads);
+    take_up(number, &thread);
+    dispatch::at_end(interrupt_ends);
+    thread
+}
+
+/// This CPU, which runs `thread`, schedules from now on. Interrupts are disabled.
+pub(super) fn take_up(number: u32, thread: &Arc<Thread>) {
+    let this = cpu(number);
+    let mut queue = this.queue.lock();
+    queue.current = Some(thread.clone());
+    // One that began before this CPU went down has no end any more.
+    this.slice.forget();
+    this.online.store(true, Ordering::Relaxed);
+    drop(queue);
+    ONLINE.fetch_max(number + 1, Ordering::Release);
+}
+
+/// This CPU schedules no more: what is ready here goes elsewhere. Interrupts are disabled.
+pub(super) fn give_up(number: u32) {
+    let this = cpu(number);
+    let queue = this.queue.lock();
+    this.online.store(false, Ordering::Relaxed);
+    drop(queue);
+    loop {
+        let mut queue = this.queue.lock();
+        let thread = queue.pick();
+        this.len.store(queue.len(), Ordering::Relaxed);
+        drop(queue);
+        match thread {
+            Some(thread) => enqueue(thread),
+            None => return,
+        }
+    }
+}
+
+/// Whether this CPU schedules.
+pub(super) fn is_online(number: u32) -> bool {
+    cpu(number).online.load(Ordering::Relaxed)
+}
+
+/// The thread that runs this.
+pub(crate) fn current() -> Arc<Thread> {
+    let _irq = IrqState::disable();
+    let current = cpu(this_cpu()).queue.lock().current.clone();
+    current.expect("threads are there from the start")
+}
+
+/// What a new thread is to be.
+pub(crate) struct Plan {
+    pub(crate) name: Box<str>,
+    pub(crate) stack_len_bytes: u64,
+    pub(crate) priority: Priority,
+    pub(crate) worker_of: Option<u32>,
+}
+
+/// A new thread, ready to run.
+pub(crate) fn start(plan: Plan, body: Body) -> Result<Arc<Thread>, OutOfMemory> {
+    reap();
+    let stack = map::stack(plan.stack_len_bytes).map_err(|_| OutOfMemory)?;
+    let near = IrqState::disable();
+    let last = plan.worker_of.unwrap_or_else(this_cpu);
+    drop(near);
+    let thread = Thread::new(stack, plan.name, plan.priority, body, last, plan.worker_of.is_some());
+    let thread = memory::shared(thread)?;
+    let mut threads = THREADS.lock();
+    // Room for its end as well: that must not need memory.
+    let places = threads.len() + 1;
+    threads.try_reserve(1).map_err(|_| OutOfMemory)?;
+    ENDED.lock().try_reserve(places).map_err(|_| OutOfMemory)?;
+    thread.index.store(threads.len(), Ordering::Relaxed);
+    threads.push(thread.clone());
+    drop(threads);
+    enqueue(thread.clone());
+    Ok(thread)
+}
+
+/// Calls `each` with every thread, unless one is starting or ending this moment. None may start or end in it.
+pub(super) fn for_each_thread(each: &mut dyn FnMut(&Thread)) {
+    if let Some(threads) = THREADS.try_lock() {
+        threads.iter().for_each(|thread| each(thread));
+    }
+}
+
+/// Calls `each` with every CPU that went on with no other thread since the last call, although some are ready there: its
+/// number, its thread, how many are ready.
+pub(super) fn for_each_stuck_cpu(each: &mut dyn FnMut(u32, &Thread, usize)) {
+    for number in cpus() {
+        let this = cpu(number);
+        let Some(queue) = this.queue.try_lock() else { continue };
+        let Some(current) = &queue.current else { continue };
+        // As two turns are never of one thread while others are ready, but at the ends.
+        let turn = queue.turns() << 1 | 1;
+        let before = this.looked_at.swap(if queue.len() != 0 { turn } else { 0 }, Ordering::Relaxed);
+        if before == turn && queue.len() != 0 {
+            each(number, current, queue.len());
+        }
+    }
+}
+
+/// Number of threads that have not ended.
+pub(crate) fn count() -> usize {
+    THREADS.lock().len()
+}
+
+/// Waits until the thread that runs this is woken; at once if it was since it last waited.
+///
+/// # Panics
+/// With interrupts disabled: a lock may be held, and nothing could wake the CPU.
+#[track_caller]
+pub(crate) fn block() {
+    idle::check();
+    let thread = current();
+    let _irq = IrqState::disable();
+    if thread.parker.park() {
+        leave(thread, Way::Waits);
+    }
+}
+
+/// Lets the other ready threads of this CPU run before it goes on.
+pub(crate) fn yield_now() {
+    let _irq = IrqState::disable();
+    if cpu(this_cpu()).len.load(Ordering::Relaxed) != 0 {
+        give_way(Way::Waits);
+    }
+}
+
+/// Ends the thread that runs this.
+pub(super) fn exit() -> ! {
+    idle::check();
+    let thread = current();
+    // The newest goes first; one may make another.
+    while let Some(local) = {
+        let mut locals = thread.locals.lock();
+        locals.pop()
+    } {
+        drop(local);
+    }
+    let irq = IrqState::disable();
+    let mut threads = THREADS.lock();
+    let index = thread.index.load(Ordering::Relaxed);
+    threads.swap_remove(index);
+    if let Some(moved) = threads.get(index) {
+        moved.index.store(index, Ordering::Relaxed);
+    }
+    ENDED.lock().push(thread.clone());
+    drop(threads);
+    ANY_ENDED.store(true, Ordering::Release);
+    leave(thread, Way::Ends);
+    drop(irq);
+    unreachable!("a thread went on after its end")
+}
+
+/// Gives the memory of ended threads back. Interrupts are enabled.
+pub(crate) fn reap() {
+    while ANY_ENDED.load(Ordering::Acquire) {
+        let mut ended = ENDED.lock();
+        // One may still be on its way off its CPU.
+        let thread =
+            ended.iter().position(|thread| thread.context.has_ended()).map(|at| ended.swap_remove(at));
+        if ended.is_empty() {
+            ANY_ENDED.store(false, Ordering::Relaxed);
+        }
+        drop(ended);
+        match thread {
+            Some(thread) => thread.context.free_stack(),
+            None => return,
+        }
+    }
+}
+
+/// Where a new thread begins.
+pub(super) extern "sysv64" fn begin() -> ! {
+    pv_ops::irq_enable();
+    let body = current().body.lock().take();
+    if let Some(body) = body {
+        body();
+    }
+    exit()
+}
+
+/// Puts a thread that is to run into a run queue, and sees to it that its CPU notices. Called by handlers, too.
+pub(crate) fn enqueue(thread: Arc<Thread>) {
+    let _irq = IrqState::disable();
+    let here = this_cpu();
+    let last = thread.cpu.load(Ordering::Relaxed);
+    let target = match idle::is_idle(last) || thread.is_worker || !thread.context.is_ready() {
+        true => last,
+        false => idle::find(cpus(), here).unwrap_or(last),
+    };
+    let priority = thread.priority;
+    let (target, there, mut queue) = lock_online(target);
+    let is_urgent = queue.current.as_ref().is_some_and(|current| current.priority < priority);
+    queue.push(thread);
+    there.len.store(queue.len(), Ordering::Relaxed);
+    drop(queue);
+    if idle::is_idle(target) {
+        if target != here {
+            idle::kick(target);
+        }
+        return;
+    }
+    if is_urgent {
+        there.preempt.store(true, Ordering::Relaxed);
+    }
+    match target == here {
+        true if is_urgent => there.slice.end_now(),
+        true => there.slice.begin(),
+        false if is_urgent || !there.slice.is_timed() => idle::kick(target),
+        false => {}
+    }
+}
+
+/// The queue of this CPU, or of the boot CPU, which always schedules, if this one does no more.
+fn lock_online(number: u32) -> (u32, &'static Cpu, IrqGuard<'static, RunQueue>) {
+    let there = cpu(number);
+    let queue = there.queue.lock();
+    if there.online.load(Ordering::Relaxed) || number == 0 {
+        return (number, there, queue);
+    }
+    drop(queue);
+    (0, cpu(0), cpu(0).queue.lock())
+}
+
+/// The last act of every interrupt, with interrupts disabled: the running thread may have to give way.
+fn interrupt_ends() {
+    let number = this_cpu();
+    let this = cpu(number);
+    // Asked for in any case, or it would never be set again.
+    let is_over = this.slice.is_over();
+    if idle::is_idle(number) {
+        return;
+    }
+    if is_over && this.len.load(Ordering::Relaxed) != 0 && !this.slice.goes_on(number) {
+        this.preempt.store(true, Ordering::Relaxed);
+    }
+    if this.preempt.swap(false, Ordering::Relaxed) {
+        give_way(Way::SliceOver);
+    } else if this.len.load(Ordering::Relaxed) != 0 {
+        this.slice.begin();
+    }
+}
+
+/// Puts the running thread behind the others; interrupts are disabled.
+fn give_way(way: Way) {
+    let mut queue = cpu(this_cpu()).queue.lock();
+    let Some(thread) = queue.current.clone() else { return };
+    queue.push(thread.clone());
+    drop(queue);
+    leave(thread, way);
+}
+
+/// Why a thread leaves its CPU.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Way {
+    /// Of its own accord.
+    Waits,
+    SliceOver,
+    Ends,
+}
+
+/// Goes on with the next thread, which may be `thread` itself; halts while there is none. Interrupts are disabled.
+fn leave(thread: Arc<Thread>, way: Way) {
+    loop {
+        let number = this_cpu();
+        let this = cpu(number);
+        let mut queue = this.queue.lock();
+        let next = queue.pick();
+        let len = queue.len();
+        this.len.store(len, Ordering::Relaxed);
+        drop(queue);
+        let Some(next) = next.or_else(|| steal(number)) else {
+            idle::halt(number, &|| this.len.load(Ordering::Relaxed) != 0);
+            continue;
+        };
+        this.preempt.store(false, Ordering::Relaxed);
+        this.slice.set_fresh(way != Way::SliceOver);
+        if len != 0 {
+            this.slice.begin();
+        }
+        if !Arc::ptr_eq(&next, &thread) {
+            next.cpu.store(number, Ordering::Relaxed);
+            next.switches.fetch_add(1, Ordering::Relaxed);
+            let before = this.queue.lock().current.replace(next.clone());
+            drop(before);
+            switch::switch(thread, next, way == Way::Ends);
+        }
+        return;
+    }
+}
+
+/// A thread from another CPU's queue.
+fn steal(number: u32) -> Option<Arc<Thread>> {
+    let count = cpus().end;
+    (1..count).find_map(|distance| {
+        let victim = cpu((number + distance) % count);
+        if victim.len.load(Ordering::Relaxed) == 0 {
+            return None;
+        }
+        let mut queue = victim.queue.lock();
+        let thread = queue.steal();
+        victim.len.store(queue.len(), Ordering::Relaxed);
+        thread
+    })
+}

@@ -1,0 +1,81 @@
+//! Several CPUs: the kernel's own tests on two and four by every way in, on 64, and where only old tables tell of them.
+
+use runner::command::doctor;
+use runner::qemu::{Accel, Ending, Machine, Options, Platform};
+
+use crate::lab;
+use crate::platforms::self_test;
+use crate::row::{Row, Verdict};
+
+/// Ways in, and a number of CPUs for each: both numbers everywhere would take twice as long and show the same.
+const PLATFORMS: [(&str, Platform, Machine, u32); 8] = [
+    ("pvh-q35", Platform::Pvh, Machine::Q35, 2),
+    ("pvh-q35", Platform::Pvh, Machine::Q35, 4),
+    ("pvh-pc", Platform::Pvh, Machine::Pc, 2),
+    ("pvh-microvm", Platform::Pvh, Machine::Microvm, 4),
+    ("bios", Platform::Bios, Machine::Q35, 2),
+    ("uefi", Platform::Uefi, Machine::Q35, 4),
+    ("multiboot2", Platform::Multiboot2, Machine::Q35, 2),
+    ("multiboot2-uefi", Platform::Multiboot2Uefi, Machine::Q35, 2),
+];
+
+/// Many, on few CPUs of the host: what takes each CPU's turn again and again is left out.
+const MANY: u32 = 64;
+
+pub(crate) fn rows() -> Vec<Row> {
+    let mut rows = Vec::new();
+    for (name, platform, machine, smp) in PLATFORMS {
+        let options = Options { machine, smp, ..Options::on(platform) };
+        let disk = matches!(platform, Platform::Bios | Platform::Uefi);
+        let row =
+            Row::new(format!("cpus::self_test_on_{smp}::{name}"), "self_test", move || self_test(&options));
+        rows.push(row.with_disk_image(disk));
+    }
+    rows.push(Row::new("cpus::many", "self_test", || {
+        self_test(&Options { smp: MANY, append: "test=cpu::".into(), ..Options::default() })
+    }));
+    for (name, machine) in [("microvm", Machine::Microvm), ("pc", Machine::Pc)] {
+        let row = Row::new(format!("cpus::without_acpi_on_{name}"), "hello", move || without_acpi(machine));
+        rows.push(row);
+    }
+    rows.push(Row::new("cpus::no_more_than_the_command_line_allows", "hello", limited));
+    rows.push(Row::new("cpus::self_test_by_kvm", "self_test", by_kvm));
+    rows
+}
+
+fn without_acpi(machine: Machine) -> anyhow::Result<Verdict> {
+    let options = Options { machine, smp: 3, ..Options::default() };
+    let (running, line) = lab::start_with("hello", &options, |line| {
+        line.option("-machine", "acpi=off");
+        // The firmware lists one CPU a socket.
+        line.option("-smp", "3,sockets=3");
+    })?;
+    let run = lab::finish(running, &line)?;
+    run.ended(&Ending::Status(0))?.says(&["no root pointer"])?.says(&["3 of 3 CPUs are up"])?;
+    Ok(Verdict::Kept)
+}
+
+fn limited() -> anyhow::Result<Verdict> {
+    let run = lab::run("hello", &Options { smp: 4, append: "cpus=3".into(), ..Options::default() })?;
+    run.ended(&Ending::Status(0))?
+        .says(&["1 further CPU"])?
+        .says(&["3 of 3 CPUs are up"])?
+        .says(&["Hello"])?;
+    Ok(Verdict::Kept)
+}
+
+/// On an emulating host one test of each sort has to do.
+fn by_kvm() -> anyhow::Result<Verdict> {
+    if let Err(why) = doctor::kvm() {
+        return Ok(Verdict::Skipped(why));
+    }
+    let test = if doctor::is_kvm_pvm() { "test=cpu::ipi" } else { "" };
+    let options = Options {
+        smp: 2,
+        machine: Machine::Microvm,
+        accel: Accel::Kvm,
+        append: test.into(),
+        ..Options::default()
+    };
+    self_test(&options)
+}
