@@ -31,7 +31,7 @@ use crate::{
 pub(super) const SECTORS: u64 = 64;
 pub(super) const ONE_CPU: Cpus = Cpus { count: 1, current: || 0 };
 
-pub(super) struct StdLock<T>(Mutex<T>);
+pub(super) struct StdLock<T>(pub(super) Mutex<T>);
 
 impl<T: Send> Lock<T> for StdLock<T> {
     fn with<R>(&self, act: impl FnOnce(&mut T) -> R) -> R {

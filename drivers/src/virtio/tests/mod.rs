@@ -9,6 +9,7 @@ mod console;
 mod entropy;
 mod hostile;
 mod init;
+mod net;
 mod queue;
 
 use std::{
