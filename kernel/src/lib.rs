@@ -35,6 +35,7 @@ pub mod devices;
 pub mod random;
 
 pub mod app;
+pub mod stages;
 #[cfg(target_os = "none")]
 mod start;
 

@@ -21,6 +21,7 @@ const KEYS: [(&str, &[&str]); 7] = [
             "rsdp",
             "problems",
             "entry_to_probe_us",
+            "stages",
         ],
     ),
     ("cpu", &["brand", "features", "cpus_up", "cpus_told"]),
