@@ -25,7 +25,7 @@ pub mod console;
 pub mod entropy;
 
 #[cfg(any(test, feature = "script"))]
-mod fake;
+pub(crate) mod fake;
 #[cfg(any(test, feature = "script"))]
 pub mod script;
 #[cfg(test)]

@@ -57,7 +57,6 @@ fn walk_buses() {
     static WALKED: OnceCell<()> = OnceCell::uninit();
     WALKED.init_once(|| {
         virtio::walk();
-        crate::xen::probe_bus();
     });
 }
 

@@ -39,6 +39,8 @@ mod row;
 mod screen;
 #[path = "vm/xen.rs"]
 mod xen;
+#[path = "vm/xen_disk.rs"]
+mod xen_disk;
 
 use std::process::ExitCode;
 
@@ -52,6 +54,7 @@ fn main() -> ExitCode {
     arguments.test_threads.get_or_insert(AT_ONCE);
     let rows = [
         platforms::rows(),
+        xen_disk::rows(),
         cpus::rows(),
         xen::rows(),
         apps::rows(),
