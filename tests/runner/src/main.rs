@@ -29,6 +29,8 @@ enum Command {
     Matrix,
     /// Measure a virtio disk under Pliant, by a bare loop, and under Linux in the same QEMU
     BenchBlock(bench::Arguments),
+    /// Measure a network card: requests, round trips, bulk bytes, beside Linux
+    BenchNet(bench::NetArguments),
     /// Show what a guest's ELF is made of
     Size(size::Arguments),
     /// Tell what is found on this machine and what is missing
@@ -48,6 +50,7 @@ fn main() -> ExitCode {
         Some(Command::Gdb(arguments)) => gdb::run(&arguments),
         Some(Command::Size(arguments)) => size::run(&arguments),
         Some(Command::BenchBlock(arguments)) => bench::run(&arguments),
+        Some(Command::BenchNet(arguments)) => bench::run_net(&arguments),
         Some(Command::Matrix) => matrix::run(),
         Some(Command::Doctor) => doctor::run(),
         Some(Command::Clippy(arguments)) => clippy::run(&arguments),
