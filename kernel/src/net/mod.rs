@@ -41,7 +41,7 @@ use crate::{
 
 pub use addresses::Status;
 pub use dns::resolve;
-pub use tcp::{Options, TcpListener, TcpStream};
+pub use tcp::{MOST_RECEIVE_BYTES, Options, TcpListener, TcpStream};
 pub use udp::UdpSocket;
 
 /// How long [`up`] waits for a DHCP server.

@@ -27,7 +27,7 @@ use super::{
     packet::{self, Kind, Tuple},
     port::Port,
     table::{Connection, Id, Table},
-    tcp::Options,
+    tcp::{MOST_RECEIVE_BYTES, Options},
 };
 use crate::{
     random,
@@ -472,7 +472,8 @@ fn new_socket(options: &Options) -> Option<tcp::Socket<'static>> {
         buffer.resize(len, 0);
         Some(tcp::SocketBuffer::new(buffer))
     };
-    let mut socket = tcp::Socket::new(buffer(options.receive_bytes)?, buffer(options.send_bytes)?);
+    let receive_bytes = options.receive_bytes.min(MOST_RECEIVE_BYTES);
+    let mut socket = tcp::Socket::new(buffer(receive_bytes)?, buffer(options.send_bytes)?);
     socket.set_nagle_enabled(false);
     socket.set_congestion_control(tcp::CongestionControl::Reno);
     Some(socket)
