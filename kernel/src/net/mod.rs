@@ -16,6 +16,8 @@ mod stack;
 mod table;
 mod task;
 mod tcp;
+#[cfg(test)]
+mod tests;
 mod udp;
 
 use alloc::vec::Vec;
