@@ -178,3 +178,73 @@ impl Drop for State {
         }
     }
 }
+
+crate::kernel_test! {
+    /// Threads that all use the registers, with others that do not in between, each keep what they wrote, wherever they run.
+    fn each_thread_keeps_its_floating_point_registers() {
+        use crate::thread;
+        let threads: alloc::vec::Vec<_> = (1..=6_u64).map(|number| thread::spawn(move || {
+            for round in 0..200 {
+                let value = number << 32 | round;
+                // SAFETY: every CPU in long mode has SSE2; the compiler uses none of these registers.
+                unsafe { asm!("movq xmm3, {}", "pshufd xmm15, xmm3, 0x44", in(reg) value, options(nomem, nostack)) };
+                thread::yield_now();
+                if round % 50 == 0 {
+                    thread::sleep(core::time::Duration::from_micros(100));
+                }
+                let (low, high): (u64, u64);
+                // SAFETY: as above.
+                unsafe {
+                    asm!(
+                        "movq {}, xmm3", "psrldq xmm15, 8", "movq {}, xmm15",
+                        out(reg) low, out(reg) high, options(nomem, nostack),
+                    );
+                }
+                assert_eq!((low, high), (value, value), "thread {number}");
+            }
+        })).collect();
+        threads.into_iter().for_each(thread::JoinHandle::join);
+    }
+}
+
+crate::kernel_test! {
+    /// The upper halves of the AVX registers, which FXSAVE does not know.
+    fn each_thread_keeps_its_avx_registers() {
+        use crate::thread;
+        if COMPONENTS.load(Relaxed) & 0b100 == 0 {
+            crate::skip!("no AVX here");
+        }
+        let threads: alloc::vec::Vec<_> = (1..=4_u64).map(|number| thread::spawn(move || {
+            for round in 0..100 {
+                let value = number << 32 | round;
+                // SAFETY: XCR0 enables AVX; the compiler uses none of these registers.
+                unsafe {
+                    asm!(
+                        "vmovq xmm5, {}", "vinsertf128 ymm5, ymm5, xmm5, 1",
+                        in(reg) value, options(nomem, nostack),
+                    );
+                }
+                thread::yield_now();
+                let upper: u64;
+                // SAFETY: as above.
+                unsafe {
+                    asm!("vextractf128 xmm6, ymm5, 1", "vmovq {}, xmm6", out(reg) upper, options(nomem, nostack));
+                }
+                assert_eq!(upper, value, "thread {number}");
+            }
+        })).collect();
+        threads.into_iter().for_each(thread::JoinHandle::join);
+    }
+}
+
+crate::kernel_test! {
+    fn a_thread_begins_with_the_initial_control_words() {
+        let thread = crate::thread::spawn(|| {
+            let mut mxcsr = 0_u32;
+            // SAFETY: stores to the variable.
+            unsafe { asm!("stmxcsr [{}]", in(reg) &mut mxcsr, options(nostack)) };
+            mxcsr
+        });
+        assert_eq!(thread.join(), MXCSR.1);
+    }
+}

@@ -47,17 +47,59 @@ mod wait {
     }
 }
 
+/// A spin lock, as `waiters` sees it.
+struct IrqMutex<T>(loom::sync::Mutex<T>);
+
+impl<T> IrqMutex<T> {
+    fn new(value: T) -> Self {
+        Self(loom::sync::Mutex::new(value))
+    }
+
+    fn lock(&self) -> loom::sync::MutexGuard<'_, T> {
+        self.0.lock().unwrap()
+    }
+}
+
+/// The thread that waits: a wake-up that comes before the wait ends it, as the parker promises.
+mod current {
+    use super::*;
+    use std::task::{Wake, Waker};
+
+    struct Current(Notify);
+
+    impl Wake for Current {
+        fn wake(self: std::sync::Arc<Self>) {
+            self.0.notify();
+        }
+    }
+
+    loom::thread_local! {
+        static CURRENT: std::sync::Arc<Current> = std::sync::Arc::new(Current(Notify::new()));
+    }
+
+    pub(super) fn waker() -> Waker {
+        CURRENT.with(|current| current.clone().into())
+    }
+
+    pub(super) fn block() {
+        CURRENT.with(|current| current.clone()).0.wait();
+    }
+}
+
 #[path = "../task/parker.rs"]
 mod parker;
 #[path = "../sync/queued.rs"]
 mod queued;
 #[path = "../task/ready.rs"]
 mod ready;
+#[path = "../sync/waiters.rs"]
+mod waiters;
 
 use atomic::{AtomicU8, Ordering};
 use parker::Parker;
 use queued::{Place, Queued};
 use ready::{After, State};
+use waiters::Waiters;
 
 /// Tries all interleavings with that many preemptions, which keeps a test below some seconds.
 fn model(preemptions: usize, test: impl Fn() + Send + Sync + 'static) {
@@ -186,5 +228,95 @@ fn a_woken_task_is_queued_once_and_polled_afterwards() {
         task.run();
         wakers.into_iter().for_each(|waker| waker.join().unwrap());
         assert_eq!(task.seen.load(Ordering::Acquire), 2, "an event that no poll saw");
+    });
+}
+
+/// A channel of one place, as `sync::channel` is made: a queue, and two crowds that wait.
+struct Channel {
+    queue: IrqMutex<Vec<u32>>,
+    places: Waiters,
+    values: Waiters,
+}
+
+impl Channel {
+    fn new() -> Arc<Self> {
+        Arc::new(Self { queue: IrqMutex::new(Vec::new()), places: Waiters::new(), values: Waiters::new() })
+    }
+
+    fn send(&self, value: u32) {
+        self.places.block_until(|| {
+            let mut queue = self.queue.lock();
+            if !queue.is_empty() {
+                return None;
+            }
+            queue.push(value);
+            drop(queue);
+            self.values.wake_one();
+            Some(())
+        })
+    }
+
+    fn receive(&self) -> u32 {
+        self.values.block_until(|| {
+            let value = self.queue.lock().pop()?;
+            self.places.wake_one();
+            Some(value)
+        })
+    }
+}
+
+#[test]
+fn a_channel_loses_neither_value_nor_wake_up() {
+    model(2, || {
+        let channel = Channel::new();
+        let sender = {
+            let channel = channel.clone();
+            thread::spawn(move || (1..=2).for_each(|value| channel.send(value)))
+        };
+        assert_eq!([channel.receive(), channel.receive()], [1, 2]);
+        sender.join().unwrap();
+    });
+}
+
+#[test]
+fn two_senders_and_a_full_channel_go_on() {
+    model(2, || {
+        let channel = Channel::new();
+        let senders: Vec<_> = (1..=2)
+            .map(|value| {
+                let channel = channel.clone();
+                thread::spawn(move || channel.send(value))
+            })
+            .collect();
+        assert_eq!(channel.receive() + channel.receive(), 3);
+        senders.into_iter().for_each(|sender| sender.join().unwrap());
+    });
+}
+
+/// The lock of `sync::mutex`: free, held, wanted.
+#[test]
+fn a_blocking_lock_has_one_holder_and_wakes_who_waits() {
+    const FREE: u8 = 0;
+    const WANTED: u8 = 2;
+    model(2, || {
+        let shared = Arc::new((AtomicU8::new(FREE), Waiters::new(), UnsafeCell::new(0)));
+        let add = |shared: &(AtomicU8, Waiters, UnsafeCell<u32>)| {
+            if shared.0.compare_exchange(FREE, 1, Ordering::Acquire, Ordering::Relaxed).is_err() {
+                shared.1.block_until(|| (shared.0.swap(WANTED, Ordering::Acquire) == FREE).then_some(()));
+            }
+            shared.2.with_mut(|value| unsafe { *value += 1 });
+            if shared.0.swap(FREE, Ordering::Release) == WANTED {
+                shared.1.wake_one();
+            }
+        };
+        let others: Vec<_> = (0..2)
+            .map(|_| {
+                let shared = shared.clone();
+                thread::spawn(move || add(&shared))
+            })
+            .collect();
+        add(&shared);
+        others.into_iter().for_each(|other| other.join().unwrap());
+        shared.2.with(|value| assert_eq!(unsafe { *value }, 3));
     });
 }

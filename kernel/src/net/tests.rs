@@ -10,8 +10,8 @@ use smoltcp::{
     phy::ChecksumCapabilities,
     socket::tcp::{Socket, SocketBuffer},
     wire::{
-        EthernetAddress, EthernetFrame, EthernetProtocol, IpAddress, IpEndpoint, IpProtocol, IpRepr, TcpControl,
-        TcpPacket, TcpRepr, TcpSeqNumber, TcpTimestampRepr, checksum,
+        EthernetAddress, EthernetFrame, EthernetProtocol, IpAddress, IpEndpoint, IpProtocol, IpRepr,
+        TcpControl, TcpPacket, TcpRepr, TcpSeqNumber, TcpTimestampRepr, checksum,
     },
 };
 
@@ -58,7 +58,8 @@ fn segment([from, to]: [IpAddress; 2], control: TcpControl, payload: &[u8], with
 fn a_segment_is_told_by_its_ends_and_whether_it_opens() {
     for ends in [V4, V6] {
         let tuple = Tuple { remote: IpEndpoint::new(ends[0], 1000), local: IpEndpoint::new(ends[1], 80) };
-        for (control, opens) in [(TcpControl::Syn, true), (TcpControl::None, false), (TcpControl::Rst, false)] {
+        for (control, opens) in [(TcpControl::Syn, true), (TcpControl::None, false), (TcpControl::Rst, false)]
+        {
             let frame = segment(ends, control, b"data", true);
             assert_eq!(classify(&frame, false), Kind::Tcp { tuple, opens });
         }
@@ -121,7 +122,8 @@ proptest! {
         let (start, at) = (usize::from(place.start), usize::from(place.start + place.offset));
         let sum = !checksum::data(&frame[start..]);
         frame[at..at + 2].copy_from_slice(&sum.to_be_bytes());
-        prop_assert!(matches!(classify(&frame, false), Kind::Tcp { .. }));
+        let is_tcp = matches!(classify(&frame, false), Kind::Tcp { .. });
+        prop_assert!(is_tcp);
         prop_assert_eq!(frame, segment(ends, TcpControl::Psh, &payload, true));
         let segments = told.segments.unwrap();
         prop_assert_eq!((segments.header_bytes, segments.is_ipv6), (start as u16 + 20, v6));

@@ -4,6 +4,7 @@
 
 mod balloon;
 mod block;
+mod block_hostile;
 mod console;
 mod entropy;
 mod hostile;

@@ -6,6 +6,8 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 
 use super::Host;
 use super::rig::FIRMWARE_AT;
@@ -40,7 +42,21 @@ impl Host {
     /// # Errors
     /// The machine cannot be had there, or the file cannot be read.
     pub fn create(&mut self, elf: &Path, options: &Options) -> Result<Guest<'_>> {
-        let line = inner_line(options)?;
+        self.create_with(elf, options, |_| ())
+    }
+
+    /// As [`Self::create`], with more on the monitor's line; files on it are the host's.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn create_with(
+        &mut self,
+        elf: &Path,
+        options: &Options,
+        more: impl FnOnce(&mut Line),
+    ) -> Result<Guest<'_>> {
+        let mut line = inner_line(options)?;
+        more(&mut line);
         self.put(elf, KERNEL)?;
         if options.machine == Machine::Vmm {
             self.put(&crate::vmm::get()?, VMM)?;
@@ -50,6 +66,23 @@ impl Host {
         let from = self.linux.console.bytes().len();
         let pending = self.linux.channel.start(&format!("guest {line}"))?;
         Ok(Guest { host: self, line, pending, from, started: Instant::now() })
+    }
+
+    /// Writes a file there.
+    ///
+    /// # Errors
+    /// It is too large, or there is no room.
+    pub fn write(&mut self, bytes: &[u8], to: &str) -> Result<()> {
+        self.linux.put(bytes, to)
+    }
+
+    /// The bytes of a file there.
+    ///
+    /// # Errors
+    /// There is no such file.
+    pub fn read(&mut self, from: &str) -> Result<Vec<u8>> {
+        let said = self.run(&format!("base64 {from}"))?;
+        STANDARD.decode(said.replace('\n', "")).with_context(|| format!("{from} does not come back whole"))
     }
 
     /// Writes the file `from` there at `to`, unless it is there.

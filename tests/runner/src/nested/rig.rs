@@ -14,7 +14,7 @@ use crate::linux::{Parts, Recipe, Root, the_one_in};
 
 const PACKAGES: [&str; 1] = ["busybox-static"];
 const INIT: &str = include_str!("init");
-const BUSYBOX_APPLETS: &str = "sh awk blockdev cat chmod date dd dmesg echo env free grep insmod kill ln ls mkdir mount mv ps \
+const BUSYBOX_APPLETS: &str = "sh awk base64 blockdev cat chmod date dd dmesg echo env free grep insmod kill ln ls mkdir mount mv ps \
     rm sed sleep stat sync tail test top tr true uname xargs";
 /// The devices that the host talks by, and KVM by page tables in hardware.
 const MODULES: [&str; 4] = ["kvm_amd", "virtio_pci", "virtio_blk", "virtio_console"];

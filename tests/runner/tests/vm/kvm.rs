@@ -4,7 +4,9 @@
 use runner::command::doctor;
 use runner::qemu::{Ending, Machine, Options, Platform};
 
+use crate::image::Image;
 use crate::lab;
+use crate::matrix::{Offer, Transport, modern_mmio};
 use crate::platforms::{says_hello, self_test};
 use crate::row::{Row, Verdict};
 
@@ -18,8 +20,8 @@ pub(crate) fn rows() -> Vec<Row> {
     let mut rows = vec![
         Row::new("kvm::hello", "hello", || with_kvm(Machine::Microvm, says_hello)),
         Row::new("kvm::hello_in_our_monitor", "hello", || with_kvm(Machine::Vmm, says_hello)),
-        Row::new("kvm::hello_on_q35", "hello", || with_kvm(Machine::Q35, says_hello)),
         Row::new("kvm::self_test", "self_test", || with_kvm(Machine::Microvm, self_test)),
+        Row::new("kvm::hello_on_q35", "hello", || with_kvm(Machine::Q35, says_hello)),
         Row::new("kvm::self_test_with_2_cpus", "self_test", || {
             with_kvm(Machine::Microvm, |options| self_test(&Options { smp: 2, ..options.clone() }))
         }),
@@ -49,6 +51,11 @@ pub(crate) fn rows() -> Vec<Row> {
     ] {
         rows.push(Row::new(format!("kvm_nested::self_test::{name}"), "self_test", move || {
             self_test(&options)
+        }));
+    }
+    for (name, machine) in [("q35", Machine::Q35), ("microvm", Machine::Microvm)] {
+        rows.push(Row::new(format!("kvm_nested::a_disk_is_rewritten::{name}"), "devices", move || {
+            a_disk_is_rewritten(machine)
         }));
     }
     rows.push(Row::new("kvm_nested::endings_are_told_apart", "shell", endings_are_told_apart));
@@ -108,5 +115,27 @@ fn endings_are_told_apart() -> anyhow::Result<Verdict> {
             run.ended(ending)?;
         }
     }
+    Ok(Verdict::Kept)
+}
+
+/// A device whose interrupts KVM delivers: what the guest wrote to it is looked at, byte by byte.
+fn a_disk_is_rewritten(machine: Machine) -> anyhow::Result<Verdict> {
+    const DISK: &str = "/guest/disk";
+    let transport = if machine == Machine::Q35 { Transport::Pci } else { Transport::Mmio };
+    let image = Image::new(&format!("nested-{machine:?}"))?;
+    let guest = lab::guest("devices")?;
+    let run = lab::with_nested_host(|host| {
+        host.write(&image.content, DISK)?;
+        let running = host.create_with(&guest.elf, &on(machine, &[]), |line| {
+            modern_mmio(line);
+            line.option("-drive", format!("id=disk,if=none,format=raw,discard=unmap,file={DISK}"));
+            line.option("-device", Offer { transport, ..Offer::ALL }.device("blk") + ",drive=disk");
+        })?;
+        let run = lab::finish_nested(running, |_| Ok(()))?;
+        std::fs::write(&image.path, host.read(DISK)?)?;
+        Ok(run)
+    })?;
+    run.ended(&Ending::Status(0))?;
+    image.ends_as(&run, &image.rewritten())?;
     Ok(Verdict::Kept)
 }

@@ -149,7 +149,7 @@ pub(crate) fn run_beside_dom0(
     let met = meanwhile(&mut domain);
     let patience = if met.is_ok() { PATIENCE } else { Duration::ZERO };
     let finished = domain.wait(Some(patience))?;
-    let run = Run { finished, line: dom0.line().into(), notes: dom0.last_words() };
+    let run = Run::beside(&dom0, finished);
     met.map_err(|error| anyhow!(run.failure(&format!("{error:#}"))))?;
     Ok(run)
 }
@@ -167,23 +167,40 @@ pub(crate) fn run_nested(
 ) -> Result<Run> {
     let guest = guest(name)?;
     is_what_was_built(&guest)?;
+    with_nested_host(|host| finish_nested(host.create(&guest.elf, options)?, meanwhile))
+}
+
+/// Lends the Linux with nested KVM that this thread's rows share; one in which something went wrong is not used again.
+pub(crate) fn with_nested_host<T>(body: impl FnOnce(&mut Host) -> Result<T>) -> Result<T> {
     let mut host = match HOST.take() {
         Some(host) => host,
         None => Host::start(&nested::Rig::get()?, 0, Tee::Keep)?,
     };
-    let mut running = host.create(&guest.elf, options)?;
+    let done = body(&mut host)?;
+    HOST.set(Some(host));
+    Ok(done)
+}
+
+/// Waits for the end of a guest on nested KVM.
+pub(crate) fn finish_nested(
+    mut running: nested::Guest<'_>,
+    meanwhile: impl FnOnce(&mut nested::Guest<'_>) -> Result<()>,
+) -> Result<Run> {
     let line = running.line().to_owned();
     let met = meanwhile(&mut running);
     let patience = if met.is_ok() { PATIENCE } else { Duration::ZERO };
     let finished = running.wait(Some(patience))?;
     let run = Run { notes: finished.said.clone(), finished, line };
     met.map_err(|error| anyhow!(run.failure(&format!("{error:#}"))))?;
-    // One in which something went wrong is not used again.
-    HOST.set(Some(host));
     Ok(run)
 }
 
 impl Run {
+    /// What a guest beside `dom0` came to.
+    pub(crate) fn beside(dom0: &Dom0, finished: Finished) -> Self {
+        Self { finished, line: dom0.line().into(), notes: dom0.last_words() }
+    }
+
     /// What was counted while it ran on nested KVM.
     pub(crate) fn counts(&self) -> Counts {
         Counts::read(&self.finished.said)
