@@ -63,23 +63,21 @@ pub fn at_tap_number(line: &mut Line, machine: Machine, number: u8, options: &st
     card(line, machine, &format!("tap,ifname=tap{number},script=no,downscript=no"), options);
 }
 
-/// Adds a card on QEMU's own network. Each of `ports` of the guest is forwarded from a port of this host that was free,
-/// reachable from this host only; which, in the same order, is returned.
-///
-/// # Errors
-/// This host has no free port.
-pub fn at_user(line: &mut Line, machine: Machine, ports: &[u16], options: &str) -> Result<Vec<u16>> {
-    let forwards = ports.iter().map(|&guest| Ok((free_port(guest)?, guest))).collect::<Result<Vec<_>>>()?;
+/// Adds a card on QEMU's own network. Ports of this host, the first of each pair, are forwarded to ports of the guest;
+/// only this host reaches them.
+pub fn at_user(line: &mut Line, machine: Machine, forwards: &[(u16, u16)], options: &str) {
     let forward = |(host, guest): &(u16, u16)| format!(",hostfwd=tcp:127.0.0.1:{host}-:{guest}");
     let backend: String = std::iter::once("user".to_owned()).chain(forwards.iter().map(forward)).collect();
     card(line, machine, &backend, options);
-    Ok(forwards.into_iter().map(|(host, _)| host).collect())
 }
 
-/// 8000 more than `guest` if that is free, so that it is easily remembered, else any.
-fn free_port(guest: u16) -> Result<u16> {
+/// A port of this host that is free: `wanted` if that is, else any.
+///
+/// # Errors
+/// There is none.
+pub fn free_port(wanted: Option<u16>) -> Result<u16> {
     let bind = |port| TcpListener::bind((Ipv4Addr::LOCALHOST, port));
-    let listener = match guest.checked_add(8000).map(bind) {
+    let listener = match wanted.map(bind) {
         Some(Ok(listener)) => listener,
         _ => bind(0).context("this host has no free port")?,
     };
