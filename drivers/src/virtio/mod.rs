@@ -25,7 +25,7 @@ pub mod entropy;
 pub mod net;
 
 #[cfg(any(test, feature = "script"))]
-mod fake;
+pub(crate) mod fake;
 #[cfg(any(test, feature = "script"))]
 pub mod script;
 #[cfg(test)]

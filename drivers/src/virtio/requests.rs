@@ -30,6 +30,17 @@ pub struct Token {
     entry: u16,
 }
 
+/// For other drivers of the same classes, which number their requests too.
+impl Token {
+    pub(crate) fn new(entry: u16) -> Self {
+        Self { queue: 0, entry }
+    }
+
+    pub(crate) fn entry(&self) -> u16 {
+        self.entry
+    }
+}
+
 #[derive(Debug)]
 enum Entry {
     Free,

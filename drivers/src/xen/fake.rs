@@ -28,7 +28,8 @@ pub(super) struct FakeHypervisor {
 struct Books {
     last: u32,
     grants: BTreeSet<u32>,
-    channels: BTreeMap<u32, Handler>,
+    pages: BTreeMap<u32, &'static SharedPage>,
+    channels: BTreeMap<u32, Arc<Handler>>,
     notified: Vec<Port>,
 }
 
@@ -39,6 +40,19 @@ impl FakeHypervisor {
 
     pub(super) fn open_channels(&self) -> usize {
         self.books.lock().unwrap().channels.len()
+    }
+
+    /// What the other domain finds under this name, as long as it may.
+    pub(super) fn page(&self, grant: GrantRef) -> &'static SharedPage {
+        let books = self.books.lock().unwrap();
+        assert!(books.grants.contains(&grant.0), "{grant:?} is not granted");
+        books.pages[&grant.0]
+    }
+
+    /// Rings as the other domain does.
+    pub(super) fn raise(&self, port: Port) {
+        let handler = self.books.lock().unwrap().channels.get(&port.0).cloned();
+        handler.into_iter().for_each(|handler| handler());
     }
 
     pub(super) fn notified(&self) -> Vec<Port> {
@@ -52,7 +66,9 @@ impl Hypervisor for FakeHypervisor {
         books.last += 1;
         let grant = books.last;
         books.grants.insert(grant);
-        Ok((Box::leak(Box::new(SharedPage::new())), GrantRef(grant)))
+        let page = Box::leak(Box::new(SharedPage::new()));
+        books.pages.insert(grant, page);
+        Ok((page, GrantRef(grant)))
     }
 
     fn end_grant(&self, grant: GrantRef) {
@@ -63,7 +79,7 @@ impl Hypervisor for FakeHypervisor {
         let mut books = self.books.lock().unwrap();
         books.last += 1;
         let port = books.last;
-        books.channels.insert(port, handler);
+        books.channels.insert(port, Arc::new(handler));
         Ok(Port(port))
     }
 
@@ -94,6 +110,8 @@ pub(super) struct FakeStore {
     pub(super) conflicts: u32,
     /// Every request so far.
     pub(super) seen: Vec<Request>,
+    /// The node that is read as bytes which are no text.
+    pub(super) nonsense: Option<String>,
     /// Requests are taken, but not answered.
     pub(super) is_silent: bool,
 }
@@ -114,6 +132,7 @@ impl FakeStore {
             last_transaction: 0,
             conflicts: 0,
             seen: Vec::new(),
+            nonsense: None,
             is_silent: false,
         };
         (store, Xenstore::new(page, Box::new(|| ())))
@@ -194,6 +213,11 @@ impl FakeStore {
 
     fn answer(&mut self, header: Header, payload: &[u8]) {
         let kind = header.kind;
+        let path = payload.split(|&byte| byte == 0).next();
+        let nonsense = self.nonsense.as_deref().map(str::as_bytes);
+        if kind == Kind::Read as u32 && nonsense.is_some() && nonsense == path {
+            return self.send(kind, header.request, header.transaction, b"\xff\xfe");
+        }
         let result = self.act(header, payload);
         match result {
             Ok(answer) => self.send(kind, header.request, header.transaction, answer.as_bytes()),

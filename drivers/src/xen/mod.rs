@@ -11,11 +11,13 @@
 //! | [`ring`] | rings of requests and responses | io/ring.h |
 //! | [`xenstore`] | the toolstack's tree: requests, transactions, watches | io/xs_wire.h, docs/misc/xenstore.txt |
 //! | [`xenbus`] | devices: found in the tree, connected by states | io/xenbus.h |
+//! | [`block`] | a disk | io/blkif.h |
 //! | [`console`] | the domain's console | io/console.h |
 //!
 //! The other side of a ring is never trusted: an index that cannot be true is an error, not an access.
 #![forbid(unsafe_code)]
 
+pub mod block;
 pub mod console;
 pub mod page;
 pub mod ring;

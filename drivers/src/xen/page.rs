@@ -40,9 +40,14 @@ impl SharedPage {
     ///
     /// # Panics
     /// When they reach outside the page.
-    pub fn read(&self, offset: usize, bytes: &mut [u8]) {
-        for (byte, at) in bytes.iter_mut().zip(offset..) {
-            *byte = self.0[at / 4].load(Ordering::Relaxed).to_le_bytes()[at % 4];
+    pub fn read(&self, offset: usize, mut bytes: &mut [u8]) {
+        let mut at = offset;
+        while !bytes.is_empty() {
+            let word = &self.0[at / 4].load(Ordering::Relaxed).to_le_bytes()[at % 4..];
+            let (now, later) = bytes.split_at_mut(word.len().min(bytes.len()));
+            now.copy_from_slice(&word[..now.len()]);
+            at += now.len();
+            bytes = later;
         }
     }
 
@@ -50,12 +55,16 @@ impl SharedPage {
     ///
     /// # Panics
     /// When they reach outside the page.
-    pub fn write(&self, offset: usize, bytes: &[u8]) {
-        for (&byte, at) in bytes.iter().zip(offset..) {
-            let word = &self.0[at / 4];
-            let mut value = word.load(Ordering::Relaxed).to_le_bytes();
-            value[at % 4] = byte;
-            word.store(u32::from_le_bytes(value), Ordering::Relaxed);
+    pub fn write(&self, offset: usize, mut bytes: &[u8]) {
+        let mut at = offset;
+        while !bytes.is_empty() {
+            let place = &self.0[at / 4];
+            let mut word = place.load(Ordering::Relaxed).to_le_bytes();
+            let (now, later) = bytes.split_at((4 - at % 4).min(bytes.len()));
+            word[at % 4..][..now.len()].copy_from_slice(now);
+            place.store(u32::from_le_bytes(word), Ordering::Relaxed);
+            at += now.len();
+            bytes = later;
         }
     }
 

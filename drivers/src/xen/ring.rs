@@ -247,6 +247,30 @@ mod tests {
             }
         }
 
+        /// Whatever the backend writes into the indices, in whatever order with our steps: no request is lost, none
+        /// is answered twice, and the ring never holds more than its slots.
+        #[test]
+        fn indices_that_jump_are_survived(steps in prop::collection::vec((0..5_u8, any::<u32>()), 1..200)) {
+            let page = SharedPage::new();
+            let mut front = FrontRing::new(&page, 112);
+            let (mut asked, mut published, mut answered) = (0_u32, 0_u32, 0_u32);
+            for (step, value) in steps {
+                match step {
+                    0 => asked += u32::from(front.push(&page, &[0; 112]).is_ok()),
+                    1 => {
+                        let _ = front.publish(&page);
+                        published = asked;
+                    }
+                    2 => answered += u32::from(front.pop(&page, &mut [0; 16]) == Ok(true)),
+                    3 => page.word(value as usize % 4 * 4).store(value, Ordering::Relaxed),
+                    _ => page.word(RSP_PROD).store(answered + value % 40, Ordering::Relaxed),
+                }
+                prop_assert!(answered <= published && published <= asked && asked - answered <= front.slots());
+                prop_assert_eq!(front.free(), front.slots() - (asked - answered));
+                let _ = front.wait_for_next(&page);
+            }
+        }
+
         /// Whatever stands in the index, nothing is taken that was not asked for.
         #[test]
         fn more_answers_than_requests_are_refused(asked in 0..128_u32, claimed: u32) {

@@ -10,10 +10,11 @@ use core::{
 use drivers::{
     class::{BlockDevice, SECTOR_BYTES},
     virtio::{
-        DeviceId, Features,
+        DeviceId,
         block::{Block, Cpus, Shared},
         transport::Transport,
     },
+    xen::block as xen,
 };
 
 use super::{
@@ -33,8 +34,15 @@ static DISKS: IrqMutex<Vec<Disk>> = IrqMutex::new(Vec::new());
 #[derive(Clone)]
 pub struct Disk {
     name: Arc<str>,
-    device: Arc<Shared<IrqMutex<Block>>>,
+    device: Device,
     interrupts: Arc<AtomicU64>,
+}
+
+/// What drives it.
+#[derive(Clone)]
+enum Device {
+    Virtio(Arc<Shared<IrqMutex<Block>>>),
+    Xen(Arc<xen::Shared<IrqMutex<xen::Block>>>),
 }
 
 impl Disk {
@@ -43,16 +51,24 @@ impl Disk {
         &self.name
     }
 
-    /// What was negotiated with the device.
-    pub fn features(&self) -> Features {
-        self.device.0.lock().features()
-    }
-
     /// What was sent to and fro so far.
     pub fn counts(&self) -> Counts {
-        let counts = self.device.0.lock().counts();
-        let interrupts = self.interrupts.load(Relaxed);
-        Counts { requests: counts.buffers, notifications: counts.notifications, interrupts }
+        match &self.device {
+            Device::Virtio(device) => {
+                let counts = device.0.lock().counts();
+                let interrupts = self.interrupts.load(Relaxed);
+                Counts { requests: counts.buffers, notifications: counts.notifications, interrupts }
+            }
+            Device::Xen(device) => {
+                let xen::Counts { requests, notifications, interrupts } = device.0.lock().counts();
+                Counts { requests, notifications, interrupts }
+            }
+        }
+    }
+
+    /// A disk that another domain serves; the driver counts its interrupts itself.
+    pub(crate) fn of_xen(name: &str, device: Arc<xen::Shared<IrqMutex<xen::Block>>>) -> Self {
+        Self { name: name.into(), device: Device::Xen(device), interrupts: Arc::default() }
     }
 
     /// Takes back every request that the disk has not answered: each ends with [`drivers::Error::Cancelled`], and its buffer.
@@ -60,17 +76,25 @@ impl Disk {
     /// # Errors
     /// The device cannot do that, as most cannot.
     pub fn cancel(&self) -> Result<(), drivers::Error> {
-        self.device.0.lock().cancel(&Platform)
+        match &self.device {
+            Device::Virtio(device) => device.0.lock().cancel(&Platform),
+            Device::Xen(_) => Err(drivers::Error::Request("the device cannot take requests back")),
+        }
     }
 
     /// Called by the interrupt handler.
     fn interrupt(&self, cause: Cause) {
         self.interrupts.fetch_add(1, Relaxed);
-        let mut block = self.device.0.lock();
+        let Device::Virtio(device) = &self.device else { return };
+        let mut block = device.0.lock();
         match cause {
             Cause::Any => block.interrupt(),
             Cause::Queues { first, step } => block.queue_interrupt(first, step),
         }
+    }
+
+    pub(crate) fn register(self) {
+        DISKS.lock().push(self);
     }
 }
 
@@ -78,7 +102,10 @@ impl Deref for Disk {
     type Target = dyn BlockDevice;
 
     fn deref(&self) -> &Self::Target {
-        &*self.device
+        match &self.device {
+            Device::Virtio(device) => &**device,
+            Device::Xen(device) => &**device,
+        }
     }
 }
 
@@ -86,7 +113,13 @@ impl Deref for Disk {
 pub fn disks() -> Vec<Disk> {
     static TAKEN: OnceCell<()> = OnceCell::uninit();
     TAKEN.init_once(|| virtio::take(DeviceId::BLOCK, cpus().count, bring_up));
+    crate::xen::bus::probe();
     DISKS.lock().clone()
+}
+
+/// Takes a disk that is gone from the list; who has it still fails with all it asks.
+pub(crate) fn remove(name: &str) {
+    DISKS.lock().retain(|disk| disk.name() != name);
 }
 
 fn cpus() -> Cpus {
@@ -96,7 +129,7 @@ fn cpus() -> Cpus {
 fn bring_up(transport: Box<dyn Transport>, name: String, connect: Connect) -> Result<(), Failure> {
     let block = Block::probe(transport, &Platform, cpus()).map_err(failure)?;
     let (info, features, queues) = (block.info(), block.features(), block.queues());
-    let device = Arc::new(Shared(IrqMutex::new(block)));
+    let device = Device::Virtio(Arc::new(Shared(IrqMutex::new(block))));
     let disk = Disk { name: name.into(), device, interrupts: Arc::default() };
     let handler = disk.clone();
     connect.to("virtio-blk", Box::new(move |cause| handler.interrupt(cause))).map_err(failure)?;
@@ -109,6 +142,6 @@ fn bring_up(transport: Box<dyn Transport>, name: String, connect: Connect) -> Re
         if info.read_only { "read-only" } else { "read-write" },
         rings(features)
     );
-    DISKS.lock().push(disk);
+    disk.register();
     Ok(())
 }

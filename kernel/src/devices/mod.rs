@@ -15,6 +15,7 @@ pub mod entropy;
 mod legacy;
 pub mod net;
 mod pci;
+pub mod survey;
 mod virtio;
 mod wiring;
 
@@ -57,7 +58,6 @@ fn walk_buses() {
     static WALKED: OnceCell<()> = OnceCell::uninit();
     WALKED.init_once(|| {
         virtio::walk();
-        crate::xen::probe_bus();
     });
 }
 

@@ -1,15 +1,19 @@
 //! What a domain of Xen has instead of a PC's devices: the console ring, xenstore, and the bus of devices that other
 //! domains serve. Where there is no Xen [`probe`] finds nothing, as with every other device.
 //!
-//! Files: `console` (dom0's), `hypervisor` (what drivers ask for, answered by hypercalls), `bell` (from an event to a
-//! task), `control` (the toolstack's wishes: power off, reboot, suspend), `suspend` (the next life), `balloon` (how much
-//! memory). The drivers themselves are in `drivers::xen`.
+//! Files: `console` (dom0's), `bus` (devices and their drivers), `block` (disks), `hypervisor` (what drivers ask for,
+//! answered by hypercalls), `bell` (from an event to a task), `control` (the toolstack's wishes: power off, reboot,
+//! suspend), `suspend` (the next life), `balloon` (how much memory), `cpus` (how many CPUs). The drivers themselves are
+//! in `drivers::xen`.
 #![forbid(unsafe_code)]
 
 mod balloon;
 mod bell;
+mod block;
+pub(crate) mod bus;
 mod console;
 mod control;
+mod cpus;
 mod hypervisor;
 mod suspend;
 mod tests;
@@ -17,12 +21,7 @@ mod tests;
 use alloc::{boxed::Box, sync::Arc};
 use core::fmt::Display;
 
-use drivers::xen::{
-    Hypervisor,
-    console::HvcConsole,
-    xenbus::{Bus, Change},
-    xenstore::{Error, Xenstore},
-};
+use drivers::xen::{Hypervisor, SharedPage, console::HvcConsole, xenstore::Xenstore};
 use pv_ops::xen::{hypercall::Errno, rings};
 use thiserror::Error;
 
@@ -42,6 +41,7 @@ static XENSTORE: OnceCell<Arc<Xenstore>> = OnceCell::uninit();
 static CONSOLE: Line = Line::new("hvc", consoles::on_receive);
 static STORE: Line = Line::new("xenstore", || STORE_BELL.ring());
 static STORE_BELL: Bell = Bell::new();
+static STORE_PAGE: OnceCell<&SharedPage> = OnceCell::uninit();
 
 /// Pages and channels for drivers of devices that another domain serves; `None` where there is no Xen. The first call
 /// sets the grant table up: who shares no page has none.
@@ -106,6 +106,7 @@ fn store() -> Result<(), Failure> {
     let Some(ring) = rings::xenstore() else { return Ok(()) };
     let page = shared::ring(ring)?;
     let store = Xenstore::new(page, Box::new(|| STORE.ring()));
+    let _ = STORE_PAGE.try_init_once(|| page);
     STORE.bind(ring)?;
     let served = store.clone();
     drop(task::spawn(async move {
@@ -116,31 +117,8 @@ fn store() -> Result<(), Failure> {
     }));
     XENSTORE.init_once(|| store.clone());
     control::start(&store);
-    drop(task::spawn(balloon::serve(store)));
+    drop(task::spawn(balloon::serve(store.clone())));
+    drop(task::spawn(cpus::serve(store)));
     log::info!("xenstore: ring at {:#x}", ring.address());
     Ok(())
-}
-
-/// Looks for devices that other domains serve, for as long as the guest runs.
-pub(crate) fn probe_bus() {
-    if let Some(store) = xenstore() {
-        drop(task::spawn(watch_bus(store)));
-    }
-}
-
-/// Tells which devices come and go.
-async fn watch_bus(store: Arc<Xenstore>) {
-    let told = async {
-        let mut bus = Bus::new(&store).await?;
-        loop {
-            match bus.next().await? {
-                Change::Added(id) => log::info!("xenbus: {id} is there, without a driver"),
-                Change::Removed(id) => log::info!("xenbus: {id} is gone"),
-            }
-        }
-    };
-    let result: Result<(), Error> = told.await;
-    if let Err(error) = result {
-        log::warn!("xenbus: {error}: no device comes or goes from here on");
-    }
 }

@@ -35,6 +35,8 @@ mod net;
 mod patching;
 #[path = "vm/platforms.rs"]
 mod platforms;
+#[path = "vm/probe.rs"]
+mod probe;
 #[path = "vm/raw_socket.rs"]
 mod raw_socket;
 #[path = "vm/row.rs"]
@@ -43,6 +45,8 @@ mod row;
 mod screen;
 #[path = "vm/xen.rs"]
 mod xen;
+#[path = "vm/xen_disk.rs"]
+mod xen_disk;
 
 use std::process::ExitCode;
 
@@ -56,6 +60,7 @@ fn main() -> ExitCode {
     arguments.test_threads.get_or_insert(AT_ONCE);
     let rows = [
         platforms::rows(),
+        xen_disk::rows(),
         cpus::rows(),
         xen::rows(),
         apps::rows(),
@@ -65,6 +70,7 @@ fn main() -> ExitCode {
         hostile::rows(),
         patching::rows(),
         kvm::rows(),
+        probe::rows(),
         kvm_features::rows(),
         devices::rows(),
         matrix::rows(),

@@ -2,7 +2,7 @@
 //! Neighbours: `mod` (what is done with one).
 #![forbid(unsafe_code)]
 
-use crate::xen::xenstore::{Error, Refusal, Transaction, Watch, Xenstore};
+use crate::xen::xenstore::{Error, Transaction, Watch, Xenstore};
 use alloc::{format, string::String, sync::Arc, vec::Vec};
 use core::fmt;
 
@@ -52,13 +52,21 @@ pub struct Bus {
 }
 
 impl Bus {
-    /// Begins to watch. The devices that are there come as [`Change::Added`].
+    /// Begins to watch. The devices that are there have come by [`Change::Added`] when [`pop`](Self::pop) first says
+    /// that there is no more.
     ///
     /// # Errors
     /// See [`Error`].
     pub async fn new(store: &Arc<Xenstore>) -> Result<Self, Error> {
         let watch = store.watch(ROOT).await?;
-        Ok(Self { store: store.clone(), watch, known: Vec::new(), changes: Vec::new() })
+        let mut bus = Self { store: store.clone(), watch, known: Vec::new(), changes: Vec::new() };
+        bus.look().await?;
+        Ok(bus)
+    }
+
+    /// The next device that came or went, as far as is known without a look.
+    pub fn pop(&mut self) -> Option<Change> {
+        self.changes.pop()
     }
 
     /// Waits for the next device that comes or goes.
@@ -67,20 +75,25 @@ impl Bus {
     /// See [`Error`].
     pub async fn next(&mut self) -> Result<Change, Error> {
         loop {
-            if let Some(change) = self.changes.pop() {
+            if let Some(change) = self.pop() {
                 return Ok(change);
             }
-            // Whatever changed below: what counts is what is there now.
-            self.watch.next().await?;
-            let found = self.scan().await?;
-            for id in found.iter().rev().filter(|id| !self.known.contains(id)) {
-                self.changes.push(Change::Added(id.clone()));
-            }
-            for id in self.known.iter().rev().filter(|id| !found.contains(id)) {
-                self.changes.push(Change::Removed(id.clone()));
-            }
-            self.known = found;
+            self.look().await?;
         }
+    }
+
+    /// Waits until something changes below, whatever: what counts is what is there now.
+    async fn look(&mut self) -> Result<(), Error> {
+        self.watch.next().await?;
+        let found = self.scan().await?;
+        for id in found.iter().rev().filter(|id| !self.known.contains(id)) {
+            self.changes.push(Change::Added(id.clone()));
+        }
+        for id in self.known.iter().rev().filter(|id| !found.contains(id)) {
+            self.changes.push(Change::Removed(id.clone()));
+        }
+        self.known = found;
+        Ok(())
     }
 
     async fn scan(&self) -> Result<Vec<Id>, Error> {
@@ -90,8 +103,13 @@ impl Bus {
                 let id = Id { kind: kind.clone(), number };
                 // A device is whole once it has a backend: the toolstack writes it in one transaction, others may not.
                 let backend = format!("{}/backend", id.path());
-                if found.len() < MAX_DEVICES && self.store.find(Transaction::NONE, &backend).await?.is_some()
-                {
+                let is_whole = match self.store.find(Transaction::NONE, &backend).await {
+                    Ok(backend) => backend.is_some(),
+                    // Whoever drives it will see.
+                    Err(error) if error.is_of_request() => true,
+                    Err(error) => return Err(error),
+                };
+                if found.len() < MAX_DEVICES && is_whole {
                     found.push(id);
                 }
             }
@@ -99,10 +117,10 @@ impl Bus {
         Ok(found)
     }
 
-    /// The names below a node, none if it is gone.
+    /// The names below a node, none if it is gone or cannot be read.
     async fn names(&self, path: &str) -> Result<Vec<String>, Error> {
         match self.store.directory(Transaction::NONE, path).await {
-            Err(Error::Refused(Refusal::ENOENT)) => Ok(Vec::new()),
+            Err(error) if error.is_of_request() => Ok(Vec::new()),
             other => other,
         }
     }

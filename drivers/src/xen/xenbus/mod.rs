@@ -28,7 +28,11 @@ use alloc::{
     sync::Arc,
     vec::Vec,
 };
-use core::future::Future;
+use core::{
+    future::{Future, poll_fn},
+    pin::pin,
+    task::{Context, Poll},
+};
 
 /// A device, seen from its frontend.
 pub struct Device {
@@ -38,6 +42,8 @@ pub struct Device {
     backend_domain: DomainId,
     backend_state: Watch,
     state: State,
+    /// As the store counts its lives.
+    life: u32,
 }
 
 impl Device {
@@ -46,13 +52,15 @@ impl Device {
     /// # Errors
     /// When the nodes are not there or make no sense; see [`Error`].
     pub async fn open(store: &Arc<Xenstore>, id: Id) -> Result<Self, Error> {
+        let life = store.restarts();
         let read = async |key: &str| store.read(Transaction::NONE, &format!("{}/{key}", id.path())).await;
         let backend = read("backend").await?;
         let backend_domain = read("backend-id").await?.trim().parse().map_err(|_| Error::Nonsense)?;
         let state = State::parse(&read("state").await?);
         let backend_state = store.watch(&format!("{backend}/state")).await?;
         let backend_domain = DomainId(backend_domain);
-        let mut device = Self { store: store.clone(), id, backend, backend_domain, backend_state, state };
+        let mut device =
+            Self { store: store.clone(), id, backend, backend_domain, backend_state, state, life };
         if device.state != State::Initialising {
             device.set_state(State::Initialising).await?;
         }
@@ -131,6 +139,11 @@ impl Device {
         self.leave(State::Closing).await;
     }
 
+    /// Whether the domain was restored since: then this backend is not the device's any more.
+    fn is_stale(&self) -> bool {
+        self.store.restarts() != self.life
+    }
+
     /// Sets one of the last states of a device, whose nodes may be gone already.
     async fn leave(&mut self, state: State) {
         let _ = self.set_state(state).await;
@@ -156,25 +169,58 @@ pub trait Frontend {
     /// The backend has taken them: reads what it says of the device, and begins.
     fn connect(&mut self, device: &Device) -> impl Future<Output = Result<(), String>> + Send;
 
+    /// Whether the device has failed while it was in use, in a sentence; else calls the waker when it has.
+    fn poll_fault(&mut self, cx: &mut Context<'_>) -> Poll<String>;
+
     /// The device ends: lets go of rings and channels. May be called at any time, and more than once.
     fn close(&mut self);
 }
 
-/// Drives a device from its beginning to its end: until the backend closes it or something fails.
+/// How serving a device ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// The backend closed it, or something failed.
+    Closed,
+    /// The domain was restored: the device is there again, from its beginning.
+    Restored,
+}
+
+/// Drives a device from its beginning to its end.
 ///
 /// # Errors
 /// When the store does not do its part; the frontend is closed then too.
-pub async fn serve(device: &mut Device, frontend: &mut impl Frontend) -> Result<(), Error> {
+pub async fn serve(device: &mut Device, frontend: &mut impl Frontend) -> Result<End, Error> {
     let result = negotiate(device, frontend).await;
     frontend.close();
+    if device.is_stale() {
+        return Ok(End::Restored);
+    }
     device.leave(State::Closed).await;
-    result
+    result.map(|()| End::Closed)
 }
 
 async fn negotiate(device: &mut Device, frontend: &mut impl Frontend) -> Result<(), Error> {
     loop {
-        let backend = device.backend_state().await?;
-        let outcome = match step(device.state, backend) {
+        let own = device.state;
+        let backend = {
+            let mut backend = pin!(device.backend_state());
+            poll_fn(|cx| match frontend.poll_fault(cx) {
+                Poll::Ready(fault) => Poll::Ready(Ok(Err(fault))),
+                Poll::Pending => backend.as_mut().poll(cx).map_ok(Ok),
+            })
+            .await?
+        };
+        if device.is_stale() {
+            return Ok(());
+        }
+        let backend = match backend {
+            Ok(backend) => backend,
+            Err(fault) => {
+                device.fail(&fault).await;
+                return Ok(());
+            }
+        };
+        let outcome = match step(own, backend) {
             Step::Wait => Ok(()),
             Step::Close => {
                 device.leave(State::Closing).await;

@@ -31,6 +31,7 @@ fn front(server: &FakeStore) -> State {
 struct Disk {
     log: Vec<&'static str>,
     fails: bool,
+    faulty: bool,
 }
 
 impl Frontend for Disk {
@@ -49,6 +50,10 @@ impl Frontend for Disk {
             return Err(format!("{} sectors are none", sectors.unwrap_or_default()));
         }
         Ok(())
+    }
+
+    fn poll_fault(&mut self, _cx: &mut Context<'_>) -> Poll<String> {
+        if self.faulty { Poll::Ready("it lies".into()) } else { Poll::Pending }
     }
 
     fn close(&mut self) {
@@ -101,6 +106,15 @@ fn a_device_that_fails_says_why_in_the_store() {
     });
     assert_eq!(disk.log, ["offer", "connect", "close"]);
     assert_eq!(server.get("error/device/vbd/51712/error"), Some("-5  sectors are none"));
+    assert_eq!(front(&server), State::Closed);
+}
+
+#[test]
+fn a_device_that_fails_while_it_is_in_use_says_why_in_the_store() {
+    let mut disk = Disk { faulty: true, ..Disk::default() };
+    let server = life(&mut disk, |_, _| ());
+    assert_eq!(disk.log, ["close"]);
+    assert_eq!(server.get("error/device/vbd/51712/error"), Some("-5 it lies"));
     assert_eq!(front(&server), State::Closed);
 }
 
@@ -174,6 +188,22 @@ fn devices_are_told_when_they_come_and_go() {
             _ => {}
         },
     );
+}
+
+/// One that was found when its node was no text hid all that came after.
+#[test]
+fn a_device_that_makes_no_sense_does_not_hide_others() {
+    let (mut server, store) = FakeStore::new();
+    server.nonsense = Some("device/vbd/1/backend".into());
+    server.set("device/vbd/1/backend", "");
+    plug(&mut server);
+    run(&mut server, &store, async {
+        let mut bus = Bus::new(&store).await.unwrap();
+        assert_eq!(bus.pop(), Some(Change::Added(Id { kind: "vbd".into(), number: "1".into() })));
+        assert_eq!(bus.pop(), Some(Change::Added(id())));
+        let odd = Id { kind: "vbd".into(), number: "1".into() };
+        assert_eq!(Device::open(&store, odd).await.err(), Some(Error::Nonsense));
+    });
 }
 
 #[test]

@@ -22,6 +22,7 @@ use connection::Connection;
 use core::{
     future::Future,
     pin::Pin,
+    sync::atomic::{AtomicU32, Ordering},
     task::{Context, Poll},
 };
 use thiserror::Error;
@@ -67,6 +68,13 @@ pub enum Error {
     Ring(#[from] BadIndices),
 }
 
+impl Error {
+    /// Whether it is about that one request, so that others may fare better.
+    pub fn is_of_request(&self) -> bool {
+        !matches!(self, Self::Interrupted | Self::Overlong(_) | Self::Ring(_) | Self::TooMany)
+    }
+}
+
 impl From<TooLong> for Error {
     fn from(TooLong(len_bytes): TooLong) -> Self {
         Self::Overlong(len_bytes)
@@ -99,13 +107,19 @@ const MAX_TRIES: u32 = 32;
 pub struct Xenstore {
     /// Locked for moments only, never across an await, and never by an interrupt handler.
     connection: spin::Mutex<Connection>,
+    /// Times that it began anew.
+    restarts: AtomicU32,
     notify: Box<dyn Fn() + Send + Sync>,
 }
 
 impl Xenstore {
     /// A client by the ring in `page`; `notify` rings at the server.
     pub fn new(page: &'static SharedPage, notify: Box<dyn Fn() + Send + Sync>) -> Arc<Self> {
-        Arc::new(Self { connection: spin::Mutex::new(Connection::new(page)), notify })
+        Arc::new(Self {
+            connection: spin::Mutex::new(Connection::new(page)),
+            restarts: AtomicU32::new(0),
+            notify,
+        })
     }
 
     /// Moves what can be moved, and wakes whose answer has come. To be called, by a task, when the server has rung.
@@ -117,12 +131,24 @@ impl Xenstore {
         wake.into_iter().for_each(|waker| waker.wake());
     }
 
-    /// Goes on with the ring in `page`, after the guest was saved and restored: requests under way fail with
-    /// [`Error::Interrupted`], watches are set again.
-    pub fn restart(&self, page: &'static SharedPage) {
-        let wake = self.connection.lock().restart(page);
+    /// Lets nobody ask while `away` runs, in which the guest is saved and restored. If that gives the page of another
+    /// ring, goes on with it: requests under way fail with [`Error::Interrupted`], watches are set again.
+    pub fn restart(&self, away: &mut dyn FnMut() -> Option<&'static SharedPage>) {
+        let wake = {
+            let mut connection = self.connection.lock();
+            away().map(|page| {
+                self.restarts.fetch_add(1, Ordering::Release);
+                connection.restart(page)
+            })
+        };
+        let wake = wake.unwrap_or_default();
         wake.into_iter().for_each(|waker| waker.wake());
         self.process();
+    }
+
+    /// Times that it went on with another ring: paths of other domains that were read before may be wrong.
+    pub fn restarts(&self) -> u32 {
+        self.restarts.load(Ordering::Acquire)
     }
 
     /// Messages so far that answered nothing that was asked.

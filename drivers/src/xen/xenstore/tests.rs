@@ -266,7 +266,7 @@ fn after_a_restart_requests_are_interrupted_and_watches_are_set_again() {
 
     let (mut other, _) = FakeStore::new();
     other.set("a", "1");
-    store.restart(other.page());
+    store.restart(&mut || Some(other.page()));
     assert_eq!(run(&mut other, &store, asked), Err(Error::Interrupted));
     assert_eq!(run(&mut other, &store, watch.next()), Ok(Changed::Path("memory/target".to_string())));
     assert_eq!(other.watches(), 1);
@@ -322,6 +322,46 @@ proptest! {
         server.serve();
         store.process();
         drop(asked);
+    }
+
+    /// Any words anywhere in the page, at any time: no panic, no hang; once the connection is over it stays so.
+    #[test]
+    fn a_page_of_any_content_is_survived(
+        words in prop::collection::vec((0..1024_usize, any::<u32>(), any::<bool>()), 1..200),
+        fills in prop::collection::vec(prop::collection::vec(any::<u8>(), 1..1024), 0..4),
+    ) {
+        let (server, store) = FakeStore::new();
+        let page = server.page();
+        let mut cx = Context::from_waker(Waker::noop());
+        let mut watch = Box::pin(store.watch("a"));
+        let mut asked: Vec<_> = (0..3).map(|_| Box::pin(store.read(NONE, "a"))).collect();
+        let mut fills = fills.into_iter();
+        for (place, value, is_index) in words {
+            match fills.next() {
+                // Bytes that the indices say are there.
+                Some(bytes) => {
+                    page.write(RESPONSES.data, &bytes);
+                    let consumed = page.word(RESPONSES.consumer).load(Ordering::Relaxed);
+                    let told = consumed.wrapping_add(bytes.len() as u32);
+                    page.word(RESPONSES.producer).store(told, Ordering::Relaxed);
+                }
+                None if is_index => page.word(RESPONSES.producer).store(value, Ordering::Relaxed),
+                None => page.word(place * 4).store(value, Ordering::Relaxed),
+            }
+            store.process();
+            asked.retain_mut(|answer| answer.as_mut().poll(&mut cx).is_pending());
+            let _ = watch.as_mut().poll(&mut cx).map(|_| watch = Box::pin(store.watch("b")));
+        }
+        page.word(REQUESTS.consumer).store(0x8000_0000, Ordering::Relaxed);
+        page.word(RESPONSES.producer).store(0x8000_0000, Ordering::Relaxed);
+        page.word(SERVER_FEATURES + 4).store(0, Ordering::Relaxed);
+        store.process();
+        let mut late = pin!(store.read(NONE, "a"));
+        let is_over = |polled: Poll<Result<String, Error>>| matches!(polled, Poll::Ready(Err(_)));
+        prop_assert!(is_over(late.as_mut().poll(&mut cx)));
+        for mut answer in asked {
+            prop_assert!(is_over(answer.as_mut().poll(&mut cx)));
+        }
     }
 
     /// Any indices in the page: no panic, and the client goes on or says that the connection is closed.

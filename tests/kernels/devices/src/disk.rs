@@ -1,4 +1,5 @@
 //! Rewrites the first disk, block by block, many at a time; the host looks at the image afterwards.
+//! `wait` waits for a disk that comes later, `until-gone` for its end; with `twice` it does its work again after a key.
 #![forbid(unsafe_code)]
 
 use alloc::{format, string::String, vec::Vec};
@@ -13,9 +14,12 @@ const SECTORS: u64 = (crate::BLOCK_BYTES / SECTOR_BYTES) as u64;
 /// Blocks that are worked on at the same time, if the command line does not say.
 const DEPTH: u64 = 32;
 
+/// Between two looks for a disk.
+const POLL: Duration = Duration::from_millis(20);
+
 /// Does it; an error is the first thing that went wrong.
 pub(crate) async fn run() -> Result<(), String> {
-    let disk = devices::block::disks().into_iter().next().ok_or("no disk")?;
+    let disk = first_disk().await?;
     let info = disk.info();
     kernel::println!("disk: {} sectors, name {:?}", info.sectors, name(&disk).await?);
     refuses_what_cannot_be(&disk).await?;
@@ -40,7 +44,38 @@ pub(crate) async fn run() -> Result<(), String> {
         counts.notifications,
         counts.interrupts
     );
+    if has_word("twice") {
+        kernel::println!("disk: waits for a key");
+        kernel::console::read_byte().await;
+        rewrite(&disk).await?;
+    }
+    if has_word("until-gone") {
+        kernel::println!("disk: waits until it is gone");
+        while !devices::block::disks().is_empty() {
+            kernel::task::sleep(POLL).await;
+        }
+        let gone = disk.read(0, buffer()?).await.result;
+        kernel::println!("disk: gone, and answers {gone:?}");
+        return gone.map_or(Ok(()), |_| Err("a disk that is gone was read".into()));
+    }
     Ok(())
+}
+
+fn has_word(word: &str) -> bool {
+    kernel::app::args().any(|(key, _)| key == word)
+}
+
+/// The first disk; with `wait` on the command line one may come later.
+async fn first_disk() -> Result<Disk, String> {
+    loop {
+        if let Some(disk) = devices::block::disks().into_iter().next() {
+            return Ok(disk);
+        }
+        if !has_word("wait") {
+            return Err("no disk".into());
+        }
+        kernel::task::sleep(POLL).await;
+    }
 }
 
 /// Changes every byte of the disk; what block `n` is changed by depends on `n`.

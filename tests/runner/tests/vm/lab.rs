@@ -149,7 +149,7 @@ pub(crate) fn run_beside_dom0(
     let met = meanwhile(&mut domain);
     let patience = if met.is_ok() { PATIENCE } else { Duration::ZERO };
     let finished = domain.wait(Some(patience))?;
-    let run = Run { finished, line: dom0.line().into(), notes: dom0.last_words() };
+    let run = Run::beside(&dom0, finished);
     met.map_err(|error| anyhow!(run.failure(&format!("{error:#}"))))?;
     Ok(run)
 }
@@ -196,6 +196,11 @@ pub(crate) fn finish_nested(
 }
 
 impl Run {
+    /// What a guest beside `dom0` came to.
+    pub(crate) fn beside(dom0: &Dom0, finished: Finished) -> Self {
+        Self { finished, line: dom0.line().into(), notes: dom0.last_words() }
+    }
+
     /// What was counted while it ran on nested KVM.
     pub(crate) fn counts(&self) -> Counts {
         Counts::read(&self.finished.said)

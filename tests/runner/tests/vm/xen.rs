@@ -28,18 +28,55 @@ struct Deed {
     name: &'static str,
     act: fn(&mut Domain<'_>) -> anyhow::Result<()>,
     ending: Ending,
+    /// Done to a guest with two CPUs too.
+    on_many_cpus: bool,
 }
 
 const DEEDS: [Deed; 9] = [
-    Deed { name: "console_answers_what_is_typed", act: console_answers, ending: Ending::PowerOff },
-    Deed { name: "xl_shutdown_is_answered", act: xl_shutdown, ending: Ending::PowerOff },
-    Deed { name: "xl_reboot_is_answered", act: xl_reboot, ending: Ending::Reset },
-    Deed { name: "nonsense_in_xenstore_is_survived", act: nonsense, ending: Ending::PowerOff },
-    Deed { name: "xl_save_and_restore_keep_the_guest", act: save_and_restore, ending: Ending::PowerOff },
-    Deed { name: "a_sleeper_outlasts_two_restores", act: sleep_through_restores, ending: Ending::PowerOff },
-    Deed { name: "xl_mem_set_takes_memory_and_gives_it_back", act: mem_set, ending: Ending::PowerOff },
-    Deed { name: "a_checkpoint_changes_nothing", act: checkpoint, ending: Ending::PowerOff },
-    Deed { name: "xenstore_says_what_the_guest_can", act: features, ending: Ending::PowerOff },
+    Deed {
+        name: "console_answers_what_is_typed",
+        act: console_answers,
+        ending: Ending::PowerOff,
+        on_many_cpus: false,
+    },
+    Deed { name: "xl_shutdown_is_answered", act: xl_shutdown, ending: Ending::PowerOff, on_many_cpus: false },
+    Deed { name: "xl_reboot_is_answered", act: xl_reboot, ending: Ending::Reset, on_many_cpus: false },
+    Deed {
+        name: "nonsense_in_xenstore_is_survived",
+        act: nonsense,
+        ending: Ending::PowerOff,
+        on_many_cpus: false,
+    },
+    Deed {
+        name: "xl_save_and_restore_keep_the_guest",
+        act: save_and_restore,
+        ending: Ending::PowerOff,
+        on_many_cpus: true,
+    },
+    Deed {
+        name: "a_sleeper_outlasts_two_restores",
+        act: sleep_through_restores,
+        ending: Ending::PowerOff,
+        on_many_cpus: true,
+    },
+    Deed {
+        name: "xl_mem_set_takes_memory_and_gives_it_back",
+        act: mem_set,
+        ending: Ending::PowerOff,
+        on_many_cpus: false,
+    },
+    Deed {
+        name: "a_checkpoint_changes_nothing",
+        act: checkpoint,
+        ending: Ending::PowerOff,
+        on_many_cpus: true,
+    },
+    Deed {
+        name: "xenstore_says_what_the_guest_can",
+        act: features,
+        ending: Ending::PowerOff,
+        on_many_cpus: false,
+    },
 ];
 
 /// The kernel's tests on another than the best interface that Xen has.
@@ -101,6 +138,13 @@ pub(crate) fn rows() -> Vec<Row> {
         for deed in &DEEDS {
             let options = options.clone();
             rows.push(Row::new(format!("{name}::{}", deed.name), "shell", move || {
+                dealt_with(&options, deed)
+            }));
+        }
+        let many = Options { smp: 2, ..options.clone() };
+        for deed in DEEDS.iter().filter(|deed| deed.on_many_cpus) {
+            let options = many.clone();
+            rows.push(Row::new(format!("{name}-2-cpus::{}", deed.name), "shell", move || {
                 dealt_with(&options, deed)
             }));
         }
@@ -246,17 +290,36 @@ fn free_kib(domain: &mut Domain<'_>) -> anyhow::Result<u64> {
     number.with_context(|| format!("no free memory in {text:?}"))
 }
 
-/// Values that no toolstack would write, and a request the guest does not know.
+/// Values that no toolstack would write: shell words, as `xenstore-write` takes them.
+const NONSENSE: [&str; 7] = [
+    "''",
+    "-1",
+    "18446744073709551616",
+    "poweroffpoweroff",
+    "\"$(echo -e '\\x01\\xff\\xfe\\x80')\"",
+    "\"$(head -c 1500 /dev/zero | tr '\\0' x)\"",
+    "'   0x10   '",
+];
+
+/// All of it in every node that the guest looks at, keys that nobody has, and nodes that vanish.
 fn nonsense(domain: &mut Domain<'_>) -> anyhow::Result<()> {
+    const NODES: [&str; 5] =
+        ["control/shutdown", "control/sysrq", "memory/target", "memory/static-max", "domid"];
     let from = domain.written();
-    for node in
-        ["control/shutdown frobnicate", "memory/target minus-one", "memory/target 0", "memory/target ''"]
-    {
-        domain.dom0(&format!("xenstore-write $home/{node}"))?;
+    for node in NODES {
+        let writes = NONSENSE.map(|value| format!("xenstore-write $home/{node} {value};"));
+        domain.dom0(&writes.concat())?;
     }
-    domain.xl("sysrq", "Z")?;
+    for key in ["Z", "0", "h"] {
+        domain.xl("sysrq", key)?;
+    }
+    domain.dom0("xenstore-write $home/control/shutdown frobnicate")?;
     domain.wait_for("frobnicate", from, PATIENCE)?;
     domain.wait_for("more tries", from, PATIENCE)?;
+    for node in NODES {
+        // What comes again is dom0's alone.
+        domain.dom0(&format!("xenstore-rm $home/{node}; xenstore-write $home/{node} poweroff"))?;
+    }
     power_off(domain)
 }
 
