@@ -41,7 +41,7 @@ static READY: AtomicBool = AtomicBool::new(false);
 static OTHERS: [AtomicPtr<PerCpu>; MAX_CPUS - 1] =
     [const { AtomicPtr::new(core::ptr::null_mut()) }; MAX_CPUS - 1];
 /// The CPUs that are up, without the boot CPU, which always is.
-static UP: AtomicCpuSet = AtomicCpuSet::EMPTY;
+static UP: AtomicCpuSet = AtomicCpuSet::new();
 
 impl PerCpu {
     const fn new(id: u32, stack_top: u64) -> Self {
@@ -53,8 +53,8 @@ impl PerCpu {
             apic_id: AtomicU32::new(0),
             reports: AtomicU32::new(0),
             stays: AtomicU32::new(0),
-            tlb: Requests::NONE,
-            memory: mm::Local::EMPTY,
+            tlb: Requests::new(),
+            memory: mm::Local::new(),
             descriptors: Descriptors::new(),
             interrupts: [const { AtomicU64::new(0) }; VECTORS],
         }

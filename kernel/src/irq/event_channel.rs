@@ -38,7 +38,7 @@ static UP: OnceCell<(bool, u8)> = OnceCell::uninit();
 /// The timer's handler.
 static TIMER: OnceCell<fn()> = OnceCell::uninit();
 /// The CPUs that have their queues and channels.
-static PREPARED: AtomicCpuSet = AtomicCpuSet::EMPTY;
+static PREPARED: AtomicCpuSet = AtomicCpuSet::new();
 
 /// Why there are no event channels.
 #[derive(Clone, Copy, Debug, thiserror::Error)]
