@@ -13,6 +13,8 @@ use core::{
     task::{Context, Poll},
 };
 
+use spin::Once;
+
 use super::{
     join::{self, JoinHandle},
     list::List,
@@ -51,7 +53,7 @@ pub(super) struct Tasks {
     /// Tasks that exist, ready or not.
     count: AtomicUsize,
     /// Called when a task has become ready on this CPU.
-    notify: fn(u32),
+    notify: Once<fn(u32)>,
 }
 
 /// The ready tasks of a CPU, in the order in which they became so.
@@ -62,10 +64,16 @@ struct Ready {
 }
 
 impl Tasks {
-    pub(super) const fn new(notify: fn(u32)) -> Self {
+    /// None. All zeros, so that the file does not carry it.
+    pub(super) const fn new() -> Self {
         let ready = [const { Ready { list: IrqMutex::new(List::new()), len: AtomicUsize::new(0) } };
             pv_ops::MAX_CPUS];
-        Self { ready, count: AtomicUsize::new(0), notify }
+        Self { ready, count: AtomicUsize::new(0), notify: Once::new() }
+    }
+
+    /// Has `notify` called whenever a task has become ready on a CPU. The first to ask has it.
+    pub(super) fn on_ready(&self, notify: fn(u32)) {
+        self.notify.call_once(|| notify);
     }
 
     /// A new task, ready on `cpu`.
@@ -89,7 +97,9 @@ impl Tasks {
         list.push(task);
         ready.len.fetch_add(1, Ordering::Relaxed);
         drop(list);
-        (self.notify)(cpu);
+        if let Some(notify) = self.notify.get() {
+            notify(cpu);
+        }
     }
 
     /// Polls one ready task: of `cpu`, or else of another one below `cpus`. `false` when none is ready.

@@ -19,7 +19,7 @@ use std::{
 
 /// A queue of its own for each test.
 fn queue() -> &'static Tasks {
-    Box::leak(Box::new(Tasks::new(|_| ())))
+    Box::leak(Box::new(Tasks::new()))
 }
 
 /// The test plays the worker while it waits.

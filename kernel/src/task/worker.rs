@@ -20,18 +20,19 @@ use super::{
     scheduler::{self, Plan},
     thread::{Priority, Thread},
 };
-use crate::sync::OnceCell;
+use spin::Once;
 
 /// Bytes of a worker's stack.
 pub const STACK_BYTES: u64 = 64 << 10;
 
-static TASKS: Tasks = Tasks::new(notify);
-static WORKERS: [OnceCell<Arc<Thread>>; pv_ops::MAX_CPUS] = [const { OnceCell::uninit() }; pv_ops::MAX_CPUS];
+static TASKS: Tasks = Tasks::new();
+static WORKERS: [Once<Arc<Thread>>; pv_ops::MAX_CPUS] = [const { Once::new() }; pv_ops::MAX_CPUS];
 /// The boot CPU's worker is being made, or was.
 static STARTED: AtomicBool = AtomicBool::new(false);
 
 /// Makes the start of the guest a thread, called `main`. Once, when there is memory.
 pub fn init() {
+    TASKS.on_ready(notify);
     drop(scheduler::adopt("main", false));
 }
 
@@ -43,7 +44,7 @@ pub fn enter_cpu(leaving: impl Fn() -> bool) {
     match worker(cpu) {
         // It was here before.
         Some(worker) => scheduler::take_up(cpu, worker),
-        None => place(cpu).init_once(|| scheduler::adopt("worker", true)),
+        None => drop(place(cpu).call_once(|| scheduler::adopt("worker", true))),
     }
     pv_ops::irq_enable();
     while !leaving() {
@@ -68,12 +69,12 @@ pub fn wake_cpu(cpu: u32) {
     }
 }
 
-fn place(cpu: u32) -> &'static OnceCell<Arc<Thread>> {
+fn place(cpu: u32) -> &'static Once<Arc<Thread>> {
     &WORKERS[cpu as usize % WORKERS.len()]
 }
 
 fn worker(cpu: u32) -> Option<&'static Arc<Thread>> {
-    place(cpu).try_get().ok()
+    place(cpu).get()
 }
 
 /// One turn for each task that is ready now; then the other threads of this CPU have theirs.
@@ -141,7 +142,7 @@ fn start_boot_worker() -> Result<(), OutOfMemory> {
     }
     // The first task may be queued before the worker is known: it looks for itself when it begins.
     let body = memory::boxed(|| {
-        place(0).init_once(scheduler::current);
+        place(0).call_once(scheduler::current);
         loop {
             work(0);
         }

@@ -11,10 +11,12 @@ use core::{
     sync::atomic::{AtomicU64, Ordering},
     task::Waker,
 };
+use spin::Once;
 
-/// A queue for each CPU.
-static TIMERS: [IrqMutex<Queue<Waker>>; cpu::MAX_CPUS] =
-    [const { IrqMutex::new(Queue::new()) }; cpu::MAX_CPUS];
+type Timers = IrqMutex<Queue<Waker>>;
+
+/// A queue for each CPU, made when first asked for: until then all zeros, so that the file does not carry it.
+static TIMERS: [Once<Timers>; cpu::MAX_CPUS] = [const { Once::new() }; cpu::MAX_CPUS];
 
 /// No deadline.
 const NEVER: u64 = u64::MAX;
@@ -36,7 +38,7 @@ pub fn register(deadline_ns: u64, waker: Waker) -> Result<Timer, OutOfMemory> {
     // The queue, and the timer that is armed, are those of one CPU.
     let _irq = IrqState::disable();
     let queue = this_queue();
-    let mut timers = TIMERS[queue].lock();
+    let mut timers = timers_of(queue).lock();
     let key = timers.insert(deadline_ns, waker)?;
     if timers.next_deadline() == Some(deadline_ns) {
         arm(Some(deadline_ns));
@@ -46,7 +48,7 @@ pub fn register(deadline_ns: u64, waker: Waker) -> Result<Timer, OutOfMemory> {
 
 /// Has an interrupt come at `deadline_ns`, for a time slice of this CPU. Interrupts are disabled.
 pub(crate) fn set_slice(deadline_ns: u64) {
-    let timers = TIMERS[this_queue()].lock();
+    let timers = timers_of(this_queue()).lock();
     slice().store(deadline_ns.max(1), Ordering::Relaxed);
     if timers.next_deadline().is_none_or(|next_ns| next_ns > deadline_ns) {
         pv_ops::timer_arm(deadline_ns);
@@ -71,7 +73,7 @@ fn arm(next_ns: Option<u64>) {
 impl Timer {
     /// Wakes `waker` instead. `false` when it is too late: the old one was woken.
     pub fn set_waker(&self, waker: &Waker) -> bool {
-        match TIMERS[self.queue].lock().get_mut(self.key) {
+        match timers_of(self.queue).lock().get_mut(self.key) {
             Some(place) => {
                 place.clone_from(waker);
                 true
@@ -84,7 +86,7 @@ impl Timer {
 impl Drop for Timer {
     fn drop(&mut self) {
         // The hardware stays armed: at worst it fires once for nobody.
-        let waker = TIMERS[self.queue].lock().remove(self.key);
+        let waker = timers_of(self.queue).lock().remove(self.key);
         // A waker may free a task: not under the lock.
         drop(waker);
     }
@@ -92,12 +94,12 @@ impl Drop for Timer {
 
 /// Number of timers that are waited for, on all CPUs.
 pub fn pending() -> usize {
-    TIMERS.iter().map(|timers| timers.lock().len()).sum()
+    TIMERS.iter().filter_map(Once::get).map(|timers| timers.lock().len()).sum()
 }
 
 /// The handler of the timer interrupt: wakes who is due, notes the end of a slice, and arms for the next.
 pub(super) fn expire() {
-    let timers = &TIMERS[this_queue()];
+    let timers = timers_of(this_queue());
     if (1..=pv_ops::monotonic_ns()).contains(&slice().load(Ordering::Relaxed)) {
         slice().store(OVER, Ordering::Relaxed);
     }
@@ -119,9 +121,14 @@ pub(super) fn expire() {
 
 /// Wakes all who wait for a deadline on a CPU that has gone down: they find that it is too early, and wait here.
 pub(crate) fn wake_all(cpu: u32) {
-    while let Some(waker) = TIMERS.get(cpu as usize).and_then(|timers| timers.lock().pop_due(NEVER)) {
+    while let Some(waker) = TIMERS.get(cpu as usize).and_then(|timers| timers.get()?.lock().pop_due(NEVER)) {
         waker.wake();
     }
+}
+
+/// Called with interrupts disabled, or for a queue that is there.
+fn timers_of(queue: usize) -> &'static Timers {
+    TIMERS[queue % TIMERS.len()].call_once(|| IrqMutex::new(Queue::new()))
 }
 
 fn this_queue() -> usize {

@@ -7,7 +7,7 @@ use alloc::{format, string::String, sync::Arc};
 use drivers::xen::xenstore::{Error, Refusal, Transaction, Xenstore};
 
 use super::suspend;
-use crate::{power, task};
+use crate::{power, task, thread};
 
 const SHUTDOWN: &str = "control/shutdown";
 const SYSRQ: &str = "control/sysrq";
@@ -25,8 +25,15 @@ pub(super) fn start(store: &Arc<Xenstore>) {
         "poweroff" | "halt" => power::off(),
         "reboot" => power::reboot(),
         "suspend" => {
-            suspend::run(store);
-            drop(task::spawn(advertise(store.clone())));
+            // A thread leaves a CPU that goes down; a task would keep it up.
+            let store = store.clone();
+            let begun = thread::Builder::new().name("suspend").spawn(move || {
+                suspend::run(&store);
+                drop(task::spawn(advertise(store)));
+            });
+            if let Err(error) = begun {
+                log::error!("{SHUTDOWN}: {error}");
+            }
         }
         other => {
             log::warn!("{SHUTDOWN}: {other:?} is not understood, expected poweroff, halt, reboot or suspend");

@@ -3,7 +3,8 @@
 //!
 //! Files: `console` (dom0's), `bus` (devices and their drivers), `block` (disks), `hypervisor` (what drivers ask for,
 //! answered by hypercalls), `bell` (from an event to a task), `control` (the toolstack's wishes: power off, reboot,
-//! suspend), `suspend` (the next life), `balloon` (how much memory). The drivers themselves are in `drivers::xen`.
+//! suspend), `suspend` (the next life), `balloon` (how much memory), `cpus` (how many CPUs). The drivers themselves are
+//! in `drivers::xen`.
 #![forbid(unsafe_code)]
 
 mod balloon;
@@ -12,6 +13,7 @@ mod block;
 pub(crate) mod bus;
 mod console;
 mod control;
+mod cpus;
 mod hypervisor;
 mod suspend;
 mod tests;
@@ -19,7 +21,7 @@ mod tests;
 use alloc::{boxed::Box, sync::Arc};
 use core::fmt::Display;
 
-use drivers::xen::{Hypervisor, console::HvcConsole, xenstore::Xenstore};
+use drivers::xen::{Hypervisor, SharedPage, console::HvcConsole, xenstore::Xenstore};
 use pv_ops::xen::{hypercall::Errno, rings};
 use thiserror::Error;
 
@@ -39,6 +41,7 @@ static XENSTORE: OnceCell<Arc<Xenstore>> = OnceCell::uninit();
 static CONSOLE: Line = Line::new("hvc", consoles::on_receive);
 static STORE: Line = Line::new("xenstore", || STORE_BELL.ring());
 static STORE_BELL: Bell = Bell::new();
+static STORE_PAGE: OnceCell<&SharedPage> = OnceCell::uninit();
 
 /// Pages and channels for drivers of devices that another domain serves; `None` where there is no Xen. The first call
 /// sets the grant table up: who shares no page has none.
@@ -103,6 +106,7 @@ fn store() -> Result<(), Failure> {
     let Some(ring) = rings::xenstore() else { return Ok(()) };
     let page = shared::ring(ring)?;
     let store = Xenstore::new(page, Box::new(|| STORE.ring()));
+    let _ = STORE_PAGE.try_init_once(|| page);
     STORE.bind(ring)?;
     let served = store.clone();
     drop(task::spawn(async move {
@@ -113,7 +117,8 @@ fn store() -> Result<(), Failure> {
     }));
     XENSTORE.init_once(|| store.clone());
     control::start(&store);
-    drop(task::spawn(balloon::serve(store)));
+    drop(task::spawn(balloon::serve(store.clone())));
+    drop(task::spawn(cpus::serve(store)));
     log::info!("xenstore: ring at {:#x}", ring.address());
     Ok(())
 }

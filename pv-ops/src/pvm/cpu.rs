@@ -20,7 +20,7 @@ const LEAVES: [u32; 18] = [
     1,
     7,
     0xb,
-    0xd,
+    XSAVE,
     0x15,
     0x16,
     KVM,
@@ -35,6 +35,8 @@ const LEAVES: [u32; 18] = [
     EXTENDED + 8,
     EXTENDED + 0xa,
 ];
+/// Registers that XSAVE saves: EBX tells the size of those switched on, ECX of all (SDM vol. 2A, CPUID).
+const XSAVE: u32 = 0xd;
 const KVM: u32 = 0x4000_0000;
 const EXTENDED: u32 = 0x8000_0000;
 
@@ -46,7 +48,12 @@ static ANSWERS: [[AtomicU32; 4]; LEAVES.len()] = [const { [const { AtomicU32::ne
 pub(super) fn record(read: Reader<'_>) {
     for (&leaf, place) in LEAVES.iter().zip(&ANSWERS) {
         let CpuidResult { eax, ebx, ecx, edx } = read(leaf, 0);
-        let ebx = if leaf == 7 { ebx & !(SMEP | SMAP) } else { ebx };
+        let ebx = match leaf {
+            7 => ebx & !(SMEP | SMAP),
+            // The size of the registers that are switched on is asked for later, when more are: the size of all.
+            XSAVE => ecx,
+            _ => ebx,
+        };
         place.iter().zip([eax, ebx, ecx, edx]).for_each(|(place, word)| place.store(word, Ordering::Relaxed));
     }
 }

@@ -23,7 +23,7 @@ pub enum Life {
 }
 
 /// Lets the domain be saved, and returns when it goes on. The clock stands still meanwhile. No event comes from here on
-/// until channels are made and let through. For one CPU, the others being off.
+/// until channels are made and let through. For the boot CPU, the others being down.
 ///
 /// # Errors
 /// What Xen says; nothing has changed then.

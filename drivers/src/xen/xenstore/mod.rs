@@ -131,11 +131,17 @@ impl Xenstore {
         wake.into_iter().for_each(|waker| waker.wake());
     }
 
-    /// Goes on with the ring in `page`, after the guest was saved and restored: requests under way fail with
-    /// [`Error::Interrupted`], watches are set again.
-    pub fn restart(&self, page: &'static SharedPage) {
-        self.restarts.fetch_add(1, Ordering::Release);
-        let wake = self.connection.lock().restart(page);
+    /// Lets nobody ask while `away` runs, in which the guest is saved and restored. If that gives the page of another
+    /// ring, goes on with it: requests under way fail with [`Error::Interrupted`], watches are set again.
+    pub fn restart(&self, away: &mut dyn FnMut() -> Option<&'static SharedPage>) {
+        let wake = {
+            let mut connection = self.connection.lock();
+            away().map(|page| {
+                self.restarts.fetch_add(1, Ordering::Release);
+                connection.restart(page)
+            })
+        };
+        let wake = wake.unwrap_or_default();
         wake.into_iter().for_each(|waker| waker.wake());
         self.process();
     }

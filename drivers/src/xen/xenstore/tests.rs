@@ -266,7 +266,7 @@ fn after_a_restart_requests_are_interrupted_and_watches_are_set_again() {
 
     let (mut other, _) = FakeStore::new();
     other.set("a", "1");
-    store.restart(other.page());
+    store.restart(&mut || Some(other.page()));
     assert_eq!(run(&mut other, &store, asked), Err(Error::Interrupted));
     assert_eq!(run(&mut other, &store, watch.next()), Ok(Changed::Path("memory/target".to_string())));
     assert_eq!(other.watches(), 1);

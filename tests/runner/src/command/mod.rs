@@ -5,6 +5,7 @@ pub mod doctor;
 pub mod gdb;
 pub mod image;
 pub mod matrix;
+pub mod probe;
 pub mod run;
 pub mod size;
 pub mod test;

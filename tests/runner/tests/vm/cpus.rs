@@ -3,7 +3,7 @@
 use runner::command::doctor;
 use runner::qemu::{Accel, Ending, Machine, Options, Platform};
 
-use crate::lab;
+use crate::lab::{self, PATIENCE};
 use crate::platforms::self_test;
 use crate::row::{Row, Verdict};
 
@@ -19,6 +19,14 @@ const PLATFORMS: [(&str, Platform, Machine, u32); 8] = [
     ("multiboot2-uefi", Platform::Multiboot2Uefi, Machine::Q35, 2),
 ];
 
+/// The shapes in which Xen runs the kernel.
+const XEN: [(&str, Platform, u32); 4] = [
+    ("xen-pv-dom0", Platform::XenPvDom0, 2),
+    ("xen-pvh-dom0", Platform::XenPvhDom0, 2),
+    ("xen-pv", Platform::XenPv, 4),
+    ("xen-pvh", Platform::XenPvh, 2),
+];
+
 /// Many, on few CPUs of the host: what takes each CPU's turn again and again is left out.
 const MANY: u32 = 64;
 
@@ -31,6 +39,17 @@ pub(crate) fn rows() -> Vec<Row> {
             Row::new(format!("cpus::self_test_on_{smp}::{name}"), "self_test", move || self_test(&options));
         rows.push(row.with_disk_image(disk));
     }
+    for (name, platform, smp) in XEN {
+        let options = Options { smp, memory: "64M".into(), ..Options::on(platform) };
+        let row = Row::new(format!("cpus::self_test_on_{smp}::{name}"), "self_test", {
+            let options = options.clone();
+            move || self_test(&options)
+        });
+        rows.push(row);
+        if platform.is_xen_domu() {
+            rows.push(Row::new(format!("cpus::xl_vcpu_set::{name}"), "shell", move || vcpu_set(&options)));
+        }
+    }
     rows.push(Row::new("cpus::many", "self_test", || {
         self_test(&Options { smp: MANY, append: "test=cpu::".into(), ..Options::default() })
     }));
@@ -41,6 +60,32 @@ pub(crate) fn rows() -> Vec<Row> {
     rows.push(Row::new("cpus::no_more_than_the_command_line_allows", "hello", limited));
     rows.push(Row::new("cpus::self_test_by_kvm", "self_test", by_kvm));
     rows
+}
+
+/// `xl` takes CPUs away and gives them back; saved and restored meanwhile, the guest has as many as before.
+fn vcpu_set(options: &Options) -> anyhow::Result<Verdict> {
+    let all = options.smp;
+    let run = lab::run_beside_dom0("shell", options, |domain| {
+        domain.wait_for("app main after", 0, PATIENCE)?;
+        for _ in 0..2 {
+            let from = domain.written();
+            domain.xl("vcpu-set", "1")?;
+            for cpu in 1..all {
+                domain.wait_for(&format!("CPU {cpu} is down"), from, PATIENCE)?;
+            }
+            let from = domain.written();
+            domain.xl("vcpu-set", &all.to_string())?;
+            for cpu in 1..all {
+                domain.wait_for(&format!("CPU {cpu} is up"), from, PATIENCE)?;
+            }
+        }
+        let from = domain.written();
+        domain.save_and_restore()?;
+        domain.wait_for("resumed in another domain", from, PATIENCE)?;
+        domain.send(b"poweroff\r")
+    })?;
+    run.ended(&Ending::PowerOff)?;
+    Ok(Verdict::Kept)
 }
 
 fn without_acpi(machine: Machine) -> anyhow::Result<Verdict> {

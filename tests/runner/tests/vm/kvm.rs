@@ -20,8 +20,8 @@ pub(crate) fn rows() -> Vec<Row> {
     let mut rows = vec![
         Row::new("kvm::hello", "hello", || with_kvm(Machine::Microvm, says_hello)),
         Row::new("kvm::hello_in_our_monitor", "hello", || with_kvm(Machine::Vmm, says_hello)),
-        Row::new("kvm::hello_on_q35", "hello", || with_kvm(Machine::Q35, says_hello)),
         Row::new("kvm::self_test", "self_test", || with_kvm(Machine::Microvm, self_test)),
+        Row::new("kvm::hello_on_q35", "hello", || with_kvm(Machine::Q35, says_hello)),
         Row::new("kvm::self_test_with_2_cpus", "self_test", || {
             with_kvm(Machine::Microvm, |options| self_test(&Options { smp: 2, ..options.clone() }))
         }),

@@ -28,18 +28,55 @@ struct Deed {
     name: &'static str,
     act: fn(&mut Domain<'_>) -> anyhow::Result<()>,
     ending: Ending,
+    /// Done to a guest with two CPUs too.
+    on_many_cpus: bool,
 }
 
 const DEEDS: [Deed; 9] = [
-    Deed { name: "console_answers_what_is_typed", act: console_answers, ending: Ending::PowerOff },
-    Deed { name: "xl_shutdown_is_answered", act: xl_shutdown, ending: Ending::PowerOff },
-    Deed { name: "xl_reboot_is_answered", act: xl_reboot, ending: Ending::Reset },
-    Deed { name: "nonsense_in_xenstore_is_survived", act: nonsense, ending: Ending::PowerOff },
-    Deed { name: "xl_save_and_restore_keep_the_guest", act: save_and_restore, ending: Ending::PowerOff },
-    Deed { name: "a_sleeper_outlasts_two_restores", act: sleep_through_restores, ending: Ending::PowerOff },
-    Deed { name: "xl_mem_set_takes_memory_and_gives_it_back", act: mem_set, ending: Ending::PowerOff },
-    Deed { name: "a_checkpoint_changes_nothing", act: checkpoint, ending: Ending::PowerOff },
-    Deed { name: "xenstore_says_what_the_guest_can", act: features, ending: Ending::PowerOff },
+    Deed {
+        name: "console_answers_what_is_typed",
+        act: console_answers,
+        ending: Ending::PowerOff,
+        on_many_cpus: false,
+    },
+    Deed { name: "xl_shutdown_is_answered", act: xl_shutdown, ending: Ending::PowerOff, on_many_cpus: false },
+    Deed { name: "xl_reboot_is_answered", act: xl_reboot, ending: Ending::Reset, on_many_cpus: false },
+    Deed {
+        name: "nonsense_in_xenstore_is_survived",
+        act: nonsense,
+        ending: Ending::PowerOff,
+        on_many_cpus: false,
+    },
+    Deed {
+        name: "xl_save_and_restore_keep_the_guest",
+        act: save_and_restore,
+        ending: Ending::PowerOff,
+        on_many_cpus: true,
+    },
+    Deed {
+        name: "a_sleeper_outlasts_two_restores",
+        act: sleep_through_restores,
+        ending: Ending::PowerOff,
+        on_many_cpus: true,
+    },
+    Deed {
+        name: "xl_mem_set_takes_memory_and_gives_it_back",
+        act: mem_set,
+        ending: Ending::PowerOff,
+        on_many_cpus: false,
+    },
+    Deed {
+        name: "a_checkpoint_changes_nothing",
+        act: checkpoint,
+        ending: Ending::PowerOff,
+        on_many_cpus: true,
+    },
+    Deed {
+        name: "xenstore_says_what_the_guest_can",
+        act: features,
+        ending: Ending::PowerOff,
+        on_many_cpus: false,
+    },
 ];
 
 /// The kernel's tests on another than the best interface that Xen has.
@@ -101,6 +138,13 @@ pub(crate) fn rows() -> Vec<Row> {
         for deed in &DEEDS {
             let options = options.clone();
             rows.push(Row::new(format!("{name}::{}", deed.name), "shell", move || {
+                dealt_with(&options, deed)
+            }));
+        }
+        let many = Options { smp: 2, ..options.clone() };
+        for deed in DEEDS.iter().filter(|deed| deed.on_many_cpus) {
+            let options = many.clone();
+            rows.push(Row::new(format!("{name}-2-cpus::{}", deed.name), "shell", move || {
                 dealt_with(&options, deed)
             }));
         }

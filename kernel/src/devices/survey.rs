@@ -1,0 +1,92 @@
+//! What is on the buses, looked at without putting it to use: for apps that report a machine.
+//! Neighbours: `pci`, `virtio` (who do put it to use), `drivers::virtio::transport` (reads the features).
+#![forbid(unsafe_code)]
+
+use alloc::{format, string::String, vec::Vec};
+
+use drivers::{
+    hal::Hal,
+    pci::{self, Function, Ports},
+    virtio::{
+        DeviceId,
+        transport::{
+            Transport,
+            mmio::MmioTransport,
+            pci::{PciTransport, Vectors, device_id},
+        },
+    },
+};
+
+use crate::{acpi, cpu::port::PciPorts, platform::Platform};
+
+/// A function of a PCI device.
+#[derive(Clone, Debug)]
+pub struct PciFunction {
+    /// Bus, device, function.
+    pub address: String,
+    /// The maker's number.
+    pub vendor: u16,
+    /// The maker's number for the device.
+    pub device: u16,
+    /// Class, subclass, programming interface (PCI 3.0 §6.2.1).
+    pub class: u32,
+}
+
+/// A virtio device.
+#[derive(Clone, Debug)]
+pub struct VirtioDevice {
+    /// The PCI function, or the address of its registers.
+    pub place: String,
+    /// Its number (VirtIO 1.3 §5).
+    pub id: u32,
+    /// What people call it.
+    pub name: &'static str,
+    /// The features that it offers; `None` if they cannot be read.
+    pub features: Option<u64>,
+}
+
+/// What was seen.
+#[derive(Clone, Debug, Default)]
+pub struct Survey {
+    /// Functions on PCI.
+    pub functions: Vec<PciFunction>,
+    /// Virtio devices on PCI, and without a bus.
+    pub virtio: Vec<VirtioDevice>,
+}
+
+/// Looks. Devices that are in use already lose their state: for an app that uses none.
+pub fn survey() -> Survey {
+    /// Class code and revision.
+    const CLASS: u16 = 8;
+    let mut survey = Survey::default();
+    let ports = Ports(PciPorts::new());
+    for function in pci::functions(&ports, u8::MAX) {
+        let (vendor, device) = function.id();
+        let address = format!("{}", function.address());
+        if let Some(id) = device_id(vendor, device) {
+            survey.virtio.push(found(address.clone(), id, pci_features(&function)));
+        }
+        survey.functions.push(PciFunction { address, vendor, device, class: function.read(CLASS) >> 8 });
+    }
+    for place in &acpi::tables().virtio_mmio {
+        let Ok(registers) = Platform.device_memory(place.address, place.len_bytes as usize) else { continue };
+        if let Ok(Some(mut transport)) = MmioTransport::probe(registers) {
+            let features = transport.device_features();
+            survey.virtio.push(found(format!("{:#x}", place.address), transport.device_id(), Some(features)));
+        }
+    }
+    survey
+}
+
+fn found(place: String, id: DeviceId, features: Option<u64>) -> VirtioDevice {
+    VirtioDevice { place, id: id.0, name: id.name(), features }
+}
+
+fn pci_features(function: &Function<'_>) -> Option<u64> {
+    function.enable();
+    let features = PciTransport::probe(function, &Platform, Vectors::Line)
+        .ok()
+        .map(|mut transport| transport.device_features());
+    function.disable();
+    features
+}
