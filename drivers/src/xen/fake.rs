@@ -294,7 +294,7 @@ impl FakeStore {
                 .ok_or("ENOENT");
         }
         let is_plain = header.transaction == 0;
-        if is(Kind::Write) || is(Kind::MakeDirectory) {
+        if is(Kind::Write) {
             tree.insert(path.into(), rest.into());
         } else if is(Kind::Remove) {
             let below = std::format!("{path}/");
