@@ -1,6 +1,8 @@
 //! What the kernel sees of a device, whatever drives it.
 #![forbid(unsafe_code)]
 
+pub mod net;
+
 use core::{
     future::Future,
     pin::Pin,

@@ -33,6 +33,7 @@ mod kvm;
 pub mod xen;
 pub mod devices;
 pub mod random;
+pub mod net;
 
 pub mod app;
 pub mod stages;

@@ -28,8 +28,8 @@ const PIECE_BYTES: usize = 256;
 const SOURCE_BYTES: usize = 64;
 /// How long a virtio source may take for them: it is asked before anybody gets a random byte.
 const SOURCE_NS: u64 = 200_000_000;
-/// Times that the jitter is sampled; at a fraction of a bit each this makes more bits than a seed has.
-const JITTER_SAMPLES: usize = 1024;
+/// Times that the jitter is sampled: a bit each would be as many as a seed has.
+const JITTER_SAMPLES: usize = 256;
 
 struct Generator {
     rng: ChaCha20Rng,

@@ -24,8 +24,20 @@ impl Init {
     ///
     /// # Errors
     /// The device does not come out of reset, is a legacy one, or refuses what it has offered. It is marked failed.
-    pub fn begin(mut transport: Box<dyn Transport>, wanted: Features) -> Result<Self, Error> {
-        let agreed = agree(&mut *transport, wanted);
+    pub fn begin(transport: Box<dyn Transport>, wanted: Features) -> Result<Self, Error> {
+        Self::begin_with(transport, &|offered| offered & wanted)
+    }
+
+    /// As [`begin`](Self::begin), where it depends on what is offered what of it is wanted: some features are of no use
+    /// without others (§2.2.1).
+    ///
+    /// # Errors
+    /// As [`begin`](Self::begin).
+    pub fn begin_with(
+        mut transport: Box<dyn Transport>,
+        choose: &dyn Fn(Features) -> Features,
+    ) -> Result<Self, Error> {
+        let agreed = agree(&mut *transport, choose);
         match agreed {
             Ok(features) => Ok(Self { transport, features }),
             Err(error) => {
@@ -93,7 +105,7 @@ impl Init {
     }
 }
 
-fn agree(transport: &mut dyn Transport, wanted: Features) -> Result<Features, Error> {
+fn agree(transport: &mut dyn Transport, choose: &dyn Fn(Features) -> Features) -> Result<Features, Error> {
     reset(transport)?;
     transport.set_status(Status::ACKNOWLEDGE);
     transport.set_status(Status::ACKNOWLEDGE | Status::DRIVER);
@@ -101,7 +113,8 @@ fn agree(transport: &mut dyn Transport, wanted: Features) -> Result<Features, Er
     if offered & Features::VERSION_1.bits() == 0 {
         return Err(Error::NotModern { offered });
     }
-    let mut features = Features::from_bits_retain(offered) & (wanted | Features::TRANSPORT);
+    let offered = Features::from_bits_retain(offered);
+    let mut features = offered & (choose(offered) | Features::TRANSPORT);
     features
         .set(Features::RING_RESET, features.contains(Features::RING_RESET) && transport.can_reset_queues());
     transport.set_driver_features(features.bits());

@@ -2,8 +2,7 @@
 //!
 //! Reads in this order: [`transport`] (registers, over PCI or MMIO) · [`status`] and [`features`] (the handshake,
 //! §3.1.1) · [`queue`] (rings shared with the device, split and packed) · `requests` (what waits for an answer) ·
-//! `device` (one that runs) · one file a device: [`block`],
-//! [`entropy`], [`console`], [`balloon`].
+//! `device` (one that runs) · one file a device: [`block`], [`entropy`], [`net`], [`console`], [`balloon`].
 //!
 //! Nothing that a device writes is trusted: a ring entry, a length or an index that cannot be true is a [`Fault`].
 //! The device is reset then, what it was asked for fails, and the guest goes on without it. "§" without more means
@@ -23,6 +22,7 @@ pub mod balloon;
 pub mod block;
 pub mod console;
 pub mod entropy;
+pub mod net;
 
 #[cfg(any(test, feature = "script"))]
 pub(crate) mod fake;
@@ -94,6 +94,14 @@ pub enum Fault {
         found: u32,
         /// Bytes that the device may write.
         limit: u32,
+    },
+    /// A received frame has fewer buffers than its header says, or a header that is cut (§5.1.6.4).
+    #[error("a frame of {found} buffers, of which the header says {told}")]
+    FrameBuffers {
+        /// Buffers that were used.
+        found: u16,
+        /// What `num_buffers` says.
+        told: u16,
     },
     /// The device asks for a reset (§2.1.1, DEVICE_NEEDS_RESET).
     #[error("it asks for a reset")]

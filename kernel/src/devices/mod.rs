@@ -13,6 +13,7 @@ pub mod block;
 pub mod console;
 pub mod entropy;
 mod legacy;
+pub mod net;
 mod pci;
 pub mod survey;
 mod virtio;

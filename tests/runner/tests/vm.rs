@@ -15,6 +15,8 @@ mod devices;
 mod faults;
 #[path = "vm/hostile.rs"]
 mod hostile;
+#[path = "vm/http.rs"]
+mod http;
 #[path = "vm/image.rs"]
 mod image;
 #[path = "vm/kvm.rs"]
@@ -27,12 +29,16 @@ mod lab;
 mod matrix;
 #[path = "vm/memory.rs"]
 mod memory;
+#[path = "vm/net.rs"]
+mod net;
 #[path = "vm/patching.rs"]
 mod patching;
 #[path = "vm/platforms.rs"]
 mod platforms;
 #[path = "vm/probe.rs"]
 mod probe;
+#[path = "vm/raw_socket.rs"]
+mod raw_socket;
 #[path = "vm/row.rs"]
 mod row;
 #[path = "vm/screen.rs"]
@@ -69,6 +75,8 @@ fn main() -> ExitCode {
         devices::rows(),
         matrix::rows(),
         memory::rows(),
+        net::rows(),
+        http::rows(),
     ];
     row::run(&arguments, rows.into_iter().flatten().collect())
 }

@@ -232,6 +232,11 @@ impl<T> Queue<T> {
         Ok(Some(Used { id, len_bytes: Some(len_bytes) }))
     }
 
+    /// Wants no interrupts until [`ask_for_interrupt`](Self::ask_for_interrupt); one may still come.
+    pub fn suppress_interrupts(&mut self) {
+        each!(&mut self.ring, ring => ring.suppress_interrupts());
+    }
+
     /// Asks to be interrupted when the device uses the next buffer; true if it has used one by now, for which no
     /// interrupt may come.
     pub fn ask_for_interrupt(&mut self) -> bool {

@@ -30,6 +30,8 @@ const AVAIL: u16 = 1 << 7;
 const USED: u16 = 1 << 15;
 
 /// Event suppression (§2.8.14): what the other side wants to be told of.
+#[doc(alias = "RING_EVENT_FLAGS_ENABLE")]
+const EVENT_ENABLE: u16 = 0;
 #[doc(alias = "RING_EVENT_FLAGS_DISABLE")]
 const EVENT_DISABLE: u16 = 1;
 #[doc(alias = "RING_EVENT_FLAGS_DESC")]
@@ -272,12 +274,18 @@ impl Packed {
         self.next_used = self.next_used.after(count, self.size);
     }
 
+    /// Wants no interrupts until [`ask_for_interrupt`](Self::ask_for_interrupt).
+    pub(super) fn suppress_interrupts(&mut self) {
+        self.memory.u32(self.layout.driver).store(u32::from(EVENT_DISABLE) << 16, Relaxed);
+    }
+
     /// Asks to be interrupted at the next used buffer; true if there is one by now, which may raise none.
     pub(super) fn ask_for_interrupt(&mut self) -> bool {
-        if self.event_idx {
-            let wish = u32::from(self.next_used.word()) | u32::from(EVENT_DESC) << 16;
-            order::wish(self.memory.u32(self.layout.driver), wish);
-        }
+        let wish = match self.event_idx {
+            true => u32::from(self.next_used.word()) | u32::from(EVENT_DESC) << 16,
+            false => u32::from(EVENT_ENABLE) << 16,
+        };
+        order::wish(self.memory.u32(self.layout.driver), wish);
         matches!(self.peek(), Ok(Some(_)))
     }
 

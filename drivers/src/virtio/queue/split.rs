@@ -24,6 +24,9 @@ use crate::{
 /// The device does not want to be notified (§2.7.10).
 #[doc(alias = "VIRTQ_USED_F_NO_NOTIFY")]
 const NO_NOTIFY: u16 = 1;
+/// The driver does not want to be interrupted (§2.7.7).
+#[doc(alias = "VIRTQ_AVAIL_F_NO_INTERRUPT")]
+const NO_INTERRUPT: u16 = 1;
 
 /// Fields of the rings: flags, index, entries (§2.7.6, §2.7.8).
 const RING_INDEX: usize = 2;
@@ -235,11 +238,21 @@ impl Split {
         self.in_flight -= 1;
     }
 
+    /// Wants no interrupts until [`ask_for_interrupt`](Self::ask_for_interrupt): by the flag, or, with the event index, by
+    /// leaving the index that was named behind (§2.7.7).
+    pub(super) fn suppress_interrupts(&mut self) {
+        if !self.event_idx {
+            self.memory.u16(self.layout.driver).store(NO_INTERRUPT, Relaxed);
+        }
+    }
+
     /// Asks to be interrupted at the next used buffer; true if there is one by now, which may raise none.
     pub(super) fn ask_for_interrupt(&mut self) -> bool {
         if self.event_idx {
             let event = self.layout.driver + RING_ENTRIES + 2 * usize::from(self.size);
             order::wish(self.memory.u16(event), self.used);
+        } else {
+            order::wish(self.memory.u16(self.layout.driver), 0);
         }
         self.memory.u16(self.layout.device + RING_INDEX).load(Relaxed) != self.used
     }

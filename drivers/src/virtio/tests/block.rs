@@ -14,26 +14,24 @@ use std::{
     vec::Vec,
 };
 
-use proptest::{collection::vec, prelude::*};
-
-use super::{bell, ring_features};
+use super::bell;
 use crate::{
     class::{BlockDevice, BlockRequest, Requests, SECTOR_BYTES, Submitted},
     dma::DmaBuffer,
     error::Error,
     hal::{Hal, Lock},
     virtio::{
-        DeviceId, Fault, Features, Status, Token,
+        DeviceId, Features, Token,
         block::{Block, Cpus, Shared},
         fake::{Chain, FakeDevice, FakeHal, Player},
         transport::Interrupt,
     },
 };
 
-const SECTORS: u64 = 64;
-const ONE_CPU: Cpus = Cpus { count: 1, current: || 0 };
+pub(super) const SECTORS: u64 = 64;
+pub(super) const ONE_CPU: Cpus = Cpus { count: 1, current: || 0 };
 
-struct StdLock<T>(Mutex<T>);
+pub(super) struct StdLock<T>(pub(super) Mutex<T>);
 
 impl<T: Send> Lock<T> for StdLock<T> {
     fn with<R>(&self, act: impl FnOnce(&mut T) -> R) -> R {
@@ -41,15 +39,15 @@ impl<T: Send> Lock<T> for StdLock<T> {
     }
 }
 
-type Disk = Shared<StdLock<Block>>;
+pub(super) type Disk = Shared<StdLock<Block>>;
 
 /// A disk, and who plays it.
-struct Rig {
-    hal: FakeHal,
-    device: FakeDevice,
-    player: Player,
+pub(super) struct Rig {
+    pub(super) hal: FakeHal,
+    pub(super) device: FakeDevice,
+    pub(super) player: Player,
     content: Vec<u8>,
-    disk: Arc<Disk>,
+    pub(super) disk: Arc<Disk>,
 }
 
 fn config() -> Vec<u8> {
@@ -64,7 +62,7 @@ fn config() -> Vec<u8> {
 /// Everything but a size limit and read-only.
 const BLOCK_FEATURES: u64 = 1 << 6 | 1 << 9 | 1 << 13 | 1 << 14;
 
-fn rig(features: Features, queue_size: u32) -> Rig {
+pub(super) fn rig(features: Features, queue_size: u32) -> Rig {
     let hal = FakeHal::default();
     let features = features | Features::from_bits_retain(BLOCK_FEATURES);
     let device = FakeDevice::new(DeviceId::BLOCK, features, queue_size, config());
@@ -75,24 +73,24 @@ fn rig(features: Features, queue_size: u32) -> Rig {
 }
 
 impl Rig {
-    fn buffer(&self, sectors: usize) -> DmaBuffer {
+    pub(super) fn buffer(&self, sectors: usize) -> DmaBuffer {
         let hal: &dyn Hal = &self.hal;
         hal.buffer(sectors * SECTOR_BYTES).unwrap()
     }
 
-    fn submit(&self, request: BlockRequest) -> Token {
+    pub(super) fn submit(&self, request: BlockRequest) -> Token {
         match self.disk.submit(request, &bell().1) {
             Submitted::Sent(token) => token,
             other => panic!("{other:?}"),
         }
     }
 
-    fn interrupt(&self) {
+    pub(super) fn interrupt(&self) {
         self.disk.0.with(Block::interrupt);
     }
 
     /// Carries out what was asked, as the standard says.
-    fn serve(&mut self) -> usize {
+    pub(super) fn serve(&mut self) -> usize {
         let mut served = 0;
         while let Some(chain) = self.player.take() {
             let written = self.carry_out(&chain);
@@ -103,7 +101,7 @@ impl Rig {
         served
     }
 
-    fn carry_out(&mut self, chain: &Chain) -> u32 {
+    pub(super) fn carry_out(&mut self, chain: &Chain) -> u32 {
         let [header, data @ .., status] = &chain.parts[..] else { panic!("{chain:?}") };
         assert_eq!((header.1, header.2, status.1, status.2), (16, false, 1, true));
         let header = self.hal.read(header.0, 16);
@@ -254,56 +252,6 @@ fn success_with_too_few_bytes_is_no_success() {
 }
 
 #[test]
-fn a_device_that_lies_is_reset_and_all_its_requests_fail() {
-    for features in [Features::empty(), Features::RING_PACKED] {
-        let mut rig = rig(features, 8);
-        let (bell, waker) = bell();
-        let sent = |request| match rig.disk.submit(request, &waker) {
-            Submitted::Sent(token) => token,
-            other => panic!("{other:?}"),
-        };
-        let tokens =
-            [sent(BlockRequest::Flush), sent(BlockRequest::Read { sector: 0, buffer: rig.buffer(1) })];
-        rig.player.put(7, 0, 1, 1);
-        rig.interrupt();
-        assert_eq!(bell.0.load(SeqCst), 2);
-        assert_eq!(rig.device.registers().status, Status::empty());
-        let fault = Error::Fault(Fault::UsedId { id: 7 });
-        for token in tokens {
-            assert_eq!(rig.disk.poll(token, &waker).unwrap().result, Err(fault));
-        }
-        match rig.disk.submit(BlockRequest::Flush, &waker) {
-            Submitted::Refused(outcome) => assert_eq!(outcome.result, Err(fault)),
-            other => panic!("{other:?}"),
-        }
-    }
-}
-
-#[test]
-fn the_buffers_of_a_device_that_cannot_be_reset_are_never_freed() {
-    let mut rig = rig(Features::empty(), 8);
-    let token = rig.submit(BlockRequest::Read { sector: 0, buffer: rig.buffer(1) });
-    rig.device.registers().is_stuck = true;
-    rig.player.put(7, 0, 1, 1);
-    rig.interrupt();
-    let outcome = rig.disk.poll(token, &bell().1).unwrap();
-    assert!(outcome.result.is_err() && outcome.buffer.is_none());
-    let Rig { hal, disk, .. } = rig;
-    drop(disk);
-    assert_eq!(hal.pieces(), 3, "ring, headers, buffer");
-}
-
-#[test]
-fn a_device_that_asks_for_a_reset_gets_it() {
-    let rig = rig(Features::empty(), 8);
-    let token = rig.submit(BlockRequest::Flush);
-    rig.device.registers().interrupt = Interrupt::CONFIG;
-    rig.device.registers().status |= Status::DEVICE_NEEDS_RESET;
-    rig.interrupt();
-    assert_eq!(rig.disk.poll(token, &bell().1).unwrap().result, Err(Error::Fault(Fault::NeedsReset)));
-}
-
-#[test]
 fn a_disk_may_grow() {
     let rig = rig(Features::empty(), 8);
     rig.device.registers().config[0] = 100;
@@ -321,68 +269,6 @@ fn no_memory_is_an_error_and_leaves_none_behind() {
         let error = Block::probe(device.transport(), &hal, ONE_CPU).err();
         assert!(matches!(error, Some(Error::NoDmaMemory { .. })), "{error:?}");
         assert_eq!((hal.pieces(), device.registers().queues.len()), (0, 0));
-    }
-}
-
-proptest! {
-    /// Any configuration, of any length: refused or taken, never believed to be what no disk is.
-    #[test]
-    fn any_configuration_is_survived(config in vec(any::<u8>(), 0..70), features: u64) {
-        let hal = FakeHal::default();
-        let features = Features::from_bits_retain(features);
-        let device = FakeDevice::new(DeviceId::BLOCK, features, 8, config);
-        if let Ok(block) = Block::probe(device.transport(), &hal, ONE_CPU) {
-            let info = block.info();
-            prop_assert!(info.block_bytes.is_power_of_two() && info.max_bytes >= 512);
-        }
-        prop_assert_eq!(hal.pieces(), 0);
-    }
-
-    /// A device that scribbles over the ring, answers what it likes and interrupts when it likes: every request is
-    /// answered at most once, all are when the device was given up, and no memory is left in the end.
-    #[test]
-    fn a_hostile_device_costs_its_requests_and_nothing_else(
-        features in ring_features(),
-        steps in vec((0..6u8, any::<u16>(), any::<u32>()), 0..120),
-    ) {
-        let mut rig = rig(features, 8);
-        let (bell, waker) = bell();
-        let at = rig.player.at;
-        let ring_bytes = if features.contains(Features::RING_PACKED) { 8 * 16 + 8 } else { 8 * 16 + 22 + 70 };
-        let mut tokens = Vec::new();
-        for (step, which, value) in steps {
-            match step {
-                0 | 1 => {
-                    let buffer = rig.buffer(1);
-                    let request = BlockRequest::Read { sector: u64::from(value) % SECTORS, buffer };
-                    if let Submitted::Sent(token) = rig.disk.submit(request, &waker) {
-                        tokens.push(token);
-                    }
-                }
-                2 => rig.hal.set_u16(at.descriptors + u64::from(which) % (ring_bytes / 2) * 2, value as u16),
-                3 => rig.player.put(u32::from(which % 10), value % 700, 1, 1),
-                4 => rig.interrupt(),
-                _ if !tokens.is_empty() => {
-                    let token = tokens.remove(usize::from(which) % tokens.len());
-                    if value % 3 == 0 {
-                        rig.disk.forget(token);
-                    } else if let Err(token) = rig.disk.poll(token, &waker) {
-                        tokens.push(token);
-                    }
-                }
-                _ => {}
-            }
-        }
-        rig.interrupt();
-        if rig.disk.0.with(|block| block.fault()).is_some() {
-            for token in tokens.drain(..) {
-                prop_assert!(rig.disk.poll(token, &waker).is_ok(), "a request of a dead device is answered");
-            }
-        }
-        drop((tokens, bell));
-        let Rig { hal, disk, .. } = rig;
-        drop(disk);
-        prop_assert_eq!(hal.pieces(), 0);
     }
 }
 

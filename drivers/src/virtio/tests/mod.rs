@@ -4,10 +4,12 @@
 
 mod balloon;
 mod block;
+mod block_hostile;
 mod console;
 mod entropy;
 mod hostile;
 mod init;
+mod net;
 mod queue;
 
 use std::{

@@ -1,6 +1,7 @@
 //! `run`: builds a guest and boots it, its console on this terminal.
 
 use std::io::{IsTerminal, Write};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
@@ -11,7 +12,8 @@ use crate::image;
 use crate::linux::Escape;
 use crate::nested;
 use crate::qemu::{
-    Accel, Ending, Finished, Machine, Options, Platform, Running, Serial, Tee, megabytes, terminal,
+    Accel, Ending, Finished, Line, Machine, Options, Platform, Running, Serial, Tee, megabytes, network,
+    terminal,
 };
 use crate::toolchain::Toolchain;
 use crate::xen::{self, Config, Dom0};
@@ -46,6 +48,12 @@ pub struct Arguments {
     /// The kernel command line
     #[arg(long, default_value = "", allow_hyphen_values = true)]
     pub append: String,
+    /// Forward a port of this host, which is told, to this TCP port of the guest [default: those that the app serves]
+    #[arg(long, value_name = "PORT")]
+    pub forward: Vec<u16>,
+    /// Give the guest a disk: a raw image
+    #[arg(long, value_name = "FILE")]
+    pub disk: Option<PathBuf>,
     /// A further option of our own machine monitor (`--machine vmm`), for example `--vmm=--without=pv-eoi`
     #[arg(long, value_name = "OPTION", allow_hyphen_values = true)]
     pub vmm: Vec<String>,
@@ -77,6 +85,8 @@ impl Default for Arguments {
             smp,
             memory,
             append,
+            forward: Vec::new(),
+            disk: None,
             gdb,
             vmm,
             counts: false,
@@ -109,8 +119,9 @@ pub fn run(arguments: &Arguments) -> Result<u8> {
         let finished = run(arguments, &guest, &options, by_hand)?;
         return Ok(report(arguments, &finished));
     }
-    let line =
-        image::line(&toolchain, &guest, &options, if by_hand { Serial::Terminal } else { Serial::Plain })?;
+    let serial = if by_hand { Serial::Terminal } else { Serial::Plain };
+    let mut line = image::line(&toolchain, &guest, &options, serial)?;
+    connect(arguments, &options, &mut line)?;
     if arguments.dry_run {
         println!("{line}");
         return Ok(0);
@@ -130,6 +141,26 @@ pub fn run(arguments: &Arguments) -> Result<u8> {
     let finished = running.wait(arguments.timeout.map(Duration::from_secs))?;
     drop(raw);
     Ok(report(arguments, &finished))
+}
+
+/// Adds the disk that is asked for, and a network card if the guest serves a port.
+fn connect(arguments: &Arguments, options: &Options, line: &mut Line) -> Result<()> {
+    if let Some(disk) = &arguments.disk {
+        let bus = if options.machine == Machine::Microvm { "device" } else { "pci" };
+        line.drive("if=none,id=disk,format=raw,file=", disk);
+        line.option("-device", format!("virtio-blk-{bus},drive=disk"));
+        line.option("-global", "virtio-mmio.force-legacy=false");
+    }
+    let served = guest::served_ports(&arguments.app)?;
+    let ports = if arguments.forward.is_empty() { &served } else { &arguments.forward };
+    if ports.is_empty() {
+        return Ok(());
+    }
+    for (host, guest) in network::at_user(line, options.machine, ports, "")?.into_iter().zip(ports) {
+        let scheme = if matches!(guest, 80 | 8080) { "http://" } else { "" };
+        eprintln!("pliant: port {guest} of the guest is {scheme}127.0.0.1:{host} here");
+    }
+    Ok(())
 }
 
 /// Has Xen's tools run the guest, its console on this terminal.

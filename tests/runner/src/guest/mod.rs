@@ -144,6 +144,21 @@ fn package_of(name: &str) -> Result<String> {
     bail!("there is no guest called {name:?}; there are: {}", all().join(", "))
 }
 
+/// The TCP ports that the guest called `name` serves, as its manifest says: `tcp = [80]` in `package.metadata.pliant`.
+///
+/// # Errors
+/// There is no such guest, or its manifest is not as it should be.
+pub fn served_ports(name: &str) -> Result<Vec<u16>> {
+    let package = package_of(name)?;
+    let manifests = ["apps", "tests/kernels"].map(|place| paths::checkout().join(place).join(&package));
+    let manifest = manifests.iter().map(|place| place.join("Cargo.toml")).find(|path| path.is_file());
+    let text = fs::read_to_string(manifest.context("no manifest")?)?;
+    let mut lines = text.lines().skip_while(|line| line.trim() != "[package.metadata.pliant]").skip(1);
+    let list = lines.find_map(|line| line.trim().strip_prefix("tcp = [")?.strip_suffix(']'));
+    let ports = list.unwrap_or_default().split(',').map(str::trim).filter(|port| !port.is_empty());
+    ports.map(|port| port.parse().with_context(|| format!("{package}: port {port}"))).collect()
+}
+
 /// The names of all guests in the checkout.
 pub fn all() -> Vec<String> {
     let root = paths::checkout();

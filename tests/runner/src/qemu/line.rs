@@ -332,6 +332,11 @@ impl Line {
         self.words.push(value.as_ref().to_owned());
     }
 
+    /// Adds `file` as a drive, as `options` say, which end in `file=`.
+    pub fn drive(&mut self, options: &str, file: &Path) {
+        self.option("-drive", drive(options, file));
+    }
+
     /// Adds an option without a value.
     pub fn flag(&mut self, name: &str) {
         self.words.push(name.into());

@@ -1,10 +1,11 @@
 //! Running a guest in QEMU.
 //!
-//! Neighbours: `line` (the command line), `process` (the child and its console), `qmp` (what QEMU says of the machine),
+//! Neighbours: `line` (the command line), `network` (what the guest's card is connected to), `process` (the child and its console), `qmp` (what QEMU says of the machine),
 //! `ending` (how it ended), `terminal` (the user's side of the console).
 
 pub mod ending;
 pub mod line;
+pub mod network;
 pub mod process;
 mod qmp;
 pub mod terminal;

@@ -4,27 +4,25 @@
 //! the caller decides: this driver sends lists and says when they were read. Neighbours: `device`, `queue`.
 #![forbid(unsafe_code)]
 
+mod queues;
+
 use alloc::{boxed::Box, vec::Vec};
-use core::{
-    sync::atomic::Ordering::Relaxed,
-    task::{Poll, Waker},
-};
+use core::task::{Poll, Waker};
+
+pub use self::queues::Statistic;
+use self::queues::{List, Pages, Reporting, Statistics, queues};
 
 use super::{
     Fault, Features, Init,
     device::Device,
-    queue::{Counts, MAX_SEGMENTS, Queue},
+    queue::{Counts, MAX_SEGMENTS},
     transport::{Interrupt, Transport},
 };
 use crate::{
-    dma::{Direction, Dma, DmaBuffer, Segment},
+    dma::{Direction, DmaBuffer, Segment},
     error::Error,
     hal::Hal,
 };
-
-const INFLATEQ: u16 = 0;
-const DEFLATEQ: u16 = 1;
-const STATSQ: u16 = 2;
 
 /// Feature bits (§5.5.3).
 mod feature {
@@ -48,101 +46,6 @@ pub const PAGE_BYTES: u64 = 4096;
 pub const MAX_PAGES: usize = 1024;
 /// Pieces of free memory in one report.
 pub const MAX_REPORT: usize = MAX_SEGMENTS;
-
-/// What the host may want to know of the guest's memory (§5.5.6.3), each in the unit that stands behind it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u16)]
-pub enum Statistic {
-    /// Memory that is not used for anything, in bytes.
-    #[doc(alias = "VIRTIO_BALLOON_S_MEMFREE")]
-    Free = 4,
-    /// All memory, in bytes.
-    #[doc(alias = "VIRTIO_BALLOON_S_MEMTOT")]
-    Total = 5,
-    /// Memory that could be had without swapping, in bytes.
-    #[doc(alias = "VIRTIO_BALLOON_S_AVAIL")]
-    Available = 6,
-}
-
-/// Bytes of a statistic: tag and value, packed.
-const STATISTIC_BYTES: usize = 10;
-const MAX_STATISTICS: usize = 16;
-
-/// A list of pages on its way to the device.
-#[derive(Debug)]
-enum List {
-    Idle,
-    Sent,
-    Read,
-}
-
-/// A queue that carries one list of page numbers at a time.
-struct Pages {
-    index: u16,
-    queue: Queue<()>,
-    list: Dma,
-    state: List,
-}
-
-impl Pages {
-    fn new(init: &mut Init, hal: &dyn Hal, index: u16) -> Result<Self, Error> {
-        let list = hal.dma(MAX_PAGES * 4)?;
-        Ok(Self { index, queue: init.small_queue(index, hal, 1)?, list, state: List::Idle })
-    }
-
-    fn send(&mut self, device: &mut Device, pages: impl Iterator<Item = u32>) -> bool {
-        if !matches!(self.state, List::Idle) {
-            return false;
-        }
-        let mut count = 0;
-        for page in pages.take(MAX_PAGES) {
-            self.list.u32(4 * count).store(page.to_le(), Relaxed);
-            count += 1;
-        }
-        let sent = count > 0
-            && self.queue.add(&[Segment::new(&self.list, 0..4 * count, Direction::ToDevice)], ()).is_ok();
-        if sent {
-            self.state = List::Sent;
-            self.queue.ask_for_interrupt();
-            device.notify(self.index, &mut self.queue);
-        }
-        sent
-    }
-
-    fn collect(&mut self) -> Result<(), Fault> {
-        while self.queue.pop()?.is_some() {
-            self.state = List::Read;
-        }
-        Ok(())
-    }
-
-    fn keep_for_ever(&mut self) {
-        self.queue.keep_for_ever();
-        self.list.keep_for_ever();
-    }
-}
-
-/// The buffer for statistics: the device has it until it wants some.
-struct Statistics {
-    queue: Queue<()>,
-    memory: Dma,
-    is_wanted: bool,
-}
-
-impl Statistics {
-    fn keep_for_ever(&mut self) {
-        self.queue.keep_for_ever();
-        self.memory.keep_for_ever();
-    }
-}
-
-/// The queue for reports, and the memory that the device has with one.
-struct Reporting {
-    index: u16,
-    queue: Queue<()>,
-    reported: Vec<DmaBuffer>,
-    is_done: bool,
-}
 
 /// What happened to the balloon since somebody last looked.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -360,21 +263,9 @@ impl Balloon {
 
     /// Tells the host these statistics; it must have asked for them.
     pub fn tell(&mut self, values: &[(Statistic, u64)]) {
-        let Some(Statistics { queue, memory, is_wanted }) = &mut self.statistics else { return };
-        let values = &values[..values.len().min(MAX_STATISTICS)];
-        let bytes = values
-            .iter()
-            .flat_map(|(tag, value)| (*tag as u16).to_le_bytes().into_iter().chain(value.to_le_bytes()));
-        for (at, byte) in bytes.enumerate() {
-            memory.u8(at).store(byte, Relaxed);
+        if let Some(statistics) = &mut self.statistics {
+            statistics.tell(&mut self.device, values);
         }
-        let range = 0..values.len() * STATISTIC_BYTES;
-        if range.is_empty() || queue.add(&[Segment::new(memory, range, Direction::ToDevice)], ()).is_err() {
-            return;
-        }
-        *is_wanted = false;
-        queue.ask_for_interrupt();
-        self.device.notify(STATSQ, queue);
     }
 
     /// Lends free memory to the device for a report: its content may be lost (§5.5.6.7). What cannot be sent comes back
@@ -414,33 +305,6 @@ impl Balloon {
             None => Poll::Ready(Vec::new()),
         }
     }
-}
-
-type Queues = (Pages, Pages, Option<Statistics>, Option<Reporting>);
-
-/// The queues. `offered` features have their numbers reserved, whether they were agreed upon or not: so QEMU counts.
-fn queues(init: &mut Init, hal: &dyn Hal, offered: u64) -> Result<Queues, Error> {
-    let features = init.features().bits();
-    let inflate = Pages::new(init, hal, INFLATEQ)?;
-    let deflate = Pages::new(init, hal, DEFLATEQ)?;
-    let statistics = match features & feature::STATS_VQ {
-        0 => None,
-        _ => {
-            let memory = hal.dma(MAX_STATISTICS * STATISTIC_BYTES)?;
-            Some(Statistics { queue: init.small_queue(STATSQ, hal, 1)?, memory, is_wanted: false })
-        }
-    };
-    let index = [feature::STATS_VQ, feature::FREE_PAGE_HINT]
-        .iter()
-        .fold(STATSQ, |index, bit| index + u16::from(offered & bit != 0));
-    let reporting = match features & feature::REPORTING {
-        0 => None,
-        _ => {
-            let queue = init.queue(index, hal)?;
-            Some(Reporting { index, queue, reported: Vec::new(), is_done: false })
-        }
-    };
-    Ok((inflate, deflate, statistics, reporting))
 }
 
 impl Drop for Balloon {

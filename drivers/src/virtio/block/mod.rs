@@ -1,10 +1,18 @@
 //! Virtio block device: a disk of 512-byte sectors (VirtIO 1.3 §5.2).
+//! Files: `info` (what it is like), `request` (what it is asked, as it reads it).
 //! Queues `requestq1` to `requestqN`, one a CPU where the device has so many. Neighbours: `requests` (what is in flight), `class::BlockDevice` (what callers see).
 #![forbid(unsafe_code)]
+
+mod info;
+mod request;
 
 use alloc::{boxed::Box, vec::Vec};
 use core::{sync::atomic::Ordering::Relaxed, task::Waker};
 
+use self::{
+    info::{feature, queues_offered, read_info},
+    request::{Head, ID_BYTES, area, into_buffer, sectors, status},
+};
 use super::{
     Fault, Features, Init, Token,
     device::Device,
@@ -13,74 +21,11 @@ use super::{
     transport::{Interrupt, Transport, read_config},
 };
 use crate::{
-    class::{self, BlockDevice, BlockInfo, BlockRequest, Outcome, SECTOR_BYTES, Submitted},
-    dma::{Direction, DmaBuffer, Segment},
+    class::{self, BlockDevice, BlockInfo, BlockRequest, Outcome, Submitted},
+    dma::{Direction, Segment},
     error::Error,
     hal::{Hal, Lock},
 };
-
-/// Feature bits (§5.2.3).
-mod feature {
-    pub(super) const SIZE_MAX: u64 = 1 << 1;
-    pub(super) const RO: u64 = 1 << 5;
-    pub(super) const BLK_SIZE: u64 = 1 << 6;
-    pub(super) const FLUSH: u64 = 1 << 9;
-    pub(super) const TOPOLOGY: u64 = 1 << 10;
-    pub(super) const MQ: u64 = 1 << 12;
-    pub(super) const DISCARD: u64 = 1 << 13;
-    pub(super) const WRITE_ZEROES: u64 = 1 << 14;
-    pub(super) const ALL: u64 = SIZE_MAX | RO | BLK_SIZE | FLUSH | TOPOLOGY | MQ | DISCARD | WRITE_ZEROES;
-}
-
-/// Fields of the configuration by offset (§5.2.4).
-mod config {
-    pub(super) const CAPACITY: usize = 0;
-    pub(super) const SIZE_MAX: usize = 8;
-    pub(super) const BLK_SIZE: usize = 20;
-    pub(super) const PHYSICAL_BLOCK_EXP: usize = 24;
-    pub(super) const OPT_IO_SIZE: usize = 28;
-    pub(super) const NUM_QUEUES: usize = 34;
-    pub(super) const MAX_DISCARD_SECTORS: usize = 36;
-    pub(super) const MAX_WRITE_ZEROES_SECTORS: usize = 48;
-}
-
-/// Request types (§5.2.6).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u32)]
-enum Type {
-    In = 0,
-    Out = 1,
-    Flush = 4,
-    GetId = 8,
-    Discard = 11,
-    WriteZeroes = 13,
-}
-
-/// Status bytes (§5.2.6).
-mod status {
-    pub(super) const OK: u8 = 0;
-    pub(super) const IOERR: u8 = 1;
-    pub(super) const UNSUPP: u8 = 2;
-    /// No device writes this one: it says that none was written.
-    pub(super) const NONE: u8 = 0xff;
-}
-
-/// A request's own memory: header (type, reserved, sector), range for discard and write zeroes (sector, count,
-/// flags), status.
-mod area {
-    use core::ops::Range;
-    pub(super) const HEADER: Range<usize> = 0..16;
-    pub(super) const RANGE: Range<usize> = 16..32;
-    pub(super) const STATUS: Range<usize> = 32..33;
-}
-/// Flag of a range (§5.2.6).
-#[doc(alias = "VIRTIO_BLK_WRITE_ZEROES_FLAG_UNMAP")]
-const UNMAP: u32 = 1;
-
-/// Bytes of a device's name (§5.2.6).
-const ID_BYTES: usize = 20;
-/// Bytes of a request where the device sets no limit.
-const MAX_BYTES: u32 = 1 << 30;
 
 /// The CPUs that a device's queues are shared out to.
 #[derive(Clone, Copy, Debug)]
@@ -108,12 +53,7 @@ impl Block {
         let mut init = Init::begin(transport, Features::from_bits_retain(feature::ALL))?;
         let features = init.features().bits();
         let info = read_config(init.transport(), |transport| read_info(transport, features))?;
-        let offered = match features & feature::MQ {
-            0 => 1,
-            _ => read_config(init.transport(), |transport| Ok(transport.config_u16(config::NUM_QUEUES)))?
-                .unwrap_or(1),
-        };
-        let count = offered.min(cpus.count).max(1);
+        let count = queues_offered(init.transport(), features)?.min(cpus.count).max(1);
         let queues: Result<_, _> = (0..count).map(|index| Requests::new(&mut init, hal, index)).collect();
         let mut queues: Vec<Requests> = match queues {
             Ok(queues) => queues,
@@ -312,110 +252,6 @@ impl Drop for Block {
             self.queues.iter_mut().for_each(Requests::keep_for_ever);
         }
     }
-}
-
-/// A request without its buffer.
-struct Head {
-    kind: Type,
-    sector: u64,
-    count: u32,
-    flags: u32,
-}
-
-impl Head {
-    fn of(request: &BlockRequest) -> Self {
-        let (kind, sector, count, flags) = match *request {
-            BlockRequest::Read { sector, .. } => (Type::In, sector, 0, 0),
-            BlockRequest::Write { sector, .. } => (Type::Out, sector, 0, 0),
-            BlockRequest::Flush => (Type::Flush, 0, 0, 0),
-            BlockRequest::GetId { .. } => (Type::GetId, 0, 0, 0),
-            BlockRequest::Discard { sector, count } => (Type::Discard, sector, count, 0),
-            BlockRequest::WriteZeroes { sector, count, may_unmap } => {
-                (Type::WriteZeroes, sector, count, if may_unmap { UNMAP } else { 0 })
-            }
-        };
-        Self { kind, sector, count, flags }
-    }
-
-    /// Writes header, range and a status that no device writes to the request's own memory.
-    fn write(&self, requests: &Requests, token: &Token) {
-        let memory = requests.area_memory();
-        let at = |offset| requests.area_offset(token, offset);
-        memory.u32(at(0)).store(self.kind as u32, Relaxed);
-        memory.u32(at(4)).store(0, Relaxed);
-        let is_range = matches!(self.kind, Type::Discard | Type::WriteZeroes);
-        memory.u64(at(8)).store(if is_range { 0 } else { self.sector }, Relaxed);
-        memory.u64(at(area::RANGE.start)).store(self.sector, Relaxed);
-        memory.u32(at(area::RANGE.start + 8)).store(self.count, Relaxed);
-        memory.u32(at(area::RANGE.start + 12)).store(self.flags, Relaxed);
-        memory.u8(at(area::STATUS.start)).store(status::NONE, Relaxed);
-    }
-
-    /// The request again, with the buffer that came back.
-    fn into_request(self, buffer: Option<DmaBuffer>) -> BlockRequest {
-        let Self { kind, sector, count, flags } = self;
-        match (kind, buffer) {
-            (Type::In, Some(buffer)) => BlockRequest::Read { sector, buffer },
-            (Type::Out, Some(buffer)) => BlockRequest::Write { sector, buffer },
-            (Type::GetId, Some(buffer)) => BlockRequest::GetId { buffer },
-            (Type::Discard, _) => BlockRequest::Discard { sector, count },
-            (Type::WriteZeroes, _) => {
-                BlockRequest::WriteZeroes { sector, count, may_unmap: flags & UNMAP != 0 }
-            }
-            (Type::Flush, _) => BlockRequest::Flush,
-            (Type::In | Type::Out | Type::GetId, None) => unreachable!("what was not sent keeps its buffer"),
-        }
-    }
-}
-
-fn into_buffer(request: BlockRequest) -> Option<DmaBuffer> {
-    match request {
-        BlockRequest::Read { buffer, .. }
-        | BlockRequest::Write { buffer, .. }
-        | BlockRequest::GetId { buffer } => Some(buffer),
-        BlockRequest::Flush | BlockRequest::Discard { .. } | BlockRequest::WriteZeroes { .. } => None,
-    }
-}
-
-fn sectors(buffer: &DmaBuffer) -> Result<u32, Error> {
-    let is_whole = buffer.len().is_multiple_of(SECTOR_BYTES);
-    let sectors = u32::try_from(buffer.len() / SECTOR_BYTES).ok().filter(|_| is_whole);
-    sectors.ok_or(Error::Request("the buffer is not whole sectors"))
-}
-
-/// Reads the configuration; a field that cannot be is refused or taken as its default.
-fn read_info(transport: &dyn Transport, features: u64) -> Result<BlockInfo, Error> {
-    let has = |feature| features & feature != 0;
-    let read = |offset| transport.config_u32(offset);
-    let field =
-        |feature, offset, default: u32| if has(feature) { read(offset).unwrap_or(default) } else { default };
-    let capacity = read(config::CAPACITY).zip(read(config::CAPACITY + 4));
-    let (low, high) = capacity.ok_or(Error::NoCapability { what: "block device configuration" })?;
-    let block_bytes = field(feature::BLK_SIZE, config::BLK_SIZE, SECTOR_BYTES as u32);
-    if !block_bytes.is_power_of_two() || block_bytes < SECTOR_BYTES as u32 {
-        let expected = "a power of two, 512 at least";
-        return Err(Error::BadConfig { what: "blk_size", found: block_bytes.into(), expected });
-    }
-    let max_bytes = field(feature::SIZE_MAX, config::SIZE_MAX, MAX_BYTES);
-    if max_bytes < SECTOR_BYTES as u32 {
-        let expected = "a sector at least";
-        return Err(Error::BadConfig { what: "size_max", found: max_bytes.into(), expected });
-    }
-    let topology = field(feature::TOPOLOGY, config::PHYSICAL_BLOCK_EXP, 0);
-    let physical =
-        block_bytes.checked_shl(topology & 0xff).filter(|bytes| bytes >> (topology & 0xff) == block_bytes);
-    let optimal = field(feature::TOPOLOGY, config::OPT_IO_SIZE, 0).checked_mul(block_bytes);
-    Ok(BlockInfo {
-        sectors: u64::from(low) | u64::from(high) << 32,
-        block_bytes,
-        physical_block_bytes: physical.unwrap_or(block_bytes),
-        optimal_bytes: optimal.filter(|&bytes| bytes > 0).unwrap_or(block_bytes),
-        max_bytes: max_bytes.min(MAX_BYTES),
-        read_only: has(feature::RO),
-        needs_flush: has(feature::FLUSH),
-        max_discard_sectors: field(feature::DISCARD, config::MAX_DISCARD_SECTORS, 0),
-        max_write_zeroes_sectors: field(feature::WRITE_ZEROES, config::MAX_WRITE_ZEROES_SECTORS, 0),
-    })
 }
 
 /// A disk with a lock around, for tasks and the interrupt handler.

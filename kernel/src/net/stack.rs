@@ -1,0 +1,479 @@
+//! The protocols between card and sockets: frames go in, what they change is told to who waits, frames come out.
+//!
+//! smoltcp does the protocols. Which connection a frame belongs to is found here, and only that connection is looked at:
+//! the cost of a frame does not depend on how many there are. A connection is made when its first segment comes to a
+//! port where somebody listens, so that a listener needs no sockets in advance. Everything happens in two steps,
+//! `ingress` and `egress`, between which the tasks that were woken run: what they write goes out together with the
+//! acknowledgements. Neighbours: `task` (who calls), `table`, `port`, `addresses`.
+#![forbid(unsafe_code)]
+
+use alloc::{collections::VecDeque, vec::Vec};
+use core::{net::IpAddr, task::Waker};
+
+use drivers::class::net::{ETHERNET_HEADER_BYTES, Frame, NetDevice, SendOffload};
+use smoltcp::{
+    iface::{Interface, PollResult, SocketHandle, SocketSet},
+    phy::DeviceCapabilities,
+    socket::tcp::{self, State},
+    time::{Duration, Instant},
+    wire::{
+        ArpOperation, ArpPacket, ArpRepr, EthernetAddress, EthernetFrame, EthernetProtocol, IpAddress,
+        IpCidr, IpEndpoint,
+    },
+};
+
+use super::{
+    Error,
+    packet::{self, Kind, Tuple},
+    port::Port,
+    table::{Connection, Id, Table},
+    tcp::Options,
+};
+use crate::{
+    random,
+    time::{self, queue::Queue},
+};
+
+/// How long a connection that nobody has accepted, or that nobody has any more, may take.
+const ORPHAN_TIMEOUT: Duration = Duration::from_secs(20);
+/// How long the other end of a connection may leave data without an answer.
+const PEER_TIMEOUT: Duration = Duration::from_secs(120);
+/// A deadline that is over already is looked at after this long: whoever caused it could do nothing.
+const LEAST_DELAY_NS: u64 = 10_000_000;
+/// The ports for connections to others (RFC 6335 §6).
+const DYNAMIC_PORTS: core::ops::RangeInclusive<u16> = 49152..=65535;
+
+/// Bytes of headers that a segment may have.
+const MOST_HEADER_BYTES: usize = 14 + 40 + 60;
+
+/// A port where somebody listens.
+pub(super) struct Listener {
+    port: u16,
+    options: Options,
+    /// Connections that are not accepted yet.
+    waiting: usize,
+    /// Connections in all.
+    connections: usize,
+    ready: VecDeque<Id>,
+    waker: Option<Waker>,
+}
+
+/// Everything between a card and the sockets.
+pub(super) struct Stack {
+    pub(super) interface: Interface,
+    /// Sockets of all kinds but TCP.
+    pub(super) services: SocketSet<'static>,
+    pub(super) dhcp: Option<SocketHandle>,
+    pub(super) dns: SocketHandle,
+    /// What the guest has been told of the network.
+    pub(super) dns_servers: Vec<IpAddr>,
+    /// Who wants to know when that changes.
+    pub(super) watchers: Vec<Waker>,
+    capabilities: DeviceCapabilities,
+    table: Table,
+    listeners: Vec<Option<Listener>>,
+    deadlines: Queue<Id>,
+    services_deadline: Option<u64>,
+    /// Connections that may have something to send.
+    dirty: Vec<Id>,
+    /// A socket was used since the last `egress`.
+    is_touched: bool,
+    waker: Option<Waker>,
+    next_port: u16,
+}
+
+fn now() -> Instant {
+    Instant::from_micros(time::now().as_ns() as i64 / 1000)
+}
+
+fn to_ns(instant: Instant) -> u64 {
+    (instant.total_micros().max(0) as u64).saturating_mul(1000)
+}
+
+impl Stack {
+    pub(super) fn new(
+        interface: Interface,
+        services: SocketSet<'static>,
+        capabilities: DeviceCapabilities,
+        dhcp: Option<SocketHandle>,
+        dns: SocketHandle,
+    ) -> Self {
+        Self {
+            interface,
+            services,
+            dhcp,
+            dns,
+            dns_servers: Vec::new(),
+            watchers: Vec::new(),
+            capabilities,
+            table: Table::default(),
+            listeners: Vec::new(),
+            deadlines: Queue::new(),
+            services_deadline: None,
+            dirty: Vec::new(),
+            is_touched: true,
+            waker: None,
+            next_port: DYNAMIC_PORTS.start() | random::number() as u16,
+        }
+    }
+
+    /// Takes in a frame.
+    pub(super) fn ingress(&mut self, card: &dyn NetDevice, frame: Frame) {
+        match packet::classify(frame.bytes(), frame.checksum_is_good()) {
+            Kind::Broken => card.recycle(frame),
+            Kind::Tcp { tuple, opens } => self.segment(card, frame, tuple, opens),
+            Kind::Other => self.serve(card, frame),
+            Kind::Neighbor => {
+                self.serve(card, frame);
+                // Whoever waits for a neighbour's address may have it now.
+                let all: Vec<Id> = self.table.iter().map(|(id, _)| id).collect();
+                all.into_iter().for_each(|id| self.mark(id));
+            }
+        }
+    }
+
+    fn segment(&mut self, card: &dyn NetDevice, frame: Frame, tuple: Tuple, opens: bool) {
+        let mut id = self.table.find(&tuple);
+        if opens {
+            // A connection that is over but for the wait gives way to a new one between the same ends.
+            if let Some(old) = id.filter(|&id| self.is_over(id)) {
+                self.remove(old);
+                id = None;
+            }
+            if id.is_none()
+                && let Some(listener) = self.listener(&tuple)
+            {
+                id = self.open(listener, tuple);
+                if id.is_none() {
+                    // No room: the other end asks again.
+                    return card.recycle(frame);
+                }
+            }
+        }
+        // A segment that belongs to nothing is answered with a reset, by what has no TCP socket.
+        let Some(id) = id else { return self.serve(card, frame) };
+        let Some(connection) = self.table.get(id) else { return card.recycle(frame) };
+        let mut port = Port::new(card, &self.capabilities, false);
+        port.frame = Some(frame);
+        self.interface.poll_ingress_single(now(), &mut port, &mut connection.sockets);
+        self.follow(id);
+        self.mark(id);
+    }
+
+    /// Hands a frame to everything but TCP.
+    fn serve(&mut self, card: &dyn NetDevice, frame: Frame) {
+        let mut port = Port::new(card, &self.capabilities, false);
+        port.frame = Some(frame);
+        self.interface.poll_ingress_single(now(), &mut port, &mut self.services);
+    }
+
+    /// Who listens at the near end.
+    fn listener(&self, tuple: &Tuple) -> Option<usize> {
+        if !self.interface.has_ip_addr(tuple.local.addr) {
+            return None;
+        }
+        let is_it = |listener: &Option<Listener>| {
+            listener.as_ref().is_some_and(|listener| listener.port == tuple.local.port)
+        };
+        self.listeners.iter().position(is_it)
+    }
+
+    /// Makes a connection that a first segment asks for; `None` where there is no room.
+    fn open(&mut self, number: usize, tuple: Tuple) -> Option<Id> {
+        let listener = self.listeners.get(number)?.as_ref()?;
+        let Options { backlog, connections, .. } = listener.options;
+        let (port, options) = (listener.port, listener.options);
+        if listener.waiting >= backlog {
+            return None;
+        }
+        if listener.connections >= connections {
+            let over = self.table.iter().find(|(_, other)| {
+                other.listener == Some(number) && !other.is_owned && other.socket().state() == State::TimeWait
+            });
+            let (id, _) = over?;
+            self.remove(id);
+        }
+        let mut socket = new_socket(&options)?;
+        socket.set_timeout(Some(ORPHAN_TIMEOUT));
+        socket.listen((tuple.local.addr, port)).ok()?;
+        let id = self.table.insert(Connection::new(tuple, socket, Some(number)))?;
+        if let Some(Some(listener)) = self.listeners.get_mut(number) {
+            listener.waiting += 1;
+            listener.connections += 1;
+        }
+        Some(id)
+    }
+
+    /// A connection that came to a listener and is established is ready to be accepted.
+    fn follow(&mut self, id: Id) {
+        let Some(connection) = self.table.get(id) else { return };
+        let is_open =
+            !matches!(connection.socket().state(), State::Listen | State::SynReceived | State::Closed);
+        let Some(number) = connection.listener.filter(|_| is_open && !connection.is_announced) else {
+            return;
+        };
+        connection.is_announced = true;
+        if let Some(Some(listener)) = self.listeners.get_mut(number) {
+            listener.ready.push_back(id);
+            listener.waker.take().into_iter().for_each(Waker::wake);
+        }
+    }
+
+    /// Nobody has it, and nothing is left to send.
+    fn is_over(&mut self, id: Id) -> bool {
+        let Some(connection) = self.table.get(id) else { return false };
+        !connection.is_owned && matches!(connection.socket().state(), State::TimeWait | State::Closed)
+    }
+
+    fn remove(&mut self, id: Id) {
+        let Some(connection) = self.table.remove(id) else { return };
+        if let Some((_, key)) = connection.deadline {
+            self.deadlines.remove(key);
+        }
+        if let Some(Some(listener)) = connection.listener.and_then(|number| self.listeners.get_mut(number)) {
+            listener.connections -= 1;
+            listener.waiting -= usize::from(!connection.is_accepted);
+            listener.ready.retain(|ready| *ready != id);
+        }
+    }
+
+    fn mark(&mut self, id: Id) {
+        if let Some(connection) = self.table.get(id)
+            && !core::mem::replace(&mut connection.is_dirty, true)
+        {
+            self.dirty.push(id);
+        }
+    }
+
+    /// Sends what there is to send, as far as the card has room.
+    pub(super) fn egress(&mut self, card: &dyn NetDevice) {
+        self.is_touched = false;
+        while let Some(id) = self.deadlines.pop_due(time::now().as_ns()) {
+            if let Some(connection) = self.table.get(id) {
+                connection.deadline = None;
+            }
+            self.mark(id);
+        }
+        self.egress_services(card);
+        // Those for which the card has no room stay in the list: they are asked again when it has.
+        let mut dirty = core::mem::take(&mut self.dirty);
+        dirty.retain(|&id| match self.egress_connection(card, id) {
+            Sent::All => {
+                self.settle(id);
+                false
+            }
+            Sent::NoRoom => true,
+        });
+        dirty.append(&mut self.dirty);
+        self.dirty = dirty;
+    }
+
+    fn egress_services(&mut self, card: &dyn NetDevice) {
+        let now = now();
+        self.interface.poll_maintenance(now);
+        let mut port = Port::new(card, &self.capabilities, false);
+        while self.interface.poll_egress(now, &mut port, &mut self.services) != PollResult::None {}
+        self.services_deadline = self.interface.poll_at(now, &self.services).map(to_ns);
+    }
+
+    fn egress_connection(&mut self, card: &dyn NetDevice, id: Id) -> Sent {
+        let Some(connection) = self.table.get(id) else { return Sent::All };
+        let long = self.capabilities.max_transmission_unit - MOST_HEADER_BYTES;
+        let is_ipv4 = matches!(connection.tuple.remote.addr, IpAddress::Ipv4(_));
+        loop {
+            let is_long = is_ipv4 && connection.socket().send_queue() > long;
+            let mut port = Port::new(card, &self.capabilities, is_long);
+            let result = self.interface.poll_egress(now(), &mut port, &mut connection.sockets);
+            if port.is_exhausted {
+                return Sent::NoRoom;
+            }
+            if result == PollResult::None {
+                connection.is_dirty = false;
+                return Sent::All;
+            }
+        }
+    }
+
+    /// Has a connection looked at again when its time has come, or forgets it if it is over.
+    fn settle(&mut self, id: Id) {
+        let Some(connection) = self.table.get(id) else { return };
+        if connection.socket().state() == State::Closed && !connection.is_owned {
+            return self.remove(id);
+        }
+        let Some(at) = self.interface.poll_at(now(), &connection.sockets) else { return };
+        let at = to_ns(at).max(time::now().as_ns() + LEAST_DELAY_NS);
+        // One that comes too early does no harm: it is cheaper than to change it with every segment.
+        if connection.deadline.is_some_and(|(earlier, _)| earlier <= at) {
+            return;
+        }
+        if let Some((_, key)) = connection.deadline.take() {
+            self.deadlines.remove(key);
+        }
+        connection.deadline = self.deadlines.insert(at, id).ok().map(|key| (at, key));
+    }
+
+    /// Tells the network where the guest is: an ARP reply that nobody has asked for (RFC 5227 §3).
+    pub(super) fn announce(&mut self, card: &dyn NetDevice) {
+        let mac = EthernetAddress(card.info().mac.0);
+        for address in self.interface.ip_addrs() {
+            let IpCidr::Ipv4(address) = address else { continue };
+            let arp = ArpRepr::EthernetIpv4 {
+                operation: ArpOperation::Reply,
+                source_hardware_addr: mac,
+                source_protocol_addr: address.address(),
+                target_hardware_addr: EthernetAddress::BROADCAST,
+                target_protocol_addr: address.address(),
+            };
+            let Some(mut frame) = card.buffer(ETHERNET_HEADER_BYTES + arp.buffer_len()) else { return };
+            let mut ethernet = EthernetFrame::new_unchecked(frame.bytes_mut());
+            ethernet.set_src_addr(mac);
+            ethernet.set_dst_addr(EthernetAddress::BROADCAST);
+            ethernet.set_ethertype(EthernetProtocol::Arp);
+            arp.emit(&mut ArpPacket::new_unchecked(ethernet.payload_mut()));
+            card.send(frame, SendOffload::default());
+        }
+    }
+
+    /// When `egress` is to be called at the latest, in nanoseconds.
+    pub(super) fn deadline(&self) -> Option<u64> {
+        let both = [self.deadlines.next_deadline(), self.services_deadline];
+        both.into_iter().flatten().min()
+    }
+
+    /// Calls `waker` when a socket is used; false if one was.
+    pub(super) fn wait(&mut self, waker: &Waker) -> bool {
+        match &mut self.waker {
+            Some(old) => old.clone_from(waker),
+            None => self.waker = Some(waker.clone()),
+        }
+        !self.is_touched
+    }
+
+    /// A socket was used: it may have something to send.
+    pub(super) fn touch(&mut self) {
+        self.is_touched = true;
+        self.waker.take().into_iter().for_each(Waker::wake);
+    }
+
+    /// Listens at `port`.
+    pub(super) fn listen(&mut self, port: u16, options: Options) -> Result<usize, Error> {
+        if self.listeners.iter().flatten().any(|listener| listener.port == port) {
+            return Err(Error::PortInUse(port));
+        }
+        let ready = VecDeque::with_capacity(options.backlog);
+        let listener = Listener { port, options, waiting: 0, connections: 0, ready, waker: None };
+        let free = self.listeners.iter().position(Option::is_none);
+        let number = free.unwrap_or_else(|| {
+            self.listeners.push(None);
+            self.listeners.len() - 1
+        });
+        self.listeners[number] = Some(listener);
+        Ok(number)
+    }
+
+    /// The next connection that came to a listener; `waker` is called when there is one.
+    pub(super) fn accept(&mut self, number: usize, waker: &Waker) -> Option<(Id, IpEndpoint)> {
+        loop {
+            let listener = self.listeners.get_mut(number)?.as_mut()?;
+            let Some(id) = listener.ready.pop_front() else {
+                listener.waker = Some(waker.clone());
+                return None;
+            };
+            let Some(connection) = self.table.get(id) else { continue };
+            connection.is_owned = true;
+            connection.is_accepted = true;
+            connection.socket_mut().set_timeout(Some(PEER_TIMEOUT));
+            let remote = connection.tuple.remote;
+            if let Some(Some(listener)) = self.listeners.get_mut(number) {
+                listener.waiting -= 1;
+            }
+            return Some((id, remote));
+        }
+    }
+
+    /// Nobody listens any more; connections that nobody accepted are reset.
+    pub(super) fn unlisten(&mut self, number: usize) {
+        let all: Vec<Id> =
+            self.table.iter().filter(|(_, other)| other.listener == Some(number)).map(|(id, _)| id).collect();
+        for id in all {
+            let Some(connection) = self.table.get(id) else { continue };
+            connection.listener = None;
+            if !connection.is_accepted {
+                connection.socket_mut().abort();
+                self.mark(id);
+            }
+        }
+        self.listeners[number] = None;
+        self.touch();
+    }
+
+    /// Begins a connection to `remote`.
+    pub(super) fn connect(&mut self, remote: IpEndpoint, options: &Options) -> Result<Id, Error> {
+        let source = self.interface.get_source_address(&remote.addr).ok_or(Error::Unreachable)?;
+        let ports = DYNAMIC_PORTS.count();
+        for _ in 0..ports {
+            let local = IpEndpoint::new(source, self.next_port);
+            self.next_port = self.next_port.checked_add(1).unwrap_or(*DYNAMIC_PORTS.start());
+            let tuple = Tuple { remote, local };
+            if self.table.find(&tuple).is_some() {
+                continue;
+            }
+            let mut socket = new_socket(options).ok_or(Error::OutOfMemory)?;
+            socket.set_timeout(Some(PEER_TIMEOUT));
+            socket.connect(self.interface.context(), remote, local).map_err(|_| Error::Unreachable)?;
+            let mut connection = Connection::new(tuple, socket, None);
+            connection.is_owned = true;
+            connection.is_accepted = true;
+            let id = self.table.insert(connection).ok_or(Error::OutOfMemory)?;
+            self.mark(id);
+            self.touch();
+            return Ok(id);
+        }
+        Err(Error::OutOfMemory)
+    }
+
+    /// Bytes that a datagram may have: those of a frame without the headers.
+    pub(super) fn datagram_bytes(&self, is_ipv6: bool) -> usize {
+        self.capabilities.ip_mtu() - if is_ipv6 { 48 } else { 28 }
+    }
+
+    /// The socket of a connection, to be read.
+    pub(super) fn socket(&mut self, id: Id) -> Option<&mut tcp::Socket<'static>> {
+        Some(self.table.get(id)?.socket_mut())
+    }
+
+    /// The socket of a connection was used.
+    pub(super) fn touch_connection(&mut self, id: Id) {
+        self.mark(id);
+        self.touch();
+    }
+
+    /// The app has no use for the connection any more: what was written still goes out.
+    pub(super) fn disown(&mut self, id: Id) {
+        let Some(connection) = self.table.get(id) else { return };
+        connection.is_owned = false;
+        let socket = connection.socket_mut();
+        socket.set_timeout(Some(ORPHAN_TIMEOUT));
+        socket.close();
+        self.touch_connection(id);
+    }
+}
+
+enum Sent {
+    All,
+    NoRoom,
+}
+
+/// A socket with its buffers; `None` where there is no memory.
+fn new_socket(options: &Options) -> Option<tcp::Socket<'static>> {
+    let buffer = |len: usize| {
+        let mut buffer: Vec<u8> = Vec::new();
+        buffer.try_reserve_exact(len).ok()?;
+        buffer.resize(len, 0);
+        Some(tcp::SocketBuffer::new(buffer))
+    };
+    let mut socket = tcp::Socket::new(buffer(options.receive_bytes)?, buffer(options.send_bytes)?);
+    socket.set_nagle_enabled(false);
+    socket.set_congestion_control(tcp::CongestionControl::Reno);
+    Some(socket)
+}
