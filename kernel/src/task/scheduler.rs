@@ -195,15 +195,19 @@ pub(crate) fn block() {
     idle::check();
     let thread = current();
     let _irq = IrqState::disable();
+    assert!(
+        !cpu::current().stays(),
+        "a thread waits that is to stay on its CPU, or an interrupt handler does"
+    );
     if thread.parker.park() {
         leave(thread, Way::Waits);
     }
 }
 
-/// Lets the other ready threads of this CPU run before it goes on.
+/// Lets the other ready threads of this CPU run before it goes on; not where the thread is to stay.
 pub(crate) fn yield_now() {
     let _irq = IrqState::disable();
-    if cpu(this_cpu()).len.load(Ordering::Relaxed) != 0 {
+    if !cpu::current().stays() && cpu(this_cpu()).len.load(Ordering::Relaxed) != 0 {
         give_way(Way::Waits);
     }
 }
@@ -314,13 +318,25 @@ fn interrupt_ends() {
     if idle::is_idle(number) {
         return;
     }
-    if is_over && this.len.load(Ordering::Relaxed) != 0 && !this.slice.goes_on(number) {
-        this.preempt.store(true, Ordering::Relaxed);
+    if is_over && this.len.load(Ordering::Relaxed) != 0 {
+        share(number);
+        if !this.slice.goes_on(number) {
+            this.preempt.store(true, Ordering::Relaxed);
+        }
     }
     if this.preempt.swap(false, Ordering::Relaxed) {
         give_way(Way::SliceOver);
     } else if this.len.load(Ordering::Relaxed) != 0 {
         this.slice.begin();
+    }
+}
+
+/// A CPU without work takes what is ready here: it was not when that CPU looked, or nobody could have it yet.
+fn share(number: u32) {
+    if cpus().end > 1
+        && let Some(other) = idle::find(cpus(), number)
+    {
+        idle::kick(other);
     }
 }
 

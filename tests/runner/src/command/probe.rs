@@ -98,7 +98,7 @@ fn platforms(arguments: &Arguments) -> Vec<(String, Options)> {
     };
     if !arguments.all {
         let Arguments { on, machine, accel, .. } = arguments;
-        return vec![(on.name().into(), options(*on, *machine, *accel))];
+        return vec![(on.name(), options(*on, *machine, *accel))];
     }
     let mut all = vec![
         ("microvm".to_owned(), options(Platform::Pvh, Some(Machine::Microvm), None)),
@@ -109,7 +109,7 @@ fn platforms(arguments: &Arguments) -> Vec<(String, Options)> {
         all.push(("kvm".to_owned(), options(Platform::Kvm, None, None)));
     }
     for on in [Platform::KvmNested, Platform::XenPvh, Platform::XenPv] {
-        all.push((on.name().into(), options(on, None, None)));
+        all.push((on.name(), options(on, None, None)));
     }
     all
 }
