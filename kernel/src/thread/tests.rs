@@ -48,7 +48,7 @@ kernel_test! {
         let (frames, threads) = (frame::statistics().free, super::count());
         round(1000);
         wait_until("the end of all threads", || {
-            task::scheduler::reap();
+            task::life::reap();
             super::count() == threads
         });
         let lost = frames.saturating_sub(frame::statistics().free);
