@@ -3,10 +3,14 @@
 
 use super::{abi::SEGBASE_GS_KERNEL, vcpu};
 use crate::{
+    cpu_set::AtomicCpuSet,
     descriptor::PseudoDescriptor,
     percpu::CpuArea,
     word::CpuidRegisters,
-    xen::hypercall::{self, Number},
+    xen::{
+        self,
+        hypercall::{self, Number},
+    },
 };
 use core::{
     arch::{asm, x86_64::CpuidResult},
@@ -86,17 +90,26 @@ const CR4: u64 = 0x620;
 /// What the kernel last wrote: Xen decides what holds.
 static CR4_SEEN: AtomicU64 = AtomicU64::new(CR4);
 
-pub(super) extern "sysv64" fn read_cr0() -> u64 {
-    CR0
-}
-
 /// CR0.TS: the next instruction on extended registers traps (SDM vol. 3A §2.5).
 const TASK_SWITCHED: u64 = 1 << 3;
 
+/// The virtual CPUs on which it is set, or was until Xen raised the trap, which clears it.
+static TRAPPING: AtomicCpuSet = AtomicCpuSet::new();
+
+pub(super) extern "sysv64" fn read_cr0() -> u64 {
+    if TRAPPING.contains(xen::vcpu::current() as u32) { CR0 | TASK_SWITCHED } else { CR0 }
+}
+
 /// All that the kernel wants of it is set already, but for TS.
 pub(super) unsafe extern "sysv64" fn write_cr0(value: u64) {
+    let (trap, cpu) = (value & TASK_SWITCHED != 0, xen::vcpu::current() as u32);
     // SAFETY: sets or clears the bit on this CPU.
-    let _ = unsafe { hypercall::call1(Number::FpuTaskswitch, u64::from(value & TASK_SWITCHED != 0)) };
+    let _ = unsafe { hypercall::call1(Number::FpuTaskswitch, trap.into()) };
+    if trap {
+        TRAPPING.insert(cpu);
+    } else {
+        TRAPPING.remove(cpu);
+    }
 }
 
 pub(super) extern "sysv64" fn read_cr4() -> u64 {
