@@ -31,6 +31,8 @@ enum Command {
     BenchBlock(bench::Arguments),
     /// Show where the time of a start goes
     BootChart(boot_chart::Arguments),
+    /// Measure a network card: requests, round trips, bulk bytes, beside Linux
+    BenchNet(bench::NetArguments),
     /// Tell what a host offers to its guests
     Probe(probe::Arguments),
     /// Show what a guest's ELF is made of
@@ -54,6 +56,7 @@ fn main() -> ExitCode {
         Some(Command::Probe(arguments)) => probe::run(&arguments),
         Some(Command::Size(arguments)) => size::run(&arguments),
         Some(Command::BenchBlock(arguments)) => bench::run(&arguments),
+        Some(Command::BenchNet(arguments)) => bench::run_net(&arguments),
         Some(Command::Matrix) => matrix::run(),
         Some(Command::Doctor) => doctor::run(),
         Some(Command::Clippy(arguments)) => clippy::run(&arguments),
