@@ -26,6 +26,8 @@ pub struct PerCpu {
     apic_id: AtomicU32,
     /// Fatal reports that this CPU has begun.
     reports: AtomicU32,
+    /// The time stamp counter when it came up last.
+    pub(super) came_at_tsc: AtomicU64,
     /// Reasons not to go on with another thread: handlers under way, and `stay::Stay`s.
     pub(super) stays: AtomicU32,
     pub(super) tlb: Requests,
@@ -52,6 +54,7 @@ impl PerCpu {
             stack_top,
             apic_id: AtomicU32::new(0),
             reports: AtomicU32::new(0),
+            came_at_tsc: AtomicU64::new(0),
             stays: AtomicU32::new(0),
             tlb: Requests::new(),
             memory: mm::Local::new(),

@@ -77,11 +77,6 @@ impl Device {
         self.backend_domain
     }
 
-    /// What this side says of itself.
-    pub fn state(&self) -> State {
-        self.state
-    }
-
     /// What the backend says under this name.
     ///
     /// # Errors

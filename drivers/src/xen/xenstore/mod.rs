@@ -230,15 +230,6 @@ impl Xenstore {
         self.ask_of(Kind::Write, transaction, path, value.as_bytes(), done)
     }
 
-    /// Makes an empty node at `path`, unless there is one.
-    ///
-    /// # Errors
-    /// See [`enum@Error`].
-    #[doc(alias = "XS_MKDIR")]
-    pub fn make_directory(&self, transaction: Transaction, path: &str) -> Answer<'_, ()> {
-        self.ask_of(Kind::MakeDirectory, transaction, path, b"", done)
-    }
-
     /// Removes the node at `path` and all below it.
     ///
     /// # Errors

@@ -24,7 +24,7 @@ fn a_tree_is_read_and_written() {
         assert_eq!(store.find(NONE, "data/greeting").await.unwrap().as_deref(), Some("hello"));
         store.remove(NONE, "data/greeting").await.unwrap();
         assert_eq!(store.find(NONE, "data/greeting").await.unwrap(), None);
-        store.make_directory(NONE, "data/empty").await.unwrap();
+        store.write(NONE, "data/empty", "").await.unwrap();
         assert_eq!(store.directory(NONE, "data/empty").await.unwrap(), [""; 0]);
         let error = store.directory(NONE, "nowhere").await.unwrap_err();
         assert_eq!(error, Error::Refused(Refusal::ENOENT));

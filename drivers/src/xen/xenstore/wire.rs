@@ -37,9 +37,6 @@ pub enum Kind {
     /// Sets the value of a node, which comes to be.
     #[doc(alias = "XS_WRITE")]
     Write = 11,
-    /// Makes an empty node, unless it is there.
-    #[doc(alias = "XS_MKDIR")]
-    MakeDirectory = 12,
     /// Removes a node and all below.
     #[doc(alias = "XS_RM")]
     Remove = 13,

@@ -32,9 +32,6 @@ pub enum Virq {
     /// A virtual CPU's one-shot timer.
     #[doc(alias = "VIRQ_TIMER")]
     Timer = 0,
-    /// Xen asks the guest to tell what it is doing.
-    #[doc(alias = "VIRQ_DEBUG")]
-    Debug = 1,
     /// dom0: something was typed on Xen's console.
     #[doc(alias = "VIRQ_CONSOLE")]
     Console = 2,

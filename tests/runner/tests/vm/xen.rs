@@ -313,7 +313,8 @@ fn nonsense(domain: &mut Domain<'_>) -> anyhow::Result<()> {
     for key in ["Z", "0", "h"] {
         domain.xl("sysrq", key)?;
     }
-    domain.dom0("xenstore-write $home/control/shutdown frobnicate")?;
+    // The last of each is what the guest is sure to see.
+    domain.dom0("xenstore-write $home/control/shutdown frobnicate $home/memory/target 0")?;
     domain.wait_for("frobnicate", from, PATIENCE)?;
     domain.wait_for("more tries", from, PATIENCE)?;
     for node in NODES {
