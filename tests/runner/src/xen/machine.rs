@@ -9,8 +9,9 @@ use crate::linux::Setting;
 use crate::qemu::{Accel, Ending, Line, Machine, Options, Platform, Serial, megabytes};
 
 /// QEMU's best processor, without the identity of a K8 (its MSRs are not there) and without MONITOR (Xen would idle by
-/// it, and fault).
-const CPU: &str = "max,family=23,model=1,stepping=2,-monitor";
+/// it, and fault), and without XSAVE: QEMU 7.2's XRSTOR does not trap where CR0.TS is set, so that Xen, which switches these
+/// registers lazily, would overwrite what a guest has just loaded.
+const CPU: &str = "max,family=23,model=1,stepping=2,-monitor,-xsave";
 /// Xen and dom0 on the first serial line. SMAP is for HVM guests only: QEMU 7.2 faults on IRETQ to a user page with it.
 const XEN: &str = "console=com1 com1=115200 loglvl=warning guest_loglvl=all smap=hvm";
 const DOM0_KERNEL: &str = "console=hvc0 quiet loglevel=4 rdinit=/init";
@@ -89,7 +90,7 @@ mod tests {
         let line = alone(&rig(), Path::new("/k.elf"), &options, Serial::Plain).unwrap().to_string();
         assert_eq!(
             line,
-            "qemu-system-x86_64 -machine q35 -accel tcg -cpu max,family=23,model=1,stepping=2,-monitor -smp 1 -m 384M \
+            "qemu-system-x86_64 -machine q35 -accel tcg -cpu max,family=23,model=1,stepping=2,-monitor,-xsave -smp 1 -m 384M \
              -nodefaults -no-user-config -no-reboot -display none -serial stdio -device isa-debug-exit,iobase=0xf4,iosize=4 \
              -kernel /rig/xen -append 'console=com1 com1=115200 loglvl=warning guest_loglvl=all smap=hvm \
              serial_tx_buffer=4M dom0_mem=256M,max:256M dom0_max_vcpus=1' -initrd '/k.elf log=debug a=b,,c'"
