@@ -5,7 +5,7 @@
 //! `"app.name=two words"` (which is how GRUB hands it over) mean the same. There are no escapes.
 //!
 //! Keys in use: `log=` error, warn, info, debug, trace · `console=` serial, vga, none · `pv=` native, kvm,
-//! xen · `test=` filter · `app.*` whatever the app likes. Neighbours: `info` owns one.
+//! xen · `kvm=` features that it shall not use · `test=` filter · `app.*` whatever the app likes. Neighbours: `info` owns one.
 #![forbid(unsafe_code)]
 
 use crate::problem::{Problem, Structure};

@@ -36,6 +36,7 @@ pub mod random;
 pub mod net;
 
 pub mod app;
+pub mod stages;
 #[cfg(target_os = "none")]
 mod start;
 

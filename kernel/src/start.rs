@@ -4,7 +4,11 @@
 
 use core::convert::Infallible;
 
-use crate::{app, console, cpu, devices, hypervisor, irq, log, mm, power, task, time};
+use crate::{
+    app, console, cpu, devices, hypervisor, irq, log, mm, power,
+    stages::{Stage, done},
+    task, time,
+};
 
 boot::entry!(kernel_main);
 
@@ -14,13 +18,16 @@ const STACK_BYTES: u64 = 128 << 10;
 /// From the way in to the kernel's own memory, on the stack of the entry code.
 fn kernel_main(info: &'static mut boot::Info) -> ! {
     hypervisor::install(info);
+    done(Stage::Operations);
     let info: &'static boot::Info = info;
     log::init(&info.cmdline);
     console::init(&info.cmdline);
     hypervisor::patch(info);
     check(info);
+    done(Stage::Patched);
     cpu::init();
     irq::exceptions::init();
+    done(Stage::Cpu);
     mm::init(info);
     mm::protect_pv_table();
     let Err::<Infallible, _>(error) = mm::run_on_new_stack(STACK_BYTES, info, run);
@@ -30,13 +37,18 @@ fn kernel_main(info: &'static mut boot::Info) -> ! {
 
 /// From interrupts to the app, on the kernel's own stack.
 fn run(info: &'static boot::Info) -> ! {
+    done(Stage::Memory);
     hypervisor::cpu_up(0);
     task::init();
     irq::init(info);
+    done(Stage::Interrupts);
     time::init();
+    done(Stage::Time);
     cpu::smp::init(info);
+    done(Stage::Cpus);
     devices::probe(info);
     mm::reclaim_loader_memory();
+    done(Stage::Devices);
     app::run(info)
 }
 

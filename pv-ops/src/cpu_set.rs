@@ -89,7 +89,9 @@ pub struct AtomicCpuSet([AtomicU64; WORDS]);
 
 impl AtomicCpuSet {
     /// No CPU.
-    pub const EMPTY: Self = Self([const { AtomicU64::new(0) }; WORDS]);
+    pub const fn new() -> Self {
+        Self([const { AtomicU64::new(0) }; WORDS])
+    }
 
     /// Adds a CPU. Whether it was not in it.
     pub fn insert(&self, cpu: u32) -> bool {
@@ -131,7 +133,7 @@ mod tests {
             let expected: BTreeSet<u32> = numbers.into_iter().filter(|&cpu| (cpu as usize) < MAX_CPUS).collect();
             prop_assert_eq!(set.iter().collect::<Vec<_>>(), expected.iter().copied().collect::<Vec<_>>());
             prop_assert_eq!((set.len(), set.is_empty()), (expected.len() as u32, expected.is_empty()));
-            let atomic = AtomicCpuSet::EMPTY;
+            let atomic = AtomicCpuSet::new();
             for cpu in set.iter() {
                 prop_assert!(atomic.insert(cpu) && !atomic.insert(cpu));
             }

@@ -17,7 +17,7 @@
 //! ```
 //!
 //! Interrupt handlers, page tables and devices of the kernel call `pv_ops::irq_disable()` and the like and know no
-//! hypervisor. The backends of this build: [`native`], [`kvm`] and [`xen`].
+//! hypervisor. The backends of this build: [`native`], [`kvm`], [`pvm`] and [`xen`].
 #![no_std]
 
 #[cfg(test)]

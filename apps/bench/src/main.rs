@@ -1,11 +1,13 @@
-//! What a pv-op costs: through the table, at a patched site, and as the bare instruction.
+//! What a pv-op costs: through the table, at a patched site, and as the bare instruction; and what threads, locks, timers
+//! and memory cost.
 //!
 //! The same op is executed in three ways, 1024 times in a row: by the indirect call that the compiler emitted before
 //! the patching, by the call site as it stands now, and by the instruction that the manuals name for it. Cycles are
 //! those of the time stamp counter, the least and the median of many runs; instructions are those that a call
 //! site executes. Under TCG, and on hosts that emulate a guest's kernel instruction by instruction, cycles tell of the
 //! emulator: there a nop behind the instruction costs something too.
-//! Files: `ops` (what is measured), `sample` (the measuring), `cost` (instructions at a call site).
+//! Files: `ops` (what is measured), `sample` (the measuring), `cost` (instructions at a call site), `threads` (all but the
+//! ops).
 //!
 //! This is the one app with unsafe code: it executes privileged instructions on purpose, to compare them.
 #![no_std]
@@ -16,6 +18,7 @@ extern crate alloc;
 mod cost;
 mod ops;
 mod sample;
+mod threads;
 
 use core::fmt;
 
@@ -44,6 +47,8 @@ async fn main() {
     let equal = rows.iter().filter(|row| row.is_as_cheap_as_bare()).count();
     println!("patched is bare: the same instructions for {bare} of {} ops, + a nop each +", rows.len());
     println!("of these {equal} take no longer than bare, within {TOLERANCE_PERCENT} %");
+    println!();
+    threads::measure().await;
 }
 
 /// Two runs of the very same code differ by so much.

@@ -3,7 +3,7 @@
 
 use alloc::{format, string::ToString, vec::Vec};
 
-use kernel::{app, hypervisor, pv_ops, pv_ops::sites::Installed};
+use kernel::{app, hypervisor, pv_ops, pv_ops::sites::Installed, stages};
 
 use crate::document::{Value, object};
 
@@ -13,6 +13,7 @@ const MAX_LEAVES: u32 = 32;
 pub(crate) fn boot() -> Value {
     let info = app::boot_info();
     let problems: Vec<Value> = info.problems.iter().map(|problem| problem.to_string().into()).collect();
+    let stages = stages::all().map(|(name, end)| object! { name: name, end_us: end.as_micros() as u64 });
     object! {
         protocol: info.protocol.to_string(),
         loader: info.loader.as_str(),
@@ -22,6 +23,7 @@ pub(crate) fn boot() -> Value {
         rsdp: info.rsdp,
         problems: Value::List(problems),
         entry_to_probe_us: pv_ops::monotonic_ns() / 1000,
+        stages: Value::List(stages.collect()),
     }
 }
 

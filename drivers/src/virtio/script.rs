@@ -7,6 +7,7 @@
 
 use alloc::{boxed::Box, vec::Vec};
 use core::task::Waker;
+use std::sync::Mutex;
 
 use super::{
     DeviceId, Features, Status, Token,
@@ -15,13 +16,17 @@ use super::{
     console::Console,
     entropy::Entropy,
     fake::{FakeDevice, FakeHal, Player},
+    net::{Net, Shared, Sizes},
     transport::Interrupt,
 };
 use crate::{
-    class::{BlockRequest, Submitted},
+    class::{
+        BlockRequest, Submitted,
+        net::{Control, Frame, MacAddress, NetDevice, SendOffload},
+    },
     dma::DmaBuffer,
     error::Error,
-    hal::Hal,
+    hal::{Hal, Lock},
 };
 
 /// The bytes that are left of a script; zeroes behind its end.
@@ -57,7 +62,7 @@ const STEPS: u32 = 400;
 pub fn run(script: &[u8]) {
     let mut script = Script(script);
     let hal = FakeHal::default();
-    let kind = script.u8() % 4;
+    let kind = script.u8() % 5;
     let mut features = Features::VERSION_1 | Features::from_bits_retain(script.u32().into());
     let ring = script.u8();
     features.set(Features::RING_PACKED, ring & 1 != 0);
@@ -65,7 +70,8 @@ pub fn run(script: &[u8]) {
     features.set(Features::RING_RESET, ring & 4 != 0);
     features.set(Features::NOTIFICATION_DATA, ring & 8 != 0);
     let config = (0..64).map(|_| script.u8()).collect();
-    let id = [DeviceId::BLOCK, DeviceId::ENTROPY, DeviceId::CONSOLE, DeviceId::BALLOON][usize::from(kind)];
+    let kinds = [DeviceId::BLOCK, DeviceId::ENTROPY, DeviceId::CONSOLE, DeviceId::BALLOON, DeviceId::NET];
+    let id = kinds[usize::from(kind)];
     let device = FakeDevice::new(id, features, QUEUE_SIZE, config).with_queues(QUEUES);
     if let Ok(mut driver) = probe(id, &device, &hal) {
         play(&mut script, &device, &hal, &mut *driver);
@@ -80,7 +86,12 @@ fn probe(id: DeviceId, device: &FakeDevice, hal: &FakeHal) -> Result<Box<dyn Dri
         DeviceId::BLOCK => Box::new(BlockUser(Block::probe(transport, hal, CPUS)?, Vec::new())),
         DeviceId::ENTROPY => Box::new(EntropyUser(Entropy::probe(transport, hal)?, Vec::new())),
         DeviceId::CONSOLE => Box::new(Console::probe(transport, hal)?),
-        _ => Box::new(Balloon::probe(transport, hal)?),
+        DeviceId::BALLOON => Box::new(Balloon::probe(transport, hal)?),
+        _ => {
+            let sizes = Sizes { receive: 8, short: 4, long: 2, long_bytes: 16 << 10 };
+            let net = Net::probe(transport, hal, sizes, || MacAddress([2, 0, 0, 0, 0, 1]))?;
+            Box::new(NetUser(Shared(StdLock(Mutex::new(net))), Vec::new()))
+        }
     })
 }
 
@@ -112,7 +123,9 @@ fn play(script: &mut Script<'_>, device: &FakeDevice, hal: &FakeHal, driver: &mu
                 *is_whole = false;
             }
             // Once it was reset no device looks at a ring.
-            5 if is_there && *is_whole && !device.registers().status.is_empty() => answer(player, script),
+            5 if is_there && *is_whole && device.registers().status.contains(Status::DRIVER_OK) => {
+                answer(player, script)
+            }
             0 | 1 | 5 => {}
             2 => driver.interrupt(),
             3 => driver.queue_interrupt(at as u16),
@@ -265,6 +278,51 @@ impl Driver for Balloon {
             5 => drop(self.report(Vec::from([buffer(hal)]))),
             6 => drop(self.poll_reported(Waker::noop())),
             _ => self.set_actual(value),
+        }
+    }
+}
+
+/// A lock as a host program has it.
+struct StdLock(Mutex<Net>);
+
+impl Lock<Net> for StdLock {
+    fn with<R>(&self, act: impl FnOnce(&mut Net) -> R) -> R {
+        act(&mut self.0.lock().expect("nobody panicked with the lock"))
+    }
+}
+
+struct NetUser(Shared<StdLock>, Vec<Frame>);
+
+impl Driver for NetUser {
+    fn interrupt(&mut self) {
+        self.0.0.with(Net::interrupt);
+    }
+
+    fn queue_interrupt(&mut self, _queue: u16) {
+        self.0.0.with(Net::queue_interrupt);
+    }
+
+    fn act(&mut self, what: u8, value: u32, _hal: &FakeHal) {
+        let Self(card, held) = self;
+        match what % 8 {
+            0 => held.extend(card.receive()),
+            1 => held.pop().into_iter().for_each(|frame| card.recycle(frame)),
+            2 | 3 => {
+                let Some(mut frame) = card.buffer(14 + value as usize % 20_000) else { return };
+                frame.bytes_mut().fill(what);
+                card.send(frame, SendOffload::default());
+            }
+            4 => card.flush(),
+            5 => _ = card.wait(Waker::noop()),
+            // Seldom: who waits for an answer that does not come waits long.
+            6 if value % 64 == 0 => _ = card.control(Control::Promiscuous(value & 64 != 0)),
+            _ => {
+                let info = card.info();
+                assert!(info.mac.is_unicast() && info.mtu >= 68);
+                _ = card.take_announcement();
+                // Every byte of a frame may be looked at.
+                assert!(held.iter().all(|frame| frame.bytes().iter().map(|&byte| u64::from(byte)).sum::<u64>() < 1 << 40));
+            }
         }
     }
 }

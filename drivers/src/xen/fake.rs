@@ -51,7 +51,7 @@ impl FakeHypervisor {
 
     /// Rings as the other domain does.
     pub(super) fn raise(&self, port: Port) {
-        let handler = self.books.lock().unwrap().channels.get(&port.0).cloned();
+        let handler = self.books.lock().unwrap().channels.get(&port.number).cloned();
         handler.into_iter().for_each(|handler| handler());
     }
 
@@ -80,11 +80,14 @@ impl Hypervisor for FakeHypervisor {
         books.last += 1;
         let port = books.last;
         books.channels.insert(port, Arc::new(handler));
-        Ok(Port(port))
+        Ok(Port { number: port, life: 0 })
     }
 
     fn close(&self, port: Port) {
-        assert!(self.books.lock().unwrap().channels.remove(&port.0).is_some(), "{port:?} was closed twice");
+        assert!(
+            self.books.lock().unwrap().channels.remove(&port.number).is_some(),
+            "{port:?} was closed twice"
+        );
     }
 
     fn notify(&self, port: Port) {

@@ -39,10 +39,15 @@ use thiserror::Error;
 #[doc(alias = "domid_t")]
 pub struct DomainId(pub u16);
 
-/// One end of an event channel, by its number in this domain (event_channel.h).
+/// One end of an event channel (event_channel.h).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[doc(alias = "evtchn_port_t")]
-pub struct Port(pub u32);
+pub struct Port {
+    /// Its number in this domain.
+    pub number: u32,
+    /// In which life of the guest it was made: after a restore it is gone, and its number may be another's.
+    pub life: u32,
+}
 
 /// The name under which another domain finds a page of ours (grant_table.h).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

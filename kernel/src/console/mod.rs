@@ -13,7 +13,10 @@ mod line;
 mod output;
 
 use alloc::boxed::Box;
-use core::fmt::{self, Write};
+use core::{
+    fmt::{self, Write},
+    sync::atomic::{AtomicU32, Ordering},
+};
 
 use drivers::class::{Console, Input};
 
@@ -22,7 +25,10 @@ pub use line::{ReadLineError, read_line};
 pub use output::Kind;
 use output::{KINDS, Outputs};
 
-use crate::sync::IrqMutex;
+use crate::{
+    cpu::{this_cpu, tlb},
+    sync::{IrqMutex, IrqState},
+};
 
 /// Devices that take or yield text.
 static OUTPUTS: IrqMutex<Outputs> = IrqMutex::new(Outputs::new());
@@ -32,8 +38,11 @@ static KEYBOARDS: IrqMutex<Option<Box<dyn Input>>> = IrqMutex::new(None);
 /// does not hold up the CPU.
 const READ_BURST: usize = 64;
 
-/// Tries to get the lock that a write makes before it goes past it.
+/// Tries to get the lock that a write makes before it goes past it, and how long it waits for another CPU's write.
 const PATIENCE: u32 = 100_000;
+const PATIENCE_NS: u64 = 1_000_000_000;
+/// The number of the CPU that writes, plus one; 0 if none does.
+static WRITER: AtomicU32 = AtomicU32::new(0);
 
 /// Takes the choice of consoles from the command line: `console=serial`, `vga`, `hvc`, `none` or `all`, several
 /// with commas or several times. Whatever is not chosen stays silent from here on.
@@ -78,10 +87,27 @@ pub fn register_keyboard(keyboard: Box<dyn Input>) {
 
 /// Writes UTF-8 text to every console as one piece. Lines end in `\n`.
 pub fn write_bytes(bytes: &[u8]) {
-    for _ in 0..PATIENCE {
+    // A write of this CPU's own that was cut off would not end, one of another's does.
+    let _here = IrqState::disable();
+    let this = this_cpu() + 1;
+    let start_ns = pv_ops::monotonic_ns();
+    let waited = |tries| match WRITER.load(Ordering::Relaxed) {
+        writer if writer == this => tries > PATIENCE,
+        _ if tries < PATIENCE => false,
+        // Before there is a clock, tries must do.
+        _ => tries > 100 * PATIENCE || pv_ops::monotonic_ns().saturating_sub(start_ns) > PATIENCE_NS,
+    };
+    for tries in 0_u32.. {
         if let Some(mut outputs) = OUTPUTS.try_lock() {
-            return outputs.write(bytes);
+            WRITER.store(this, Ordering::Relaxed);
+            outputs.write(bytes);
+            WRITER.store(0, Ordering::Relaxed);
+            return;
         }
+        if waited(tries) {
+            break;
+        }
+        tlb::poll();
         core::hint::spin_loop();
     }
     pv_ops::console_write(bytes);

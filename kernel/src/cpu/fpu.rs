@@ -2,7 +2,8 @@
 //!
 //! A thread has no such state until its first instruction of that kind, which traps (#NM) because CR0.TS is set. From
 //! then on its registers are saved when it leaves the CPU and loaded when it comes back, by the best instruction there
-//! is: XSAVEOPT writes only what changed and is not in its initial state. Threads that use none pay for none.
+//! is: XSAVEOPT writes only what changed and is not in its initial state. Threads that use none pay for none. Where a
+//! hypervisor keeps CR0.TS clear, every thread has its own from the beginning.
 //! Neighbours: `switch` (calls at each switch), `irq::exceptions` (#NM), `features` (calls [`enable`]).
 
 use alloc::alloc::{alloc_zeroed, dealloc};
@@ -10,7 +11,7 @@ use core::{
     alloc::Layout,
     arch::asm,
     ptr,
-    sync::atomic::{AtomicPtr, AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed},
+    sync::atomic::{AtomicBool, AtomicPtr, AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed},
 };
 
 use super::{Feature, features, switch};
@@ -43,6 +44,8 @@ static METHOD: AtomicU8 = AtomicU8::new(FXSAVE);
 static COMPONENTS: AtomicU32 = AtomicU32::new(0);
 static LEN_BYTES: AtomicU32 = AtomicU32::new(0);
 static CR0: AtomicU64 = AtomicU64::new(0);
+/// The hypervisor does not let the first use trap: then every thread has registers of its own from its beginning.
+static WITHOUT_TRAP: AtomicBool = AtomicBool::new(false);
 
 /// The registers of one thread while it does not run; nothing before it used them.
 #[derive(Debug)]
@@ -74,6 +77,7 @@ pub(super) fn enable() {
     let on = bit::CR0_MONITOR_COPROCESSOR | bit::CR0_NUMERIC_ERROR;
     CR0.store(pv_ops::read_cr0() & !(bit::CR0_EMULATION | bit::CR0_TASK_SWITCHED) | on, Relaxed);
     set_trap(true);
+    WITHOUT_TRAP.store(pv_ops::read_cr0() & bit::CR0_TASK_SWITCHED == 0, Relaxed);
 }
 
 /// Whether the next such instruction traps. On this CPU.
@@ -86,19 +90,13 @@ fn set_trap(trap: bool) {
 /// The handler of #NM: gives the thread that runs here registers of its own. `false` when that cannot be.
 pub(crate) fn first_use() -> bool {
     let Some(state) = switch::current_fpu() else { return false };
-    let Some(layout) = layout() else { return false };
     if !state.area.load(Relaxed).is_null() {
         return false;
     }
-    // SAFETY: the layout is not empty.
-    let area = unsafe { alloc_zeroed(layout) };
+    let area = initial_area();
     if area.is_null() {
         return false;
     }
-    // SAFETY: the area has 512 bytes at least, and is aligned to 64.
-    unsafe { area.add(FCW.0).cast::<u16>().write(FCW.1) };
-    // SAFETY: as above.
-    unsafe { area.add(MXCSR.0).cast::<u32>().write(MXCSR.1) };
     state.area.store(area, Relaxed);
     set_trap(false);
     // SAFETY: the area holds the initial state: zeros, but for the two control words.
@@ -106,13 +104,29 @@ pub(crate) fn first_use() -> bool {
     true
 }
 
+/// An area with the initial state; null when memory is out.
+fn initial_area() -> *mut u8 {
+    let Some(layout) = layout() else { return ptr::null_mut() };
+    // SAFETY: the layout is not empty.
+    let area = unsafe { alloc_zeroed(layout) };
+    if area.is_null() {
+        return area;
+    }
+    // SAFETY: the area has 512 bytes at least, and is aligned to 64.
+    unsafe { area.add(FCW.0).cast::<u16>().write(FCW.1) };
+    // SAFETY: as above.
+    unsafe { area.add(MXCSR.0).cast::<u32>().write(MXCSR.1) };
+    area
+}
+
 fn layout() -> Option<Layout> {
     Layout::from_size_align(LEN_BYTES.load(Relaxed) as usize, 64).ok().filter(|layout| layout.size() != 0)
 }
 
 impl State {
-    pub(super) const fn new() -> Self {
-        Self { area: AtomicPtr::new(ptr::null_mut()) }
+    pub(super) fn new() -> Self {
+        let area = if WITHOUT_TRAP.load(Relaxed) { initial_area() } else { ptr::null_mut() };
+        Self { area: AtomicPtr::new(area) }
     }
 
     /// The thread that runs here, whose state this is, gives the CPU to that of `next`. Interrupts are disabled.

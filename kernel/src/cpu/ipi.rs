@@ -42,8 +42,8 @@ unsafe impl Sync for Call {}
 static CALL: Call = Call {
     taken: AtomicBool::new(false),
     function: UnsafeCell::new(None),
-    wanted: AtomicCpuSet::EMPTY,
-    unfinished: AtomicCpuSet::EMPTY,
+    wanted: AtomicCpuSet::new(),
+    unfinished: AtomicCpuSet::new(),
 };
 
 /// Runs `function` on each of `cpus` that is up, this one among them if it is in the set, with interrupts disabled

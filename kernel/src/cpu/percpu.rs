@@ -26,6 +26,8 @@ pub struct PerCpu {
     apic_id: AtomicU32,
     /// Fatal reports that this CPU has begun.
     reports: AtomicU32,
+    /// The time stamp counter when it came up last.
+    pub(super) came_at_tsc: AtomicU64,
     /// Reasons not to go on with another thread: handlers under way, and `stay::Stay`s.
     pub(super) stays: AtomicU32,
     pub(super) tlb: Requests,
@@ -41,7 +43,7 @@ static READY: AtomicBool = AtomicBool::new(false);
 static OTHERS: [AtomicPtr<PerCpu>; MAX_CPUS - 1] =
     [const { AtomicPtr::new(core::ptr::null_mut()) }; MAX_CPUS - 1];
 /// The CPUs that are up, without the boot CPU, which always is.
-static UP: AtomicCpuSet = AtomicCpuSet::EMPTY;
+static UP: AtomicCpuSet = AtomicCpuSet::new();
 
 impl PerCpu {
     const fn new(id: u32, stack_top: u64) -> Self {
@@ -52,9 +54,10 @@ impl PerCpu {
             stack_top,
             apic_id: AtomicU32::new(0),
             reports: AtomicU32::new(0),
+            came_at_tsc: AtomicU64::new(0),
             stays: AtomicU32::new(0),
-            tlb: Requests::NONE,
-            memory: mm::Local::EMPTY,
+            tlb: Requests::new(),
+            memory: mm::Local::new(),
             descriptors: Descriptors::new(),
             interrupts: [const { AtomicU64::new(0) }; VECTORS],
         }

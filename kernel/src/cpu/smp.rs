@@ -95,11 +95,20 @@ pub fn up(cpu: u32) -> Result<(), Error> {
         None => make(cpu)?,
     };
     ROOT.store(pv_ops::read_cr3(), Ordering::Relaxed);
+    let before = pv_ops::rdtsc();
     match hypervisor::services().start_cpu {
         Some(start) => start_by(start, data),
         None if apic::local().is_none() => Err(Error::NoController),
         None => send_for(data, apic_id),
+    }?;
+    let came = data.came_at_tsc.load(Ordering::Relaxed);
+    if !(before..=pv_ops::rdtsc()).contains(&came) {
+        let off = came.abs_diff(before);
+        log::warn!(
+            "CPU {cpu}: its time stamp counter is off by {off} ticks or more: time jumps between CPUs"
+        );
     }
+    Ok(())
 }
 
 /// The CPU that is being brought up or taken down; 0 if none is. The boot CPU never is.
@@ -215,6 +224,7 @@ fn come_up(cpu: &'static PerCpu) {
     hypervisor::cpu_up(cpu.id());
     irq::cpu_up();
     time::cpu_up();
+    cpu.came_at_tsc.store(pv_ops::rdtsc(), Ordering::Relaxed);
     percpu::set_up(cpu.id());
     // What was changed before this CPU was told of changes.
     pv_ops::flush_tlb();

@@ -38,6 +38,12 @@ impl PerCpu {
         self.stays.store(self.stays.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
     }
 
+    /// Whether what runs on this CPU is to stay: a handler is, and who holds a [`Stay`]. Interrupts are disabled.
+    #[inline]
+    pub(crate) fn stays(&self) -> bool {
+        self.stays.load(Ordering::Relaxed) != 0
+    }
+
     /// Whether it was the outermost.
     #[inline]
     pub(crate) fn end_stay(&self) -> bool {

@@ -8,7 +8,7 @@ use pv_ops::AtomicCpuSet;
 
 /// The number of the CPU that reports, plus one.
 static REPORTER: AtomicU32 = AtomicU32::new(0);
-static STOPPED: AtomicCpuSet = AtomicCpuSet::EMPTY;
+static STOPPED: AtomicCpuSet = AtomicCpuSet::new();
 /// Times that is looked whether the others have stopped.
 const LOOKS: u32 = 1_000_000;
 

@@ -44,7 +44,7 @@ impl Pages {
     fn new(start: u64, len_bytes: u64) -> Self {
         let count = len_bytes.div_ceil(PAGE_SIZE);
         // The upper 16 bits of an address are as bit 47.
-        let number = start / PAGE_SIZE << (12 + COUNT_BITS) >> 12;
+        let number = ((start / PAGE_SIZE) << (12 + COUNT_BITS)) >> 12;
         if (1..=MAX_PAGES).contains(&count) { Self(number | count) } else { Self::ALL }
     }
 
@@ -61,8 +61,10 @@ impl Pages {
 }
 
 impl Requests {
-    pub(super) const NONE: Self =
-        Self { asked: AtomicU64::new(0), done: AtomicU64::new(0), pages: AtomicU64::new(Pages::NONE.0) };
+    /// None so far.
+    pub(super) const fn new() -> Self {
+        Self { asked: AtomicU64::new(0), done: AtomicU64::new(0), pages: AtomicU64::new(Pages::NONE.0) }
+    }
 
     /// Notes a request. Whether the CPU must be interrupted for it, and waited for.
     fn ask(&self, pages: Pages) -> bool {
@@ -169,7 +171,7 @@ mod tests {
 
     #[test]
     fn a_second_range_before_the_first_is_flushed_makes_it_everything() {
-        let requests = Requests::NONE;
+        let requests = Requests::new();
         let [one, two] = [Pages::new(4096, 4096), Pages::new(8192, 4096)];
         assert!(requests.ask(one) && requests.ask(one));
         assert_eq!(requests.pages.load(Ordering::Relaxed), one.0);
@@ -182,7 +184,7 @@ mod tests {
 
     #[test]
     fn a_sleeper_is_not_interrupted() {
-        let requests = Requests::NONE;
+        let requests = Requests::new();
         requests.asked.fetch_or(ASLEEP, Ordering::Relaxed);
         assert!(!requests.ask(Pages::ALL));
         assert_eq!(requests.asked(), 1);

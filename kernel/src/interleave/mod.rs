@@ -2,6 +2,7 @@
 //! of the guest, compiled once more with atomics whose every order is tried.
 //! Neighbours: `sync::queued`, `task::parker`, `task::ready` (the sources), `sync::atomic` (what they have in the guest).
 #![allow(dead_code, reason = "the sources are compiled whole, and tested by the part that has threads")]
+#![allow(clippy::duplicate_mod, reason = "the sources are compiled once more, for loom")]
 
 use loom::{
     cell::UnsafeCell,
@@ -108,24 +109,40 @@ fn model(preemptions: usize, test: impl Fn() + Send + Sync + 'static) {
     builder.check(test);
 }
 
+/// A number that is no atomic: two threads that touch it at once are told by loom.
+#[derive(Default)]
+struct Plain(UnsafeCell<u32>);
+
+impl Plain {
+    fn add_one(&self) {
+        // SAFETY: loom lends the place, and panics when it is lent to another thread as well.
+        self.0.with_mut(|value| unsafe { *value += 1 });
+    }
+
+    fn get(&self) -> u32 {
+        // SAFETY: as in `add_one`.
+        self.0.with(|value| unsafe { *value })
+    }
+}
+
 /// A lock with a counter behind it that would tell two holders at once.
 struct Counter {
     lock: Queued,
     places: [Place; wait::CPUS],
-    value: UnsafeCell<u32>,
+    value: Plain,
 }
 
 impl Counter {
     fn new() -> Arc<Self> {
         let places = core::array::from_fn(|_| Place::new());
-        Arc::new(Self { lock: Queued::new(), places, value: UnsafeCell::new(0) })
+        Arc::new(Self { lock: Queued::new(), places, value: Plain::default() })
     }
 
     fn add(&self, cpu: u32) {
         if !self.lock.try_lock_in_turn() {
             self.lock.wait(&self.places, cpu, &|| ());
         }
-        self.value.with_mut(|value| unsafe { *value += 1 });
+        self.value.add_one();
         self.lock.unlock();
     }
 }
@@ -141,7 +158,7 @@ fn count(cpus: u32, rounds: u32, preemptions: usize) {
             .collect();
         (0..rounds).for_each(|_| counter.add(0));
         others.into_iter().for_each(|other| other.join().unwrap());
-        counter.value.with(|value| assert_eq!(unsafe { *value }, cpus * rounds));
+        assert_eq!(counter.value.get(), cpus * rounds);
         assert!(!counter.lock.is_locked());
     });
 }
@@ -188,7 +205,7 @@ fn a_woken_task_is_queued_once_and_polled_afterwards() {
     model(3, || {
         struct Task {
             state: State,
-            polled: UnsafeCell<u32>,
+            polled: Plain,
             event: AtomicU8,
             seen: AtomicU8,
         }
@@ -200,7 +217,7 @@ fn a_woken_task_is_queued_once_and_polled_afterwards() {
                         return;
                     }
                     // Two pollers at once would be told here.
-                    self.polled.with_mut(|polled| unsafe { *polled += 1 });
+                    self.polled.add_one();
                     self.seen.store(self.event.load(Ordering::Acquire), Ordering::Release);
                     if self.state.end(false) == After::Leave {
                         return;
@@ -210,7 +227,7 @@ fn a_woken_task_is_queued_once_and_polled_afterwards() {
         }
         let task = Arc::new(Task {
             state: State::ready(),
-            polled: UnsafeCell::new(0),
+            polled: Plain::default(),
             event: AtomicU8::new(0),
             seen: AtomicU8::new(0),
         });
@@ -299,12 +316,12 @@ fn a_blocking_lock_has_one_holder_and_wakes_who_waits() {
     const FREE: u8 = 0;
     const WANTED: u8 = 2;
     model(2, || {
-        let shared = Arc::new((AtomicU8::new(FREE), Waiters::new(), UnsafeCell::new(0)));
-        let add = |shared: &(AtomicU8, Waiters, UnsafeCell<u32>)| {
+        let shared = Arc::new((AtomicU8::new(FREE), Waiters::new(), Plain::default()));
+        let add = |shared: &(AtomicU8, Waiters, Plain)| {
             if shared.0.compare_exchange(FREE, 1, Ordering::Acquire, Ordering::Relaxed).is_err() {
                 shared.1.block_until(|| (shared.0.swap(WANTED, Ordering::Acquire) == FREE).then_some(()));
             }
-            shared.2.with_mut(|value| unsafe { *value += 1 });
+            shared.2.add_one();
             if shared.0.swap(FREE, Ordering::Release) == WANTED {
                 shared.1.wake_one();
             }
@@ -317,6 +334,6 @@ fn a_blocking_lock_has_one_holder_and_wakes_who_waits() {
             .collect();
         add(&shared);
         others.into_iter().for_each(|other| other.join().unwrap());
-        shared.2.with(|value| assert_eq!(unsafe { *value }, 3));
+        assert_eq!(shared.2.get(), 3);
     });
 }

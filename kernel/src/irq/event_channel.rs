@@ -4,6 +4,7 @@
 //! Neighbours: `pv_ops::xen::event_channel` (which came), `dispatch` (the vector), `xen` (who binds most of them).
 
 use alloc::{sync::Arc, vec::Vec};
+use core::sync::atomic::{AtomicU32, Ordering};
 
 use pv_ops::{
     AtomicCpuSet,
@@ -38,7 +39,7 @@ static UP: OnceCell<(bool, u8)> = OnceCell::uninit();
 /// The timer's handler.
 static TIMER: OnceCell<fn()> = OnceCell::uninit();
 /// The CPUs that have their queues and channels.
-static PREPARED: AtomicCpuSet = AtomicCpuSet::EMPTY;
+static PREPARED: AtomicCpuSet = AtomicCpuSet::new();
 
 /// Why there are no event channels.
 #[derive(Clone, Copy, Debug, thiserror::Error)]
@@ -77,6 +78,14 @@ fn start(wants_fifo: bool, vector: u8) -> Result<Abi, Errno> {
     Ok(abi)
 }
 
+/// How often the domain was restored: channels of an earlier life are gone.
+static LIFE: AtomicU32 = AtomicU32::new(0);
+
+/// In which life of the domain this is.
+pub fn life() -> u32 {
+    LIFE.load(Ordering::Relaxed)
+}
+
 /// Begins anew after the domain was restored: all channels are gone, and their handlers. The timer has a new one, on
 /// which it comes at once.
 ///
@@ -86,6 +95,7 @@ pub fn restart() -> Result<(), Errno> {
     let Ok(&(wants_fifo, vector)) = UP.try_get() else { return Ok(()) };
     let gone = core::mem::take(&mut *HANDLERS.lock());
     drop(gone);
+    LIFE.fetch_add(1, Ordering::Relaxed);
     event_channel::forget();
     shared::forget_event_pages();
     start(wants_fifo, vector)?;
@@ -231,7 +241,6 @@ fn upcall() {
 crate::kernel_test! {
     /// Both ends of a channel in this domain: what is sent on one arrives at the other, once, and not after the close.
     fn an_event_arrives_at_the_other_end() {
-        use core::sync::atomic::{AtomicU32, Ordering};
         static CAME: AtomicU32 = AtomicU32::new(0);
         if !is_up() {
             crate::skip!("no event channels here");
@@ -260,7 +269,6 @@ crate::kernel_test! {
 crate::kernel_test! {
     /// Held back while interrupts are disabled, delivered when they are enabled: the wake-up is not lost.
     fn an_event_to_oneself_waits_for_interrupts() {
-        use core::sync::atomic::{AtomicU32, Ordering};
         static CAME: AtomicU32 = AtomicU32::new(0);
         if !is_up() {
             crate::skip!("no event channels here");

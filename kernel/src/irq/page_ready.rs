@@ -3,7 +3,7 @@
 #![forbid(unsafe_code)]
 
 use super::{dispatch, vectors};
-use crate::{hypervisor, sync::IrqMutex, task};
+use crate::{cpu, hypervisor, sync::IrqMutex, task};
 use core::{
     future::poll_fn,
     task::{Poll, Waker},
@@ -51,7 +51,7 @@ pub(super) fn init() {
 /// there. Where it cannot wait it returns at once, and the access is tried again.
 pub(super) fn wait_for_host() -> bool {
     let Some(token) = (hypervisor::services().page_fault)() else { return false };
-    if begin(token) {
+    if !cpu::current().stays() && begin(token) {
         // The host tells of pages only to who takes interrupts.
         pv_ops::irq_enable();
         task::block_on(poll_fn(|context| poll(token, context.waker())));

@@ -65,10 +65,12 @@ pub struct Local {
 
 impl Local {
     /// Nothing at hand.
-    pub(crate) const EMPTY: Self = Self {
-        frames: IrqMutex::new(frame::SpareFrames::EMPTY),
-        magazines: IrqMutex::new(heap::NO_MAGAZINES),
-    };
+    pub(crate) const fn new() -> Self {
+        Self {
+            frames: IrqMutex::new(frame::SpareFrames::EMPTY),
+            magazines: IrqMutex::new(heap::NO_MAGAZINES),
+        }
+    }
 }
 
 /// What the CPU that runs this keeps at hand.

@@ -2,7 +2,8 @@
 //!
 //! An app calls [`up`] once and then uses [`TcpListener`], [`TcpStream`], [`UdpSocket`] and [`resolve`]; who does not
 //! call it links none of this. The protocols are smoltcp's: Ethernet, ARP, IPv4 and IPv6 with their ICMP, UDP, TCP, DHCP,
-//! DNS. Files: `stack` (frames to sockets and back), `packet` (what of a frame is looked at here), `port` (the card as
+//! DNS. Files: `stack` (frames to sockets and back), `listener` (how
+//! connections begin and end), `packet` (what of a frame is looked at here), `port` (the card as
 //! smoltcp sees it), `table` (the connections), `addresses` and `config` (who the guest is), `task` (what drives it
 //! all), `tcp`, `udp`, `dns` (what apps see). Neighbours: `devices::net` (the cards), `drivers::class::net`.
 #![forbid(unsafe_code)]
@@ -10,12 +11,15 @@
 mod addresses;
 mod config;
 mod dns;
+mod listener;
 mod packet;
 mod port;
 mod stack;
 mod table;
 mod task;
 mod tcp;
+#[cfg(test)]
+mod tests;
 mod udp;
 
 use alloc::vec::Vec;
@@ -41,7 +45,7 @@ use crate::{
 
 pub use addresses::Status;
 pub use dns::resolve;
-pub use tcp::{Options, TcpListener, TcpStream};
+pub use tcp::{MOST_RECEIVE_BYTES, Options, TcpListener, TcpStream};
 pub use udp::UdpSocket;
 
 /// How long [`up`] waits for a DHCP server.

@@ -19,15 +19,21 @@ pub struct Options {
     pub backlog: usize,
     /// Connections of a listener at the same time, at most.
     pub connections: usize,
-    /// Bytes that are kept of what the other end has sent, until they are read.
+    /// Bytes that are kept of what the other end has sent, until they are read; more than [`MOST_RECEIVE_BYTES`] count as
+    /// so many.
     pub receive_bytes: usize,
     /// Bytes that are kept of what was written, until the other end has them.
     pub send_bytes: usize,
 }
 
+/// The largest window that needs no scale (RFC 7323 §2.2). With a scale smoltcp 0.14 takes back what it has promised: a
+/// window that is no multiple of it shrinks by the rest, what was sent into that is refused, and with it the
+/// acknowledgements that came along, so that two ends that both wait for room wait for ever.
+pub const MOST_RECEIVE_BYTES: usize = 65535;
+
 impl Default for Options {
     fn default() -> Self {
-        Self { backlog: 64, connections: 1024, receive_bytes: 16 << 10, send_bytes: 64 << 10 }
+        Self { backlog: 64, connections: 1024, receive_bytes: MOST_RECEIVE_BYTES, send_bytes: 64 << 10 }
     }
 }
 

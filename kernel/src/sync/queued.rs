@@ -6,6 +6,7 @@
 //! The order is not strict, as the host may have taken the CPU of the one whose turn it is: who comes to a free lock takes
 //! it, until the first in the queue has lost it once, or waited for long; then its turn is the next.
 //! The same source is checked in every interleaving by the tests (`crate::interleave`).
+#![forbid(unsafe_code)]
 
 use super::{
     atomic::{AtomicU8, Ordering, constructor},
@@ -130,6 +131,7 @@ impl Queued {
 }
 
 /// Waits until `word` is `goal`: looks at it for a while, then turns `awake` into `asleep` and sleeps.
+#[inline(never)]
 fn wait_for(cpu: u32, word: &AtomicU8, goal: u8, [awake, asleep]: [u8; 2], still: &dyn Fn()) {
     let mut looks: u32 = 0;
     loop {

@@ -4,6 +4,7 @@
 //! between. One that is woken and then gives up hands the wake-up on.
 //! The same source is checked in every interleaving by the tests (`crate::interleave`).
 //! Neighbours: `mutex`, `condvar`, `semaphore`, `barrier`, `channel` (all are this and a condition).
+#![forbid(unsafe_code)]
 
 use alloc::collections::VecDeque;
 use core::{

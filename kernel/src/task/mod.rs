@@ -4,7 +4,7 @@
 //! Interrupt handlers wake tasks and threads, they never run them. With nothing ready a CPU halts, and no timer
 //! interrupts it but the one that the next sleeper asked for.
 //! Reads in this order: `executor` (ready tasks), `waker`, `ready` (when a task is ready), `join` (a result), `sleep`
-//! (`sleep`, `timeout`), `worker` (the threads that poll, `block_on`), `scheduler` (threads), `queue`, `slice`,
+//! (`sleep`, `timeout`), `worker` (the threads that poll, `block_on`), `scheduler` (which thread runs), `life` (their start and end), `queue`, `slice`,
 //! `idle`, `thread`, `parker`, `list`, `watch` (reports of
 //! who gets no further), `memory` (allocations that may fail). Apps see threads through
 //! [`crate::thread`].
@@ -13,6 +13,7 @@
 mod executor;
 mod idle;
 mod join;
+pub(crate) mod life;
 mod list;
 pub(crate) mod memory;
 mod parker;

@@ -1,6 +1,7 @@
 //! Whether a thread waits: one token, so that a wake-up that comes before the wait ends it at once.
 //! The same source is checked in every interleaving by the tests (`crate::interleave`).
 //! Neighbours: `scheduler` (takes a thread off the CPU between `park` and `unpark`).
+#![forbid(unsafe_code)]
 
 use super::atomic::{AtomicU8, Ordering, constructor};
 

@@ -1,6 +1,7 @@
 //! Whether a task stands in a list, runs, or waits: so that it stands in one list at most, and no wake-up is lost.
 //! The same source is checked in every interleaving by the tests (`crate::interleave`).
 //! Neighbours: `waker` (the task around it).
+#![forbid(unsafe_code)]
 
 use super::atomic::{AtomicU8, Ordering, constructor};
 

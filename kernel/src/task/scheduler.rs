@@ -1,26 +1,19 @@
 //! Who runs where: one run queue for each CPU, and the moments at which a CPU goes from one thread to the next.
 //!
-//! A thread leaves its CPU when it waits ([`block`]), gives way ([`yield_now`]), ends ([`exit`]), or at the end of an
+//! A thread leaves its CPU when it waits ([`block`]), gives way ([`yield_now`]), ends (`life`), or at the end of an
 //! interrupt ([`interrupt_ends`]): when its time slice is over while others are ready, or a more urgent one was woken.
 //! There is no idle thread: a CPU without work halts in the thread that waited last, and comes back to it without a
 //! switch. Nothing ticks: a slice is timed only while more than one thread is ready.
 //! Neighbours: `queue` (who is next), `idle` (which CPUs halt), `slice` (the time), `cpu::switch` (the switch itself).
 #![forbid(unsafe_code)]
 
-use alloc::{boxed::Box, sync::Arc, vec::Vec};
+use alloc::sync::Arc;
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
-use super::{
-    idle,
-    memory::{self, OutOfMemory},
-    queue::RunQueue,
-    slice::Slice,
-    thread::{Body, Priority, Thread},
-};
+use super::{idle, life, queue::RunQueue, slice::Slice, thread::Thread};
 use crate::{
     cpu::{self, switch},
     irq::dispatch,
-    mm::map,
     sync::{IrqGuard, IrqMutex, IrqState},
 };
 
@@ -52,12 +45,6 @@ static CPUS: [Cpu; pv_ops::MAX_CPUS] = [const {
 /// CPUs that schedule, or did: those with smaller numbers.
 static ONLINE: AtomicU32 = AtomicU32::new(0);
 
-/// Every thread that has not ended. It lives at least as long as it is here.
-static THREADS: IrqMutex<Vec<Arc<Thread>>> = IrqMutex::new(Vec::new());
-/// Threads that ended, until their memory is given back.
-static ENDED: IrqMutex<Vec<Arc<Thread>>> = IrqMutex::new(Vec::new());
-static ANY_ENDED: AtomicBool = AtomicBool::new(false);
-
 /// The CPU that runs this; interrupts are disabled.
 pub(super) fn this_cpu() -> u32 {
     cpu::current().id() % pv_ops::MAX_CPUS as u32
@@ -78,10 +65,7 @@ pub(super) fn adopt(name: &str, is_worker: bool) -> Arc<Thread> {
     let number = this_cpu();
     let thread = Arc::new(Thread::adopted(name.into(), number, is_worker));
     thread.context.adopt();
-    let mut threads = THREADS.lock();
-    thread.index.store(threads.len(), Ordering::Relaxed);
-    threads.push(thread.clone());
-    drop(threads);
+    life::register(&thread);
     take_up(number, &thread);
     dispatch::at_end(interrupt_ends);
     thread
@@ -129,42 +113,6 @@ pub(crate) fn current() -> Arc<Thread> {
     current.expect("threads are there from the start")
 }
 
-/// What a new thread is to be.
-pub(crate) struct Plan {
-    pub(crate) name: Box<str>,
-    pub(crate) stack_len_bytes: u64,
-    pub(crate) priority: Priority,
-    pub(crate) worker_of: Option<u32>,
-}
-
-/// A new thread, ready to run.
-pub(crate) fn start(plan: Plan, body: Body) -> Result<Arc<Thread>, OutOfMemory> {
-    reap();
-    let stack = map::stack(plan.stack_len_bytes).map_err(|_| OutOfMemory)?;
-    let near = IrqState::disable();
-    let last = plan.worker_of.unwrap_or_else(this_cpu);
-    drop(near);
-    let thread = Thread::new(stack, plan.name, plan.priority, body, last, plan.worker_of.is_some());
-    let thread = memory::shared(thread)?;
-    let mut threads = THREADS.lock();
-    // Room for its end as well: that must not need memory.
-    let places = threads.len() + 1;
-    threads.try_reserve(1).map_err(|_| OutOfMemory)?;
-    ENDED.lock().try_reserve(places).map_err(|_| OutOfMemory)?;
-    thread.index.store(threads.len(), Ordering::Relaxed);
-    threads.push(thread.clone());
-    drop(threads);
-    enqueue(thread.clone());
-    Ok(thread)
-}
-
-/// Calls `each` with every thread, unless one is starting or ending this moment. None may start or end in it.
-pub(super) fn for_each_thread(each: &mut dyn FnMut(&Thread)) {
-    if let Some(threads) = THREADS.try_lock() {
-        threads.iter().for_each(|thread| each(thread));
-    }
-}
-
 /// Calls `each` with every CPU that went on with no other thread since the last call, although some are ready there: its
 /// number, its thread, how many are ready.
 pub(super) fn for_each_stuck_cpu(each: &mut dyn FnMut(u32, &Thread, usize)) {
@@ -181,11 +129,6 @@ pub(super) fn for_each_stuck_cpu(each: &mut dyn FnMut(u32, &Thread, usize)) {
     }
 }
 
-/// Number of threads that have not ended.
-pub(crate) fn count() -> usize {
-    THREADS.lock().len()
-}
-
 /// Waits until the thread that runs this is woken; at once if it was since it last waited.
 ///
 /// # Panics
@@ -195,71 +138,21 @@ pub(crate) fn block() {
     idle::check();
     let thread = current();
     let _irq = IrqState::disable();
+    assert!(
+        !cpu::current().stays(),
+        "a thread waits that is to stay on its CPU, or an interrupt handler does"
+    );
     if thread.parker.park() {
         leave(thread, Way::Waits);
     }
 }
 
-/// Lets the other ready threads of this CPU run before it goes on.
+/// Lets the other ready threads of this CPU run before it goes on; not where the thread is to stay.
 pub(crate) fn yield_now() {
     let _irq = IrqState::disable();
-    if cpu(this_cpu()).len.load(Ordering::Relaxed) != 0 {
+    if !cpu::current().stays() && cpu(this_cpu()).len.load(Ordering::Relaxed) != 0 {
         give_way(Way::Waits);
     }
-}
-
-/// Ends the thread that runs this.
-pub(super) fn exit() -> ! {
-    idle::check();
-    let thread = current();
-    // The newest goes first; one may make another.
-    while let Some(local) = {
-        let mut locals = thread.locals.lock();
-        locals.pop()
-    } {
-        drop(local);
-    }
-    let irq = IrqState::disable();
-    let mut threads = THREADS.lock();
-    let index = thread.index.load(Ordering::Relaxed);
-    threads.swap_remove(index);
-    if let Some(moved) = threads.get(index) {
-        moved.index.store(index, Ordering::Relaxed);
-    }
-    ENDED.lock().push(thread.clone());
-    drop(threads);
-    ANY_ENDED.store(true, Ordering::Release);
-    leave(thread, Way::Ends);
-    drop(irq);
-    unreachable!("a thread went on after its end")
-}
-
-/// Gives the memory of ended threads back. Interrupts are enabled.
-pub(crate) fn reap() {
-    while ANY_ENDED.load(Ordering::Acquire) {
-        let mut ended = ENDED.lock();
-        // One may still be on its way off its CPU.
-        let thread =
-            ended.iter().position(|thread| thread.context.has_ended()).map(|at| ended.swap_remove(at));
-        if ended.is_empty() {
-            ANY_ENDED.store(false, Ordering::Relaxed);
-        }
-        drop(ended);
-        match thread {
-            Some(thread) => thread.context.free_stack(),
-            None => return,
-        }
-    }
-}
-
-/// Where a new thread begins.
-pub(super) extern "sysv64" fn begin() -> ! {
-    pv_ops::irq_enable();
-    let body = current().body.lock().take();
-    if let Some(body) = body {
-        body();
-    }
-    exit()
 }
 
 /// Puts a thread that is to run into a run queue, and sees to it that its CPU notices. Called by handlers, too.
@@ -314,13 +207,25 @@ fn interrupt_ends() {
     if idle::is_idle(number) {
         return;
     }
-    if is_over && this.len.load(Ordering::Relaxed) != 0 && !this.slice.goes_on(number) {
-        this.preempt.store(true, Ordering::Relaxed);
+    if is_over && this.len.load(Ordering::Relaxed) != 0 {
+        share(number);
+        if !this.slice.goes_on(number) {
+            this.preempt.store(true, Ordering::Relaxed);
+        }
     }
     if this.preempt.swap(false, Ordering::Relaxed) {
         give_way(Way::SliceOver);
     } else if this.len.load(Ordering::Relaxed) != 0 {
         this.slice.begin();
+    }
+}
+
+/// A CPU without work takes what is ready here: it was not when that CPU looked, or nobody could have it yet.
+fn share(number: u32) {
+    if cpus().end > 1
+        && let Some(other) = idle::find(cpus(), number)
+    {
+        idle::kick(other);
     }
 }
 
@@ -335,7 +240,7 @@ fn give_way(way: Way) {
 
 /// Why a thread leaves its CPU.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Way {
+pub(super) enum Way {
     /// Of its own accord.
     Waits,
     SliceOver,
@@ -343,7 +248,7 @@ enum Way {
 }
 
 /// Goes on with the next thread, which may be `thread` itself; halts while there is none. Interrupts are disabled.
-fn leave(thread: Arc<Thread>, way: Way) {
+pub(super) fn leave(thread: Arc<Thread>, way: Way) {
     loop {
         let number = this_cpu();
         let this = cpu(number);

@@ -10,6 +10,7 @@ use core::{
 };
 
 use super::{
+    life,
     list::{Link, Linked},
     parker::Parker,
     scheduler,
@@ -96,7 +97,7 @@ impl Thread {
         cpu: u32,
         is_worker: bool,
     ) -> Self {
-        Self::with(Context::new(stack, scheduler::begin), name, priority, Some(body), cpu, is_worker)
+        Self::with(Context::new(stack, life::begin), name, priority, Some(body), cpu, is_worker)
     }
 
     fn with(

@@ -14,7 +14,7 @@ use core::{
     time::Duration,
 };
 
-use super::{OutOfMemory, memory, scheduler, thread::Thread};
+use super::{OutOfMemory, life, memory, scheduler, thread::Thread};
 use crate::{
     panic::Emergency,
     sync::{IrqMutex, stall::Mark},
@@ -89,7 +89,7 @@ impl Wake for Watch {
 /// Tells who waits for longer than `period_ns`. Takes no lock that is taken.
 fn look(period_ns: u64, out: &mut dyn Write) {
     let now_ns = pv_ops::monotonic_ns();
-    scheduler::for_each_thread(&mut |thread| {
+    life::for_each_thread(&mut |thread| {
         let since_ns = thread.waits.since_ns.load(Relaxed);
         if since_ns != 0 && now_ns.saturating_sub(since_ns) >= period_ns {
             let _ = report(thread, now_ns - since_ns, out);

@@ -16,8 +16,9 @@ use super::{
     executor::Tasks,
     idle,
     join::JoinHandle,
+    life::{self, Plan},
     memory::{self, OutOfMemory},
-    scheduler::{self, Plan},
+    scheduler,
     thread::{Priority, Thread},
 };
 use spin::Once;
@@ -153,7 +154,7 @@ fn start_boot_worker() -> Result<(), OutOfMemory> {
         priority: Priority::Normal,
         worker_of: Some(0),
     };
-    let started = body.and_then(|body| scheduler::start(plan, body));
+    let started = body.and_then(|body| life::start(plan, body));
     if started.is_err() {
         STARTED.store(false, Ordering::Relaxed);
     }

@@ -25,7 +25,7 @@ use core::{
     time::Duration,
 };
 
-use crate::task::{self, OutOfMemory, Receiver, memory, scheduler};
+use crate::task::{self, OutOfMemory, Receiver, life, memory, scheduler};
 
 /// Bytes of a thread's stack where [`Builder::stack_size`] says nothing else.
 pub const STACK_BYTES: u64 = 64 << 10;
@@ -92,13 +92,13 @@ impl Builder {
     {
         let (promise, result) = task::promise()?;
         let body = memory::boxed(move || promise.give(body()))?;
-        let plan = scheduler::Plan {
+        let plan = life::Plan {
             name: self.name,
             stack_len_bytes: self.stack_len_bytes,
             priority: self.priority,
             worker_of: None,
         };
-        let thread = Thread(scheduler::start(plan, body)?);
+        let thread = Thread(life::start(plan, body)?);
         Ok(JoinHandle { thread, result })
     }
 }
@@ -114,7 +114,7 @@ impl<T> JoinHandle<T> {
     /// Waits for the thread's end, and gives the value of its closure.
     pub fn join(self) -> T {
         let value = task::block_on(self.result);
-        scheduler::reap();
+        life::reap();
         value
     }
 
@@ -231,5 +231,5 @@ pub fn is_cancelled() -> bool {
 
 /// Number of threads that have not ended, the kernel's own among them.
 pub fn count() -> usize {
-    scheduler::count()
+    life::count()
 }

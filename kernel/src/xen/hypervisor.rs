@@ -106,15 +106,19 @@ impl Hypervisor for Xen {
             irq::event_channel::close(port);
             return Err(refused(error));
         }
-        Ok(xen::Port(port.0))
+        Ok(xen::Port { number: port.0, life: irq::event_channel::life() })
     }
 
     fn close(&self, port: xen::Port) {
-        irq::event_channel::close(Port(port.0));
+        if port.life == irq::event_channel::life() {
+            irq::event_channel::close(Port(port.number));
+        }
     }
 
     fn notify(&self, port: xen::Port) {
         // The other end may be gone: then nobody misses it.
-        let _ = event_channel::send(Port(port.0));
+        if port.life == irq::event_channel::life() {
+            let _ = event_channel::send(Port(port.number));
+        }
     }
 }

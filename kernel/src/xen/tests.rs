@@ -21,6 +21,20 @@ crate::kernel_test! {
 }
 
 crate::kernel_test! {
+    /// After a restore a driver drops what it had; the number may be another's by then.
+    fn a_channel_of_an_earlier_life_is_left_alone() {
+        use drivers::xen::{DomainId, Port};
+        let Some(hypervisor) = super::hypervisor() else { crate::skip!("no grant table here") };
+        let port = hypervisor.bind(DomainId(0), alloc::boxed::Box::new(|| ())).unwrap();
+        let is_open = || crate::irq::event_channel::channels().iter().any(|(open, ..)| open.0 == port.number);
+        hypervisor.close(Port { life: port.life.wrapping_sub(1), ..port });
+        assert!(is_open());
+        hypervisor.close(port);
+        assert!(!is_open());
+    }
+}
+
+crate::kernel_test! {
     /// Many requests at the same time, a transaction and a watch, with the toolstack's own xenstored.
     async fn xenstore_answers_many_at_the_same_time() {
         use alloc::{format, string::ToString, vec::Vec};

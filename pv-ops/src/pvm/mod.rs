@@ -49,6 +49,9 @@ pub const OPS: PvOps = PvOps {
             0x64, 0x80, 0x3c, 0x25, 0x01, 0x00, 0x00, 0x00, 0x00, 0x74, 0x02, 0xe6, 0x80]),
     safe_halt: Op::call(irq::safe_halt),
     cpuid: thunk!(cpuid => cpu::cpuid_registers),
+    // CR0.TS makes nothing trap there: it stays clear, so that who reads it knows.
+    write_cr0: instruction!(write_cr0: "push rdi; and rdi, -9; mov cr0, rdi; pop rdi"
+        => [0x57, 0x48, 0x83, 0xe7, 0xf7, 0x0f, 0x22, 0xc7, 0x5f]),
     load_segments: function!(load_segments => cpu::load_segments),
     write_gs_base: function!(write_gs_base => cpu::write_gs_base),
     // Ring 3 reaches no page that is the supervisor's: the bit that says "user" is in every entry, and nobody sees it.
@@ -71,6 +74,7 @@ fn setup(environment: &Environment<'_>, hypervisors: &Hypervisors, ops: &mut PvO
     ops.irq_restore = OPS.irq_restore;
     ops.safe_halt = OPS.safe_halt;
     ops.cpuid = OPS.cpuid;
+    ops.write_cr0 = OPS.write_cr0;
     ops.load_segments = OPS.load_segments;
     ops.write_gs_base = OPS.write_gs_base;
     ops.pte_make = OPS.pte_make;

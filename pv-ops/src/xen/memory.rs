@@ -81,7 +81,7 @@ pub unsafe fn give(first: u64, count: usize) -> Result<(), Errno> {
     let is_translated = has_feature(FEATURE_AUTO_TRANSLATED);
     if !is_translated {
         // SAFETY: nothing refers to the frames.
-        unsafe { pv::mmu::remove(first, list) }?;
+        unsafe { pv::balloon::remove(first, list) }?;
     }
     match reservation(memory::DECREASE_RESERVATION, list) {
         Ok(taken) if taken == list.len() => Ok(()),
@@ -90,7 +90,7 @@ pub unsafe fn give(first: u64, count: usize) -> Result<(), Errno> {
             // What is left of a PV guest's machine frames goes back in place; what was taken, anew.
             if !is_translated {
                 // SAFETY: they were there.
-                unsafe { pv::mmu::insert(first + taken as u64, &list[taken..]) }?;
+                unsafe { pv::balloon::insert(first + taken as u64, &list[taken..]) }?;
             }
             if taken > 0 {
                 // SAFETY: there is nothing in their place.
@@ -116,7 +116,7 @@ pub unsafe fn take(first: u64, count: usize) -> Result<(), Errno> {
         Ok(())
     } else {
         // SAFETY: fresh memory for frames of the caller, which have none.
-        unsafe { pv::mmu::insert(first, &list[..given]) }
+        unsafe { pv::balloon::insert(first, &list[..given]) }
     };
     if given < list.len() {
         // SAFETY: they were just got, and nobody has seen them.

@@ -34,7 +34,12 @@ pub(super) fn start(entry_tsc: u64, read: Reader<'_>, base: u32) {
 
 /// Goes on from `now_ns` by the clock of the Xen to which the domain has come.
 pub(super) fn go_on(now_ns: u64) {
-    BASE_NS.store(system_ns().wrapping_sub(now_ns) as i64, Ordering::Relaxed);
+    BASE_NS.store(base(system_ns(), now_ns), Ordering::Relaxed);
+}
+
+/// Where the guest's 0 is by the clock of a Xen whose time is `system_ns`, when the guest's is `now_ns`.
+fn base(system_ns: u64, now_ns: u64) -> i64 {
+    system_ns.wrapping_sub(now_ns) as i64
 }
 
 /// The TSC's rate in hertz, as Xen told it.
@@ -52,8 +57,18 @@ pub fn system_ns() -> u64 {
     }
 }
 
+/// The guest's time when Xen's is `system_ns`, and its 0 was at `base_ns`.
+fn since(system_ns: u64, base_ns: i64) -> u64 {
+    (system_ns as i64).saturating_sub(base_ns).max(0) as u64
+}
+
+/// Xen's time when the guest's is `now_ns`; the end of time stays so.
+fn deadline(now_ns: u64, base_ns: i64) -> u64 {
+    now_ns.saturating_add_signed(base_ns)
+}
+
 pub(super) extern "sysv64" fn monotonic_ns() -> u64 {
-    let now = (system_ns() as i64).saturating_sub(BASE_NS.load(Ordering::Relaxed)).max(0) as u64;
+    let now = since(system_ns(), BASE_NS.load(Ordering::Relaxed));
     LAST_NS.fetch_max(now, Ordering::Relaxed).max(now)
 }
 
@@ -83,9 +98,35 @@ pub(super) extern "sysv64" fn timer_arm(deadline_ns: u64) {
         let _ = unsafe { hypercall::call3(Number::VcpuOp, vcpu_op::STOP_SINGLESHOT_TIMER.into(), vcpu, 0) };
         return;
     }
-    let timeout_abs_ns = deadline_ns.saturating_add_signed(BASE_NS.load(Ordering::Relaxed));
+    let timeout_abs_ns = deadline(deadline_ns, BASE_NS.load(Ordering::Relaxed));
     let argument = vcpu_op::SetSingleshotTimer { timeout_abs_ns, flags: 0, _pad: 0 };
     let address = (&raw const argument).expose_provenance() as u64;
     // SAFETY: the struct is this command's, and Xen only reads it.
     let _ = unsafe { hypercall::call3(Number::VcpuOp, vcpu_op::SET_SINGLESHOT_TIMER.into(), vcpu, address) };
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const YEARS: u64 = 1 << 60;
+
+    proptest! {
+        /// Wherever the guest goes, to a Xen that is older than it or younger, its clock goes on from where it stood, and
+        /// a deadline of its own is that far away by Xen's clock.
+        #[test]
+        fn the_clock_goes_on_in_the_next_life(now in 0..YEARS, system in 0..YEARS, later in 0..YEARS) {
+            let base = base(system, now);
+            prop_assert_eq!(since(system, base), now);
+            prop_assert_eq!(since(system + later, base), now + later);
+            prop_assert_eq!(deadline(now + later, base), system + later);
+        }
+    }
+
+    #[test]
+    fn a_clock_that_is_not_there_reads_as_the_beginning() {
+        assert_eq!(since(0, 5), 0);
+        assert_eq!(deadline(3, -5), 0);
+    }
 }

@@ -16,7 +16,7 @@ use crate::{
 pub(super) const INFO_WORDS: usize = size_of::<VcpuInfo>() / 8;
 
 /// The CPUs whose `vcpu_info` was moved.
-static MOVED: AtomicCpuSet = AtomicCpuSet::EMPTY;
+static MOVED: AtomicCpuSet = AtomicCpuSet::new();
 
 /// Xen's number of the virtual CPU that runs this, for hypercalls.
 pub(super) fn current() -> u64 {

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use runner::bench;
-use runner::command::{clippy, doctor, gdb, image, matrix, probe, run, size, test};
+use runner::command::{boot_chart, clippy, doctor, gdb, image, matrix, probe, run, size, test};
 use runner::qemu::terminal;
 
 /// Builds Pliant guests and runs them.
@@ -29,6 +29,10 @@ enum Command {
     Matrix,
     /// Measure a virtio disk under Pliant, by a bare loop, and under Linux in the same QEMU
     BenchBlock(bench::Arguments),
+    /// Show where the time of a start goes
+    BootChart(boot_chart::Arguments),
+    /// Measure a network card: requests, round trips, bulk bytes, beside Linux
+    BenchNet(bench::NetArguments),
     /// Tell what a host offers to its guests
     Probe(probe::Arguments),
     /// Show what a guest's ELF is made of
@@ -48,9 +52,11 @@ fn main() -> ExitCode {
         Some(Command::Image(arguments)) => image::run(&arguments),
         Some(Command::Test(arguments)) => test::run(&arguments),
         Some(Command::Gdb(arguments)) => gdb::run(&arguments),
+        Some(Command::BootChart(arguments)) => boot_chart::run(&arguments),
         Some(Command::Probe(arguments)) => probe::run(&arguments),
         Some(Command::Size(arguments)) => size::run(&arguments),
         Some(Command::BenchBlock(arguments)) => bench::run(&arguments),
+        Some(Command::BenchNet(arguments)) => bench::run_net(&arguments),
         Some(Command::Matrix) => matrix::run(),
         Some(Command::Doctor) => doctor::run(),
         Some(Command::Clippy(arguments)) => clippy::run(&arguments),

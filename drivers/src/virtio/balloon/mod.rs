@@ -244,10 +244,9 @@ impl Balloon {
     pub fn deflate_was_read(&mut self) -> bool {
         if self.device.fault().is_none()
             && let Err(fault) = self.deflate.collect()
+            && !self.device.fail_quietly(fault)
         {
-            if !self.device.fail_quietly(fault) {
-                self.keep_for_ever();
-            }
+            self.keep_for_ever();
         }
         if self.device.fault().is_some() || !matches!(self.deflate.state, List::Sent) {
             self.deflate.state = List::Idle;

@@ -83,7 +83,7 @@ impl<L: Lock<Block> + 'static> Frontend for BlockFront<L> {
         let link = self.share(device)?;
         let values = [
             ("ring-ref", link.page.grant().0.to_string()),
-            ("event-channel", link.channel.port().0.to_string()),
+            ("event-channel", link.channel.port().number.to_string()),
             ("protocol", PROTOCOL.into()),
             ("feature-persistent", "1".into()),
         ];

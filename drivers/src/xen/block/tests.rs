@@ -281,7 +281,7 @@ fn a_disk_is_negotiated_and_a_lying_backend_is_given_up() {
                 let grant = server.get("device/vbd/51712/ring-ref").unwrap().parse().unwrap();
                 xen.page(GrantRef(grant)).word(8).store(77, Ordering::Relaxed);
                 let port = server.get("device/vbd/51712/event-channel").unwrap().parse().unwrap();
-                xen.raise(crate::xen::Port(port));
+                xen.raise(crate::xen::Port { number: port, life: 0 });
             }
             _ => {}
         },

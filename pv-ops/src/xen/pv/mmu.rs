@@ -1,19 +1,18 @@
 //! Page tables through Xen: entries hold machine frames, tables are read-only for the guest, every change is a
 //! hypercall that Xen checks (xen.h, `mmu_update`, `mmuext_op`, `update_va_mapping`).
-//! Neighbours: `p2m` (the translation), `start` (the first tables).
+//! Neighbours: `p2m` (the translation), `start` (the first tables), `balloon` (memory that comes and goes).
 
 use super::{
     abi::{
         M2P, M2P_LEN_BYTES, MMUEXT_INVLPG_LOCAL, MMUEXT_NEW_BASEPTR, MMUEXT_PIN_L1_TABLE,
-        MMUEXT_TLB_FLUSH_LOCAL, MMUEXT_UNPIN_TABLE, MmuUpdate, MmuextOp, UVMF_INVLPG, UVMF_TLB_FLUSH_ALL,
+        MMUEXT_TLB_FLUSH_LOCAL, MMUEXT_UNPIN_TABLE, MmuUpdate, MmuextOp, UVMF_INVLPG,
     },
     irq,
-    p2m::{self, ACCESSED, ADDRESS, DEVICE, DIRTY, NO_EXECUTE, NONE, PAGE, PRESENT, WRITABLE},
+    p2m::{self, ACCESSED, ADDRESS, DEVICE, DIRTY, NO_EXECUTE, PAGE, PRESENT, WRITABLE},
 };
 use crate::xen::{
     abi::DOMID_SELF,
     hypercall::{self, Answer, Call, Errno, Number},
-    memory::BATCH,
     shared_info::{self, SharedInfo},
 };
 use core::{
@@ -42,7 +41,7 @@ pub(super) fn init(list: u64, frames: u64, direct_map: u64, root: u64) {
     ROOT.store(root, Ordering::Relaxed);
 }
 
-fn entry_of_list(pfn: u64) -> Option<&'static AtomicU64> {
+pub(super) fn entry_of_list(pfn: u64) -> Option<&'static AtomicU64> {
     if pfn >= FRAMES.load(Ordering::Relaxed) {
         return None;
     }
@@ -147,7 +146,7 @@ pub fn hypercalls() -> u64 {
     CALLS.load(Ordering::Relaxed)
 }
 
-fn count() {
+pub(super) fn count() {
     CALLS.fetch_add(1, Ordering::Relaxed);
 }
 
@@ -252,66 +251,13 @@ pub(in crate::xen) unsafe fn map_page(virt: u64, mfn: u64, writable: bool) -> An
 }
 
 /// An entry of the lowest level for data.
-fn entry(mfn: u64, writable: bool) -> u64 {
+pub(super) fn entry(mfn: u64, writable: bool) -> u64 {
     p2m::address(mfn) | PRESENT | ACCESSED | DIRTY | NO_EXECUTE | if writable { WRITABLE } else { 0 }
 }
 
 /// Frames that the guest began with.
 pub(in crate::xen) fn frames() -> u64 {
     FRAMES.load(Ordering::Relaxed)
-}
-
-/// Takes the guest frames from `first` on out of direct map and p2m list; `list`, as long as there are frames, says
-/// then which machine frames they were.
-///
-/// # Errors
-/// What Xen says, or [`Errno::INVALID`] for frames beyond the guest's memory.
-///
-/// # Safety
-/// Nothing refers to the frames.
-pub(in crate::xen) unsafe fn remove(first: u64, list: &mut [u64]) -> Result<(), Errno> {
-    for (pfn, place) in (first..).zip(list.iter_mut()) {
-        *place = machine_frame(pfn).ok_or(Errno::INVALID)?;
-    }
-    // SAFETY: nothing refers to the frames.
-    unsafe { map_in_direct_map(first, list.iter().map(|_| 0)) }?;
-    (first..)
-        .zip(list)
-        .filter_map(|(pfn, _)| entry_of_list(pfn))
-        .for_each(|entry| entry.store(NONE, Ordering::Relaxed));
-    Ok(())
-}
-
-/// Puts machine frames behind the guest frames from `first` on, in p2m list and direct map.
-///
-/// # Errors
-/// As [`remove`].
-///
-/// # Safety
-/// The machine frames are this guest's and not in use; there are none behind the guest frames.
-pub(in crate::xen) unsafe fn insert(first: u64, list: &[u64]) -> Result<(), Errno> {
-    for (pfn, &mfn) in (first..).zip(list) {
-        entry_of_list(pfn).ok_or(Errno::INVALID)?.store(mfn, Ordering::Relaxed);
-    }
-    // SAFETY: the direct map shows what is the guest's.
-    unsafe { map_in_direct_map(first, list.iter().map(|&mfn| entry(mfn, true))) }
-}
-
-/// Replaces the direct map's entries from guest frame `first` on, [`BATCH`] at most, by one hypercall.
-///
-/// # Safety
-/// As for [`set_pte`](crate::set_pte).
-unsafe fn map_in_direct_map(first: u64, entries: impl ExactSizeIterator<Item = u64>) -> Result<(), Errno> {
-    let len = entries.len();
-    let mut calls = [Call::new(Number::UpdateVaMapping, [0; 4]); BATCH];
-    let calls = &mut calls[..len];
-    for (index, (call, entry)) in calls.iter_mut().zip(entries).enumerate() {
-        let flush = if index + 1 == len { UVMF_TLB_FLUSH_ALL } else { 0 };
-        *call = Call::new(Number::UpdateVaMapping, [direct_map(first + index as u64), entry, flush, 0]);
-    }
-    count();
-    // SAFETY: three words each; what the mappings do is the caller's promise.
-    unsafe { hypercall::multicall(calls) }
 }
 
 /// A command of `mmuext_op`, to be made while `request` is there.

@@ -6,6 +6,7 @@
 //! `hvm`), `boot::xen_pv` (the way in).
 
 mod abi;
+pub(super) mod balloon;
 pub mod cpu;
 mod irq;
 pub mod mmu;

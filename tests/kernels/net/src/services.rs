@@ -5,13 +5,13 @@ use alloc::{format, vec, vec::Vec};
 use core::future::Future;
 
 use kernel::{
-    net::{Error, Options, TcpListener, TcpStream, UdpSocket},
+    net::{Error, MOST_RECEIVE_BYTES, Options, TcpListener, TcpStream, UdpSocket},
     task::try_spawn,
 };
 
 /// Room for fast transfers.
 const OPTIONS: Options =
-    Options { backlog: 64, connections: 256, receive_bytes: 256 << 10, send_bytes: 256 << 10 };
+    Options { backlog: 64, connections: 256, receive_bytes: MOST_RECEIVE_BYTES, send_bytes: 256 << 10 };
 const PIECE_BYTES: usize = 64 << 10;
 
 async fn serve<F>(port: u16, service: fn(TcpStream) -> F)

@@ -54,7 +54,8 @@ pub fn run(arguments: &Arguments) -> Result<u8> {
     let scratch = Scratch::new()?;
     let disks = ["first", "second"].map(|name| disk(&scratch.0, name));
     let disks = disks.into_iter().collect::<Result<Vec<_>>>()?;
-    let program = if arguments.alone { Vec::new() } else { rig::program(&scratch.0)? };
+    let program =
+        if arguments.alone { Vec::new() } else { rig::program(&scratch.0, include_str!("linux_block.c"))? };
     let mut results = Results::new();
     for round in 0..arguments.rounds {
         eprintln!("round {} of {}", round + 1, arguments.rounds);

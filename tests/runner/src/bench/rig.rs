@@ -11,10 +11,9 @@ use crate::qemu::{Line, Serial, Tee};
 
 const PACKAGES: [&str; 1] = ["busybox-static"];
 const INIT: &str = include_str!("init");
-const PROGRAM: &str = include_str!("linux_block.c");
 const BUSYBOX_APPLETS: &str =
-    "sh awk blockdev cat chmod dd echo grep insmod ln ls mkdir mount read rm sleep sync true uname";
-const MODULES: [&str; 3] = ["virtio_pci", "virtio_blk", "virtio_console"];
+    "sh awk blockdev cat chmod dd echo grep insmod ip ln ls mkdir mount read rm sleep sync true uname";
+const MODULES: [&str; 4] = ["virtio_pci", "virtio_blk", "virtio_console", "virtio_net"];
 /// Quick to boot, and as fast as it can be: no mitigations against other guests.
 const KERNEL: &str = "console=ttyS0 quiet loglevel=4 mitigations=off nokaslr tsc=reliable no_timer_check \
     cryptomgr.notests panic=-1 rdinit=/init";
@@ -51,13 +50,13 @@ fn assemble(packages: &Path, directory: &Path) -> Result<()> {
     Ok(())
 }
 
-/// The measuring program, for Linux; compiled in `scratch`.
+/// A program for Linux, whose source is `text`; compiled in `scratch`.
 ///
 /// # Errors
 /// There is no C compiler here, or none with a static library.
-pub(super) fn program(scratch: &Path) -> Result<Vec<u8>> {
-    let (source, program) = (scratch.join("linux_block.c"), scratch.join("linux_block"));
-    fs::write(&source, PROGRAM)?;
+pub(super) fn program(scratch: &Path, text: &str) -> Result<Vec<u8>> {
+    let (source, program) = (scratch.join("program.c"), scratch.join("program"));
+    fs::write(&source, text)?;
     let mut compiler = Command::new("cc");
     compiler.args(["-O2", "-static", "-o"]).arg(&program).arg(&source);
     let output = compiler.output().context("no C compiler: apt install gcc libc6-dev")?;

@@ -1,5 +1,6 @@
 //! The subcommands, one file each. Each `run` returns the tool's exit code.
 
+pub mod boot_chart;
 pub mod clippy;
 pub mod doctor;
 pub mod gdb;

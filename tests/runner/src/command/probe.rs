@@ -62,7 +62,7 @@ pub fn run(arguments: &Arguments) -> Result<u8> {
     let mut results = Vec::new();
     for (name, options) in platforms(arguments) {
         eprintln!("pliant: probing {name}");
-        match probe(&toolchain, &guest, &options) {
+        match Boot::new(&toolchain).probe(&guest, &options) {
             Ok((table, document)) => {
                 if !arguments.compare {
                     println!("{table}");
@@ -98,7 +98,7 @@ fn platforms(arguments: &Arguments) -> Vec<(String, Options)> {
     };
     if !arguments.all {
         let Arguments { on, machine, accel, .. } = arguments;
-        return vec![(on.name().into(), options(*on, *machine, *accel))];
+        return vec![(on.name(), options(*on, *machine, *accel))];
     }
     let mut all = vec![
         ("microvm".to_owned(), options(Platform::Pvh, Some(Machine::Microvm), None)),
@@ -109,30 +109,42 @@ fn platforms(arguments: &Arguments) -> Vec<(String, Options)> {
         all.push(("kvm".to_owned(), options(Platform::Kvm, None, None)));
     }
     for on in [Platform::KvmNested, Platform::XenPvh, Platform::XenPv] {
-        all.push((on.name().into(), options(on, None, None)));
+        all.push((on.name(), options(on, None, None)));
     }
     all
 }
 
-/// The table as the guest printed it, and the document.
-fn probe(toolchain: &Toolchain, guest: &Guest, options: &Options) -> Result<(String, Value)> {
-    image::require(options.platform)?;
-    let finished = boot(toolchain, guest, options)?;
-    read(&finished.console).with_context(|| format!("the guest ended: {}", finished.ending))
+/// Boots guests without showing them.
+pub(super) struct Boot<'a> {
+    toolchain: &'a Toolchain,
 }
 
-fn boot(toolchain: &Toolchain, guest: &Guest, options: &Options) -> Result<Finished> {
-    if options.platform.is_xen_domu() {
-        let config = Config::new(guest, options)?;
-        let mut dom0 = Dom0::start(&xen::Rig::get()?, config.megabytes, Tee::Keep)?;
-        return dom0.create(&config)?.wait(Some(PATIENCE));
+impl<'a> Boot<'a> {
+    pub(super) fn new(toolchain: &'a Toolchain) -> Self {
+        Self { toolchain }
     }
-    if options.platform.is_beside_linux() {
-        let mut host = nested::Host::start(&nested::Rig::get()?, megabytes(&options.memory)?, Tee::Keep)?;
-        return host.create(&guest.elf, options)?.wait(Some(PATIENCE));
+
+    /// Boots a guest and waits for its end.
+    pub(super) fn run(&self, guest: &Guest, options: &Options) -> Result<Finished> {
+        image::require(options.platform)?;
+        if options.platform.is_xen_domu() {
+            let config = Config::new(guest, options)?;
+            let mut dom0 = Dom0::start(&xen::Rig::get()?, config.megabytes, Tee::Keep)?;
+            return dom0.create(&config)?.wait(Some(PATIENCE));
+        }
+        if options.platform.is_beside_linux() {
+            let mut host = nested::Host::start(&nested::Rig::get()?, megabytes(&options.memory)?, Tee::Keep)?;
+            return host.create(&guest.elf, options)?.wait(Some(PATIENCE));
+        }
+        let line = image::line(self.toolchain, guest, options, Serial::Plain)?;
+        Running::start(&line, false, Tee::Keep)?.wait(Some(PATIENCE))
     }
-    let line = image::line(toolchain, guest, options, Serial::Plain)?;
-    Running::start(&line, false, Tee::Keep)?.wait(Some(PATIENCE))
+
+    /// The table as the guest printed it, and the document.
+    fn probe(&self, guest: &Guest, options: &Options) -> Result<(String, Value)> {
+        let finished = self.run(guest, options)?;
+        read(&finished.console).with_context(|| format!("the guest ended: {}", finished.ending))
+    }
 }
 
 /// Finds the document in what a guest said, and the table before it.

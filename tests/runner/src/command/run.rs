@@ -156,7 +156,11 @@ fn connect(arguments: &Arguments, options: &Options, line: &mut Line) -> Result<
     if ports.is_empty() {
         return Ok(());
     }
-    for (host, guest) in network::at_user(line, options.machine, ports, "")?.into_iter().zip(ports) {
+    // 8000 more than the guest's is easily remembered.
+    let forward = |&guest: &u16| Ok((network::free_port(guest.checked_add(8000))?, guest));
+    let forwards = ports.iter().map(forward).collect::<Result<Vec<_>>>()?;
+    network::at_user(line, options.machine, &forwards, "");
+    for (host, guest) in forwards {
         let scheme = if matches!(guest, 80 | 8080) { "http://" } else { "" };
         eprintln!("pliant: port {guest} of the guest is {scheme}127.0.0.1:{host} here");
     }

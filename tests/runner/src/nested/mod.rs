@@ -1,6 +1,6 @@
 //! Real KVM between QEMU and the guest, all of it emulated: no /dev/kvm is needed.
 //!
-//! QEMU plays a machine with AMD's SVM, a Linux of ours ([`crate::linux`]) boots in it and loads `kvm_amd`, and there a
+//! QEMU plays a machine with AMD's SVM, a Linux of ours (`linux`) boots in it and loads `kvm_amd`, and there a
 //! machine monitor runs the guest ([`Host`], [`Guest`]). One Linux runs many guests, one after the other. Its boot is saved
 //! once, later starts go on from there. KVM's own trace events are counted ([`Counts`]). [`Rig`] is what is assembled, `init` the first process.
 

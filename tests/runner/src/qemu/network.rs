@@ -12,21 +12,36 @@ use crate::host::packages::Need;
 /// What sets network devices up.
 pub const IP: Need = Need { what: "ip", package: "iproute2" };
 
-/// The host's end of the tap, and the guest's.
-pub const HOST: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
+/// The host's end of the first tap.
+pub const HOST: Ipv4Addr = host(0);
 /// The guest's.
-pub const GUEST: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 2);
+pub const GUEST: Ipv4Addr = guest(0);
 /// The host's end by IPv6.
 pub const HOST6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1);
 /// The guest's.
 pub const GUEST6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 2);
 
-/// The tap's name.
+/// The first tap's name.
 pub const TAP: &str = "tap0";
 
-/// What the kernel's command line says of a guest at the tap.
+/// The host's end of tap `number`.
+pub const fn host(number: u8) -> Ipv4Addr {
+    Ipv4Addr::new(192, 0, 2 + number, 1)
+}
+
+/// The guest's end of tap `number`.
+pub const fn guest(number: u8) -> Ipv4Addr {
+    Ipv4Addr::new(192, 0, 2 + number, 2)
+}
+
+/// What the kernel's command line says of a guest at tap `number`, for IPv4.
+pub fn cmdline(number: u8) -> String {
+    format!("net.ip={}/24 net.gateway={}", guest(number), host(number))
+}
+
+/// What the kernel's command line says of a guest at the first tap.
 pub fn tap_cmdline() -> String {
-    format!("net.ip={GUEST}/24 net.ip={GUEST6}/64 net.gateway={HOST}")
+    format!("{} net.ip={GUEST6}/64", cmdline(0))
 }
 
 /// Adds a card; `options` are QEMU's for the device, such as `,packed=on`.
@@ -38,28 +53,31 @@ fn card(line: &mut Line, machine: Machine, backend: &str, options: &str) {
     line.option("-global", "virtio-mmio.force-legacy=false");
 }
 
-/// Adds a card at the tap.
+/// Adds a card at the first tap.
 pub fn at_tap(line: &mut Line, machine: Machine, options: &str) {
-    card(line, machine, &format!("tap,ifname={TAP},script=no,downscript=no"), options);
+    at_tap_number(line, machine, 0, options);
 }
 
-/// Adds a card on QEMU's own network. Each of `ports` of the guest is forwarded from a port of this host that was free,
-/// reachable from this host only; which, in the same order, is returned.
-///
-/// # Errors
-/// This host has no free port.
-pub fn at_user(line: &mut Line, machine: Machine, ports: &[u16], options: &str) -> Result<Vec<u16>> {
-    let forwards = ports.iter().map(|&guest| Ok((free_port(guest)?, guest))).collect::<Result<Vec<_>>>()?;
+/// Adds a card at tap `number`.
+pub fn at_tap_number(line: &mut Line, machine: Machine, number: u8, options: &str) {
+    card(line, machine, &format!("tap,ifname=tap{number},script=no,downscript=no"), options);
+}
+
+/// Adds a card on QEMU's own network. Ports of this host, the first of each pair, are forwarded to ports of the guest;
+/// only this host reaches them.
+pub fn at_user(line: &mut Line, machine: Machine, forwards: &[(u16, u16)], options: &str) {
     let forward = |(host, guest): &(u16, u16)| format!(",hostfwd=tcp:127.0.0.1:{host}-:{guest}");
     let backend: String = std::iter::once("user".to_owned()).chain(forwards.iter().map(forward)).collect();
     card(line, machine, &backend, options);
-    Ok(forwards.into_iter().map(|(host, _)| host).collect())
 }
 
-/// 8000 more than `guest` if that is free, so that it is easily remembered, else any.
-fn free_port(guest: u16) -> Result<u16> {
+/// A port of this host that is free: `wanted` if that is, else any.
+///
+/// # Errors
+/// There is none.
+pub fn free_port(wanted: Option<u16>) -> Result<u16> {
     let bind = |port| TcpListener::bind((Ipv4Addr::LOCALHOST, port));
-    let listener = match guest.checked_add(8000).map(bind) {
+    let listener = match wanted.map(bind) {
         Some(Ok(listener)) => listener,
         _ => bind(0).context("this host has no free port")?,
     };
@@ -98,10 +116,19 @@ fn unshare_network() -> Result<()> {
 
 fn make_tap() -> Result<()> {
     ip(&["link", "set", "lo", "up"])?;
-    ip(&["tuntap", "add", "dev", TAP, "mode", "tap", "vnet_hdr"])?;
-    ip(&["addr", "add", &format!("{HOST}/24"), "dev", TAP])?;
-    ip(&["-6", "addr", "add", &format!("{HOST6}/64"), "dev", TAP, "nodad"])?;
-    ip(&["link", "set", TAP, "up"])
+    add_tap(0)?;
+    ip(&["-6", "addr", "add", &format!("{HOST6}/64"), "dev", TAP, "nodad"])
+}
+
+/// Makes tap `number`, in the namespace of this thread.
+///
+/// # Errors
+/// That needs root.
+pub fn add_tap(number: u8) -> Result<()> {
+    let name = format!("tap{number}");
+    ip(&["tuntap", "add", "dev", &name, "mode", "tap", "vnet_hdr"])?;
+    ip(&["addr", "add", &format!("{}/24", host(number)), "dev", &name])?;
+    ip(&["link", "set", &name, "up"])
 }
 
 fn ip(arguments: &[&str]) -> Result<()> {

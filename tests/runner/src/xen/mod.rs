@@ -4,7 +4,7 @@
 //! of QEMU as without Xen. *Beside a Linux dom0* ([`Dom0`], [`Domain`]): Debian's tools create the guest, with console,
 //! xenstore and backends. Dom0's boot is saved once, later starts go on from there.
 //!
-//! [`Rig`] is what is assembled, on [`crate::linux`]; `initramfs` is dom0's root, `dom0/init` its first process.
+//! [`Rig`] is what is assembled, on `linux`; `initramfs` is dom0's root, `dom0/init` its first process.
 
 mod dom0;
 mod domain;

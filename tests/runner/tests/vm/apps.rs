@@ -45,7 +45,13 @@ fn the_file_that_boots_is_stripped() -> anyhow::Result<Verdict> {
 
 /// Typed commands come in, answers go out, and `poweroff` ends the machine.
 fn shell_answers_a_script() -> anyhow::Result<Verdict> {
-    let script = [("help", "poweroff"), ("info", "MiB"), ("mem", "free"), ("ops", "irq_disable")];
+    let script = [
+        ("help", "poweroff"),
+        ("info", "MiB"),
+        ("mem", "free"),
+        ("ops", "irq_disable"),
+        ("features", "that the native backend knows of"),
+    ];
     let (mut running, line) = lab::start("shell", &Options::default())?;
     let mut at = running.wait_for("app main after", 0, PATIENCE)?;
     for (command, answer) in script {

@@ -1,5 +1,6 @@
 //! Several CPUs: the kernel's own tests on two and four by every way in, on 64, and where only old tables tell of them.
 
+use anyhow::ensure;
 use runner::command::doctor;
 use runner::qemu::{Accel, Ending, Machine, Options, Platform};
 
@@ -58,6 +59,10 @@ pub(crate) fn rows() -> Vec<Row> {
         rows.push(row);
     }
     rows.push(Row::new("cpus::no_more_than_the_command_line_allows", "hello", limited));
+    for (name, platform) in [("pvh-q35", Platform::Pvh), ("xen-pv-dom0", Platform::XenPvDom0)] {
+        let name = format!("cpus::one_reports_when_all_panic::{name}");
+        rows.push(Row::new(name, "panic_everywhere", move || all_panic(platform)));
+    }
     rows.push(Row::new("cpus::self_test_by_kvm", "self_test", by_kvm));
     rows
 }
@@ -74,7 +79,7 @@ fn vcpu_set(options: &Options) -> anyhow::Result<Verdict> {
                 domain.wait_for(&format!("CPU {cpu} is down"), from, PATIENCE)?;
             }
             let from = domain.written();
-            domain.xl("vcpu-set", &all.to_string())?;
+            domain.xl("vcpu-set --ignore-host", &all.to_string())?;
             for cpu in 1..all {
                 domain.wait_for(&format!("CPU {cpu} is up"), from, PATIENCE)?;
             }
@@ -106,6 +111,15 @@ fn limited() -> anyhow::Result<Verdict> {
         .says(&["1 further CPU"])?
         .says(&["3 of 3 CPUs are up"])?
         .says(&["Hello"])?;
+    Ok(Verdict::Kept)
+}
+
+fn all_panic(platform: Platform) -> anyhow::Result<Verdict> {
+    let run = lab::run("panic_everywhere", &Options { smp: 4, ..Options::on(platform) })?;
+    run.ended(&Ending::Status(2))?;
+    let reports = run.console().matches("PANIC").count();
+    ensure!(reports == 1, run.failure(&format!("{reports} CPUs reported")));
+    run.backtrace_names("panic_everywhere")?;
     Ok(Verdict::Kept)
 }
 

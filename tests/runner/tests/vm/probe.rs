@@ -21,6 +21,7 @@ const KEYS: [(&str, &[&str]); 7] = [
             "rsdp",
             "problems",
             "entry_to_probe_us",
+            "stages",
         ],
     ),
     ("cpu", &["brand", "features", "cpus_up", "cpus_told"]),
@@ -67,6 +68,19 @@ pub(crate) fn rows() -> Vec<Row> {
                 ensure!(feature["offered"] == true && feature["used"] == true, "{feature}");
             }
             item(&document["costs"], "operation", "hypercall")?;
+            Ok(Verdict::Kept)
+        }),
+        Row::new("probe::kvm_nested_with_features_refused", "probe", || {
+            let append = "kvm=-pv-eoi,-steal-time,nonsense".into();
+            let document = document(&Options { append, ..Options::on(Platform::KvmNested) })?;
+            promised(&document, "KVM", "kvm")?;
+            for name in ["pv-eoi", "steal-time"] {
+                let feature = item(&document["backend"]["features"], "name", name)?;
+                ensure!(feature["refused"] == true && feature["used"] == false, "{feature}");
+            }
+            // Who runs is told with the steal time.
+            let flush = item(&document["backend"]["features"], "name", "pv-tlb-flush")?;
+            ensure!(flush["refused"] == false && flush["used"] == false, "{flush}");
             Ok(Verdict::Kept)
         }),
         Row::new("probe::kvm", "probe", || match doctor::kvm() {

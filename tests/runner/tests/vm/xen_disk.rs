@@ -26,6 +26,7 @@ pub(crate) fn rows() -> Vec<Row> {
         row("a_disk_is_rewritten", disk_is_rewritten);
         row("a_read_only_disk_is_left_alone", read_only_disk);
         row("a_disk_is_the_same_after_save_and_restore", restored);
+        row("a_disk_outlasts_a_restore_by_2_level_events_and_grants_2", restored_otherwise);
         row("devices_that_make_no_sense_are_refused", senseless);
         row("a_disk_comes_and_goes_while_the_guest_runs", hot_plug);
     }
@@ -96,7 +97,14 @@ fn read_only_disk(options: Options) -> Result<Verdict> {
 
 /// Changed once before, and changed back after.
 fn restored(options: Options) -> Result<Verdict> {
-    let options = Options { append: "app.twice".into(), ..options };
+    outlasts_restore(Options { append: "app.twice".into(), ..options })
+}
+
+fn restored_otherwise(options: Options) -> Result<Verdict> {
+    outlasts_restore(Options { append: "app.twice xen.events=2-level xen.grants=2".into(), ..options })
+}
+
+fn outlasts_restore(options: Options) -> Result<Verdict> {
     let (run, image) = run(&options, Some("w"), |domain| {
         domain.wait_for("disk: waits for a key", 0, PATIENCE)?;
         domain.save_and_restore()?;
