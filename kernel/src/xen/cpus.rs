@@ -8,7 +8,7 @@ use alloc::{format, sync::Arc};
 use drivers::xen::xenstore::{Transaction, Xenstore};
 
 use crate::{
-    cpu::{percpu, smp},
+    cpu::{CpuSet, percpu, smp},
     thread,
 };
 
@@ -19,6 +19,7 @@ pub(super) async fn serve(store: Arc<Xenstore>) {
         return;
     }
     let Ok(mut watch) = store.watch("cpu").await else { return };
+    let mut known: CpuSet = (0..count).collect();
     while watch.next().await.is_ok() {
         for cpu in 1..count {
             let wanted =
@@ -33,6 +34,15 @@ pub(super) async fn serve(store: Arc<Xenstore>) {
                     // The toolstack says nothing of it.
                     Err(_) => continue,
                 };
+            // Only a change is a wish: what the guest itself did meanwhile stays.
+            if wanted == known.contains(cpu) {
+                continue;
+            }
+            if wanted {
+                known.insert(cpu)
+            } else {
+                known.remove(cpu)
+            }
             if wanted == percpu::is_up(cpu) {
                 continue;
             }
