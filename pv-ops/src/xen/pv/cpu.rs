@@ -86,15 +86,18 @@ const CR4: u64 = 0x620;
 /// What the kernel last wrote: Xen decides what holds.
 static CR4_SEEN: AtomicU64 = AtomicU64::new(CR4);
 
-pub(super) extern "sysv64" fn read_cr0() -> u64 {
-    CR0
-}
-
 /// CR0.TS: the next instruction on extended registers traps (SDM vol. 3A §2.5).
 const TASK_SWITCHED: u64 = 1 << 3;
+/// What the kernel last wrote of TS, on whichever CPU: it writes and reads back to see whether the bit is there at all.
+static TS_SEEN: AtomicU64 = AtomicU64::new(0);
+
+pub(super) extern "sysv64" fn read_cr0() -> u64 {
+    CR0 | TS_SEEN.load(Ordering::Relaxed)
+}
 
 /// All that the kernel wants of it is set already, but for TS.
 pub(super) unsafe extern "sysv64" fn write_cr0(value: u64) {
+    TS_SEEN.store(value & TASK_SWITCHED, Ordering::Relaxed);
     // SAFETY: sets or clears the bit on this CPU.
     let _ = unsafe { hypercall::call1(Number::FpuTaskswitch, u64::from(value & TASK_SWITCHED != 0)) };
 }
