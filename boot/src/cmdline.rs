@@ -115,7 +115,7 @@ impl<'a> Iterator for Words<'a> {
             quoted ^= char == '"';
             char.is_whitespace() && !quoted
         });
-        let (word, rest) = rest.split_at(end.unwrap_or(rest.len()));
+        let (word, rest) = end.and_then(|end| rest.split_at_checked(end)).unwrap_or((rest, ""));
         self.rest = rest;
         Some(match unquote(word).split_once('=') {
             Some((key, value)) => (key, Some(unquote(value))),

@@ -36,6 +36,7 @@ pub mod random;
 pub mod net;
 
 pub mod app;
+#[cfg(target_os = "none")]
 pub mod stages;
 #[cfg(target_os = "none")]
 mod start;

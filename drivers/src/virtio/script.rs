@@ -315,7 +315,7 @@ impl Driver for NetUser {
             4 => card.flush(),
             5 => _ = card.wait(Waker::noop()),
             // Seldom: who waits for an answer that does not come waits long.
-            6 if value % 64 == 0 => _ = card.control(Control::Promiscuous(value & 64 != 0)),
+            6 if value.is_multiple_of(64) => _ = card.control(Control::Promiscuous(value & 64 != 0)),
             _ => {
                 let info = card.info();
                 assert!(info.mac.is_unicast() && info.mtu >= 68);

@@ -54,14 +54,19 @@ pub struct Descriptors {
 unsafe impl Sync for Descriptors {}
 
 impl Descriptors {
+    /// All zeros, so that the file does not carry them. [`load`] fills them in.
     pub(super) const fn new() -> Self {
-        Self { gdt: UnsafeCell::new([0; ENTRIES]), tss: UnsafeCell::new(TaskStateSegment::new()) }
+        let mut tss = TaskStateSegment::new();
+        tss.iomap_base = 0;
+        Self { gdt: UnsafeCell::new([0; ENTRIES]), tss: UnsafeCell::new(tss) }
     }
 }
 
 /// Loads `cpu`'s own segments on the CPU that runs this, which must be that CPU.
 pub(super) fn load(cpu: &'static PerCpu) {
     let tss = cpu.descriptors.tss.get();
+    // SAFETY: the CPU does not use this table before `load_tr` below, and nobody else writes it.
+    unsafe { (&raw mut (*tss).iomap_base).write_unaligned(size_of::<TaskStateSegment>() as u16) };
     // SAFETY: the TSS is in a static `PerCpu`: it stays where it is for ever.
     let Descriptor::SystemSegment(tss_low, tss_high) = (unsafe { Descriptor::tss_segment_unchecked(tss) })
     else {

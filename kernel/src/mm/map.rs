@@ -21,7 +21,12 @@ pub use super::{
     stack::{Stack, stack},
 };
 
-static DEVICE_WINDOW: IrqMutex<Window> = IrqMutex::new(Window::new(DEVICES, DEVICES_LEN_BYTES));
+/// Made when first asked for: until then all zeros, so that the file does not carry it.
+static DEVICE_WINDOW: IrqMutex<Option<Window>> = IrqMutex::new(None);
+
+fn with_device_window<R>(act: impl FnOnce(&mut Window) -> R) -> R {
+    act(DEVICE_WINDOW.lock().get_or_insert_with(|| Window::new(DEVICES, DEVICES_LEN_BYTES)))
+}
 
 /// Bytes that are unmapped at a time, before one flush.
 const UNBACK_LEN_BYTES: u64 = 128 * PAGE_SIZE;
@@ -206,9 +211,10 @@ pub fn mapping(phys: u64, len_bytes: u64, caching: Caching) -> Result<Mapping, M
         return Err(MapError::OverlapsRam { phys, len_bytes });
     }
     let align = if len >= PAGE_SIZE_2M { PAGE_SIZE_2M } else { PAGE_SIZE };
-    let virt = DEVICE_WINDOW.lock().allocate(len, align, start).ok_or(OutOfMemory { len_bytes: len })?;
+    let virt = with_device_window(|window| window.allocate(len, align, start))
+        .ok_or(OutOfMemory { len_bytes: len })?;
     if let Err(error) = map_device(virt, start, len, caching) {
-        DEVICE_WINDOW.lock().release(virt, len);
+        with_device_window(|window| window.release(virt, len));
         return Err(error);
     }
     Ok(Mapping { address: non_null(virt + (phys - start)), len_bytes, window: Some((virt, len)) })
@@ -274,7 +280,7 @@ impl Drop for Mapping {
         let Some((virt, len)) = self.window else { return };
         // The range is one that `map` mapped, so no page is split and it cannot fail.
         if with_tables(|tables| tables.unmap(virt, len, &mut |_| {})).is_ok() {
-            DEVICE_WINDOW.lock().release(virt, len);
+            with_device_window(|window| window.release(virt, len));
         }
     }
 }

@@ -151,6 +151,6 @@ impl Wake for Thread {
 
 impl fmt::Debug for Thread {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "thread {} {:?}", self.id(), self.name)
+        write!(f, "thread {} \"{}\"", self.id(), self.name)
     }
 }

@@ -79,7 +79,8 @@ async fn number(store: &Xenstore, path: &str) -> Result<Option<u64>, Error> {
         Ok(text) => {
             let number = text.parse().ok();
             if number.is_none() {
-                log::warn!("{path}: {text:?}: expected a number of KiB");
+                let text = text.as_bytes().escape_ascii();
+                log::warn!("{path}: \"{text}\": expected a number of KiB");
             }
             Ok(number)
         }

@@ -19,7 +19,8 @@ const FEATURES: [&str; 3] = ["feature-poweroff", "feature-reboot", "feature-susp
 pub(super) fn start(store: &Arc<Xenstore>) {
     drop(task::spawn(advertise(store.clone())));
     drop(task::spawn(follow(store.clone(), SYSRQ, |_, command| {
-        log::info!("{SYSRQ}: {command:?}: there are no such keys here");
+        let command = command.as_bytes().escape_ascii();
+        log::info!("{SYSRQ}: \"{command}\": there are no such keys here");
     })));
     drop(task::spawn(follow(store.clone(), SHUTDOWN, |store, command| match command {
         "poweroff" | "halt" => power::off(),
@@ -36,7 +37,10 @@ pub(super) fn start(store: &Arc<Xenstore>) {
             }
         }
         other => {
-            log::warn!("{SHUTDOWN}: {other:?} is not understood, expected poweroff, halt, reboot or suspend");
+            let other = other.as_bytes().escape_ascii();
+            log::warn!(
+                "{SHUTDOWN}: \"{other}\" is not understood, expected poweroff, halt, reboot or suspend"
+            );
         }
     })));
 }

@@ -26,7 +26,8 @@ pub(super) async fn serve(store: Arc<Xenstore>) {
                     Ok("online") => true,
                     Ok("offline") => false,
                     Ok(other) => {
-                        log::warn!("cpu/{cpu}/availability: {other:?}, expected online or offline");
+                        let other = other.as_bytes().escape_ascii();
+                        log::warn!("cpu/{cpu}/availability: \"{other}\", expected online or offline");
                         continue;
                     }
                     // The toolstack says nothing of it.

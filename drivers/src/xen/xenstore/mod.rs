@@ -49,7 +49,7 @@ pub enum Error {
     #[error("a request of {0} bytes, expected at most 4096")]
     TooLong(usize),
     /// A path or token with a zero byte, or none at all.
-    #[error("{0:?} is no xenstore path")]
+    #[error("\"{}\" is no xenstore path", .0.as_bytes().escape_ascii())]
     BadPath(String),
     /// Too many requests or watches at the same time.
     #[error("too many requests or watches at the same time")]

@@ -15,7 +15,13 @@ use crate::{
     sync::IrqMutex,
 };
 
-static WINDOW: IrqMutex<Window> = IrqMutex::new(Window::new(HUGE, HUGE_LEN_BYTES));
+/// Made when first asked for: until then all zeros, so that the file does not carry it.
+static WINDOW: IrqMutex<Option<Window>> = IrqMutex::new(None);
+
+fn with_window<R>(act: impl FnOnce(&mut Window) -> R) -> R {
+    act(WINDOW.lock().get_or_insert_with(|| Window::new(HUGE, HUGE_LEN_BYTES)))
+}
+
 static LEN_BYTES: AtomicU64 = AtomicU64::new(0);
 
 /// Bytes of all huge allocations, in whole pages.
@@ -31,10 +37,10 @@ pub(super) fn allocate(layout: Layout) -> Option<NonNull<u8>> {
         return None;
     }
     let least = if len >= PAGE_SIZE_2M { PAGE_SIZE_2M } else { PAGE_SIZE };
-    let virt = WINDOW.lock().allocate(len, least.max(layout.align() as u64), 0)?;
+    let virt = with_window(|window| window.allocate(len, least.max(layout.align() as u64), 0))?;
     // SAFETY: the range is ours: the window just gave it out.
     if unsafe { map::back(virt, len) }.is_err() {
-        WINDOW.lock().release(virt, len);
+        with_window(|window| window.release(virt, len));
         return None;
     }
     LEN_BYTES.fetch_add(len, Ordering::Relaxed);
@@ -49,7 +55,7 @@ pub(super) unsafe fn free(memory: NonNull<u8>, layout: Layout) {
     let (virt, Some(len)) = (memory.addr().get() as u64, pages(layout)) else { return };
     // SAFETY: `allocate` mapped this range with `back`; the caller says that nothing refers to it.
     unsafe { map::unback(virt, len) };
-    WINDOW.lock().release(virt, len);
+    with_window(|window| window.release(virt, len));
     LEN_BYTES.fetch_sub(len, Ordering::Relaxed);
 }
 

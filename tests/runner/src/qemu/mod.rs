@@ -1,10 +1,11 @@
 //! Running a guest in QEMU.
 //!
-//! Neighbours: `line` (the command line), `network` (what the guest's card is connected to), `process` (the child and its console), `qmp` (what QEMU says of the machine),
+//! Neighbours: `options` (what was asked for), `line` (the command line), `network` (what the guest's card is connected to), `process` (the child and its console), `qmp` (what QEMU says of the machine),
 //! `ending` (how it ended), `terminal` (the user's side of the console).
 
 pub mod ending;
 pub mod line;
+pub mod options;
 pub mod network;
 pub mod process;
 mod qmp;
@@ -12,7 +13,8 @@ pub mod terminal;
 
 pub use ending::Ending;
 pub(crate) use ending::Traces;
-pub(crate) use line::megabytes;
-pub use line::{Accel, Line, Machine, Options, Platform, Serial};
+pub use line::Line;
+pub(crate) use options::megabytes;
+pub use options::{Accel, Machine, Options, Platform, Serial};
 pub(crate) use process::{Console, Scratch};
 pub use process::{Finished, Running, Tee};

@@ -9,7 +9,8 @@ use crate::linux::Setting;
 use crate::qemu::{Accel, Ending, Line, Machine, Options, Platform, Serial, megabytes};
 
 /// QEMU's best processor, without the identity of a K8 (its MSRs are not there) and without MONITOR (Xen would idle by
-/// it, and fault) and XSAVE (QEMU 7.2 does not tell Xen of a guest's XSETBV, so what it enabled would get lost).
+/// it, and fault) and XSAVE: QEMU 7.2 does not tell Xen of a guest's XSETBV, and its XRSTOR does not trap where CR0.TS is set,
+/// so that Xen, which switches these registers lazily, would overwrite what a guest has just loaded.
 const CPU: &str = "max,family=23,model=1,stepping=2,-monitor,-xsave";
 /// Xen and dom0 on the first serial line. SMAP is for HVM guests only: QEMU 7.2 faults on IRETQ to a user page with it.
 const XEN: &str = "console=com1 com1=115200 loglvl=warning guest_loglvl=all smap=hvm";

@@ -225,6 +225,12 @@ impl Run {
         Ok(self)
     }
 
+    /// Others than the guest said `text`.
+    pub(crate) fn noted(&self, text: &str) -> Result<&Self> {
+        ensure!(self.notes.contains(text), "{}", self.failure(&format!("nobody says {text:?}")));
+        Ok(self)
+    }
+
     /// The backtrace names `function`.
     pub(crate) fn backtrace_names(&self, function: &str) -> Result<&Self> {
         let frames = self.console().lines().skip_while(|line| !line.starts_with("backtrace:"));
