@@ -31,7 +31,7 @@ fn build() -> Result<PathBuf> {
     let toolchain = Toolchain::find()?;
     let step = Step::new("building the machine monitor");
     let mut cargo = toolchain.cargo();
-    cargo.current_dir(paths::checkout()).args(["build", "--package", "vmm", "--target", TARGET]);
+    cargo.current_dir(paths::checkout()).args(["build", "--package", "monitor", "--target", TARGET]);
     cargo.args(["--profile", PROFILE]).env(FLAGS[0], FLAGS[1]);
     run_with_progress(&mut cargo, &step, toolchain::compiling)?;
     Ok(paths::target_directory().join(TARGET).join(PROFILE).join("vmm"))

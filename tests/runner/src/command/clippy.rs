@@ -27,7 +27,7 @@ pub fn run(arguments: &Arguments) -> Result<u8> {
         "--exclude",
         "runner",
         "--exclude",
-        "vmm",
+        "monitor",
         "--release",
         "--target",
         GUEST_TARGET,
