@@ -15,8 +15,8 @@ pv_ops! {
     /// Interrupts: the CPU's flag, sleep, the way back, the local controller.
     irq {
         /// Returns from an interrupt; used by entry code through [`iret!`](crate::iret).
-        /// Native: `iretq` (SDM vol. 2A, IRET). KVM: native. Xen PV: jump to the `iret` hypercall
-        /// (arch-x86/xen-x86_64.h, `struct iret_context`).
+        /// Native: `iretq` (SDM vol. 2A, IRET). KVM: native. Xen PV: the event mask, then `iretq`; the `iret` hypercall if
+        /// events wait (arch-x86/xen-x86_64.h, `struct iret_context`).
         jump pub unsafe fn iret();
 
         /// Disables maskable interrupts on this CPU.

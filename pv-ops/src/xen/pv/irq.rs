@@ -21,8 +21,8 @@ use core::{arch::naked_asm, mem::offset_of};
 /// boot CPU leads there until the kernel gives it data of its own.
 pub(super) const SHARED_PAGE: u64 = crate::native::LOCAL_APIC - 4096;
 /// The mask and pending bytes, from GS.
-const MASK: usize = HOST_WORDS + offset_of!(VcpuInfo, evtchn_upcall_mask);
-const PENDING: usize = HOST_WORDS + offset_of!(VcpuInfo, evtchn_upcall_pending);
+pub(super) const MASK: usize = HOST_WORDS + offset_of!(VcpuInfo, evtchn_upcall_mask);
+pub(super) const PENDING: usize = HOST_WORDS + offset_of!(VcpuInfo, evtchn_upcall_pending);
 const _: () = {
     assert!(
         MASK == 65 && HOST_WORDS + offset_of!(VcpuInfo, cr2) == 80,
@@ -31,7 +31,7 @@ const _: () = {
 };
 
 /// RFLAGS.IF, and its bit number.
-const IF: u64 = 1 << IF_BIT;
+pub(super) const IF: u64 = 1 << IF_BIT;
 const IF_BIT: u64 = 9;
 
 /// Lets events in. One that came while they were held back is delivered on the way out of the next hypercall,

@@ -1,9 +1,12 @@
-//! Exceptions and events: Xen's virtual trap table, made from the kernel's IDT, and the way back by hypercall.
+//! Exceptions and events: Xen's virtual trap table, made from the kernel's IDT, and the way back, seldom by hypercall.
 //!
 //! Xen builds the CPU's own frame on the guest's stack, and below it rcx and r11 (arch-x86/xen-x86_64.h). A small stub
 //! per vector takes those two off and goes on to the kernel's native stub, so that one entry code serves all.
 
-use super::abi::{CALLBACKOP_REGISTER, CALLBACKTYPE_EVENT, CallbackRegister, FLAT_KERNEL_CS, TrapInfo};
+use super::{
+    abi::{CALLBACKOP_REGISTER, CALLBACKTYPE_EVENT, CallbackRegister, FLAT_KERNEL_CS, TrapInfo},
+    irq::{IF, MASK, PENDING},
+};
 use crate::{
     descriptor::PseudoDescriptor,
     xen::hypercall::{self, Number},
@@ -104,11 +107,43 @@ pub fn set_event_vector(vector: u8) -> Result<(), hypercall::Errno> {
     Ok(())
 }
 
-/// The way back (arch-x86/xen-x86_64.h, `struct iret_context`): below the frame Xen wants flags, rcx, r11 and rax, and
-/// puts the event mask back as IF in the frame says.
+/// The way back. Frame and code are in one ring, so the CPU's own `iretq` does it, without Xen: the event mask goes back
+/// as IF in the frame says. Xen shows the kernel's CS as one of ring 0, which its ring 3 cannot return to. Only events
+/// that came while they were held back need Xen's `iret` (arch-x86/xen-x86_64.h, `struct iret_context`), which lets them in
+/// when nothing of this return is on the stack any more: below the frame it wants flags, rcx, r11 and rax.
+///
+/// An event that comes after the mask was cleared interrupts the rest of this return, and loses nothing by it. What
+/// returns here is never an NMI, whose end Xen would want to be told: they end in a report.
 #[unsafe(naked)]
 pub(super) unsafe extern "sysv64" fn iret() {
-    naked_asm!("push 0", "push rcx", "push r11", "push rax", "mov eax, {iret}", "syscall", iret = const Number::Iret as u64)
+    naked_asm!(
+        "test byte ptr [rsp + {flags} + 1], {enabled}",
+        "jz 2f",
+        "cmp byte ptr gs:[{pending}], 0",
+        "jne 4f",
+        "mov byte ptr gs:[{mask}], 0",
+        "cmp byte ptr gs:[{pending}], 0",
+        "jne 4f",
+        "jmp 3f",
+        "2:",
+        "mov byte ptr gs:[{mask}], 1",
+        "3:",
+        "or byte ptr [rsp + {cs}], 3",
+        "iretq",
+        "4:",
+        "push 0",
+        "push rcx",
+        "push r11",
+        "push rax",
+        "mov eax, {iret}",
+        "syscall",
+        flags = const 16,
+        enabled = const IF >> 8,
+        cs = const 8,
+        mask = const MASK,
+        pending = const PENDING,
+        iret = const Number::Iret as u64,
+    )
 }
 
 #[cfg(test)]

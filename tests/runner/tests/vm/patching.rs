@@ -15,7 +15,7 @@ const TABLE: [&str; 2] = ["__pv_table_start", "__pv_table_end"];
 const END: &str = "pv-dump end";
 
 /// What a PV guest of Xen has in its text and never executes, or may: its kernel is in ring 3.
-const ALLOWED_IN_RING_3: [Allowed; 16] = [
+const ALLOWED_IN_RING_3: [Allowed; 17] = [
     Allowed { prefix: "pv_ops::native::", reason: "another backend's" },
     Allowed { prefix: "pv_ops::kvm::", reason: "another backend's" },
     Allowed { prefix: "pv_ops::pvm::", reason: "another backend's" },
@@ -23,6 +23,7 @@ const ALLOWED_IN_RING_3: [Allowed; 16] = [
     Allowed { prefix: "pv_ops::xen::pv::cpu::rdmsr", reason: "Xen emulates the few registers that it shows" },
     Allowed { prefix: "pv_ops::xen::pv::cpu::wrmsr", reason: "Xen emulates the few registers that it shows" },
     Allowed { prefix: "pv_ops::xen::pv::cpu::write_cr4", reason: "Xen emulates it, for OSXSAVE" },
+    Allowed { prefix: "pv_ops::xen::pv::trap::iret", reason: "IRETQ from ring 3 to ring 3" },
     Allowed { prefix: "kernel::cpu::features::", reason: "XSETBV, which Xen emulates for who has OSXSAVE" },
     Allowed { prefix: "kernel::mm::text::image_physical", reason: "looks at the tables of other ways in" },
     Allowed { prefix: "boot::entry::enter_bootloader", reason: "another way in" },
