@@ -1,8 +1,9 @@
 //! A guest: an application linked with the kernel into one ELF file, and what is done to it after linking.
 //!
-//! Neighbours: `elf` (the rewritten file), `symbols` (the table in it).
+//! Neighbours: `manifest` (what its `Cargo.toml` asks for), `elf` (the rewritten file), `symbols` (the table in it).
 
 pub mod elf;
+mod manifest;
 pub mod symbols;
 
 use std::collections::BTreeMap;
@@ -17,6 +18,10 @@ use crate::host::process::run_with_progress;
 use crate::host::progress::Step;
 use crate::toolchain::Toolchain;
 
+pub use manifest::served_ports;
+
+const QUICK: &str = "quick";
+
 /// A built guest. Its SHA-256 is its identity: every way in boots exactly these bytes.
 #[derive(Clone, Debug)]
 pub struct Guest {
@@ -30,10 +35,10 @@ pub struct Guest {
     pub sha256: String,
 }
 
-/// How a guest is compiled: a profile of the workspace's `Cargo.toml`.
+/// How a guest is compiled: by which profile of the workspace's `Cargo.toml`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Profile {
-    /// As it ships and as it is tested.
+    /// As it ships and as it is tested: small, or fast if its manifest says so.
     #[default]
     Release,
     /// While it is being written: compiled again within seconds, somewhat larger.
@@ -41,19 +46,20 @@ pub enum Profile {
 }
 
 impl Profile {
-    /// Its name for cargo, which is also that of cargo's output directory.
-    fn name(self) -> &'static str {
-        match self {
+    /// The name that `package` is compiled with, which is also that of cargo's output directory.
+    fn name(self, package: &str) -> Result<&'static str> {
+        Ok(match self {
+            Self::Release if manifest::ships_fast(package)? => "fast",
             Self::Release => "release",
-            Self::Quick => "quick",
-        }
+            Self::Quick => QUICK,
+        })
     }
 
     /// Where finished guests go.
     fn output_directory(self) -> PathBuf {
         match self {
             Self::Release => paths::output_directory(),
-            Self::Quick => paths::output_directory().join(self.name()),
+            Self::Quick => paths::output_directory().join(QUICK),
         }
     }
 }
@@ -88,11 +94,12 @@ fn build_package(
     names: &[&str],
     profile: Profile,
 ) -> Result<Vec<Guest>> {
+    let profile_name = profile.name(package)?;
     {
         let step = Step::new(format!("building {}", names.join(" ")));
         let mut cargo = toolchain.cargo();
         cargo.current_dir(paths::checkout()).args(["build", "--target", GUEST_TARGET]);
-        cargo.args(["--profile", profile.name()]);
+        cargo.args(["--profile", profile_name]);
         cargo.args(["--package", package]).args(names.iter().flat_map(|name| ["--bin", name]));
         let said = run_with_progress(&mut cargo, &step, crate::toolchain::compiling)?;
         if said.contains("warning:") {
@@ -100,7 +107,7 @@ fn build_package(
             eprintln!("{}", said.trim_end());
         }
     }
-    let linked = paths::target_directory().join(GUEST_TARGET).join(profile.name());
+    let linked = paths::target_directory().join(GUEST_TARGET).join(profile_name);
     let out = profile.output_directory();
     fs::create_dir_all(&out).with_context(|| format!("cannot create {}", out.display()))?;
     names.iter().map(|name| finish(name, &linked.join(name), &out)).collect()
@@ -142,21 +149,6 @@ fn package_of(name: &str) -> Result<String> {
         }
     }
     bail!("there is no guest called {name:?}; there are: {}", all().join(", "))
-}
-
-/// The TCP ports that the guest called `name` serves, as its manifest says: `tcp = [80]` in `package.metadata.pliant`.
-///
-/// # Errors
-/// There is no such guest, or its manifest is not as it should be.
-pub fn served_ports(name: &str) -> Result<Vec<u16>> {
-    let package = package_of(name)?;
-    let manifests = ["apps", "tests/kernels"].map(|place| paths::checkout().join(place).join(&package));
-    let manifest = manifests.iter().map(|place| place.join("Cargo.toml")).find(|path| path.is_file());
-    let text = fs::read_to_string(manifest.context("no manifest")?)?;
-    let mut lines = text.lines().skip_while(|line| line.trim() != "[package.metadata.pliant]").skip(1);
-    let list = lines.find_map(|line| line.trim().strip_prefix("tcp = [")?.strip_suffix(']'));
-    let ports = list.unwrap_or_default().split(',').map(str::trim).filter(|port| !port.is_empty());
-    ports.map(|port| port.parse().with_context(|| format!("{package}: port {port}"))).collect()
 }
 
 /// The names of all guests in the checkout.
