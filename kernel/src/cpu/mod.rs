@@ -8,6 +8,7 @@ pub mod host_clock;
 pub mod image;
 pub mod ipi;
 mod mp_table;
+pub(crate) mod nmi;
 pub(crate) mod owned;
 pub mod percpu;
 pub mod physical;
