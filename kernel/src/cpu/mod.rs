@@ -25,6 +25,7 @@ mod tests;
 pub mod timer_ports;
 pub mod tlb;
 pub mod topology;
+mod torture;
 mod trampoline;
 
 pub use features::{Feature, features};
