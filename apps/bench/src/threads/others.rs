@@ -1,13 +1,13 @@
-//! What CPUs ask of each other while all of them run something: to execute a function, to forget a translation.
+//! What CPUs ask of each other while two of them run something: to execute a function, to forget a translation.
 
-use alloc::{sync::Arc, vec::Vec};
+use alloc::sync::Arc;
 use core::{
     hint::spin_loop,
     sync::atomic::{AtomicBool, AtomicU32, Ordering::SeqCst},
 };
 
 use kernel::{
-    cpu::{self, percpu},
+    cpu::{self, CpuSet, percpu},
     mm::{Caching, map},
     thread,
 };
@@ -16,36 +16,30 @@ use super::row::row;
 
 /// The HPET's registers on every PC: a page that is no memory.
 const A_PAGE: u64 = 0xfed0_0000;
+/// No CPU has this number.
+const NOBODY: u32 = u32::MAX;
 
 pub(super) fn measure() {
-    let others = percpu::others();
-    if others.is_empty() {
+    if percpu::others().is_empty() {
         return;
     }
-    let (stop, running) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU32::new(0)));
-    let threads: Vec<_> = others
-        .iter()
-        .map(|_| {
-            let (stop, running) = (stop.clone(), running.clone());
-            thread::spawn(move || {
-                running.fetch_add(1, SeqCst);
-                while !stop.load(SeqCst) {
-                    spin_loop();
-                }
-            })
-        })
-        .collect();
-    while running.load(SeqCst) != others.len() as u32 {
-        spin_loop();
+    let (stop, place) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU32::new(NOBODY)));
+    let (stopped, its_place) = (stop.clone(), place.clone());
+    let other = thread::spawn(move || {
+        let _stay = cpu::stay();
+        its_place.store(cpu::this_cpu(), SeqCst);
+        while !stopped.load(SeqCst) {
+            spin_loop();
+        }
+    });
+    while place.load(SeqCst) == NOBODY {
+        thread::yield_now();
     }
-    // This thread may have changed its CPU.
-    let _stay = cpu::stay();
-    let others = percpu::others();
-    row("call the other CPUs", 100, || (0..100).for_each(|_| cpu::call_on(others, &|| ())));
-    row("unmap a page of the other CPUs", 100, || {
+    let there = CpuSet::one(place.load(SeqCst));
+    row("call another CPU", 100, || (0..100).for_each(|_| cpu::call_on(there, &|| ())));
+    row("unmap a page of another CPU", 100, || {
         (0..100).for_each(|_| drop(map::mapping(A_PAGE, 4096, Caching::Uncached)));
     });
     stop.store(true, SeqCst);
-    drop(_stay);
-    threads.into_iter().for_each(thread::JoinHandle::join);
+    other.join();
 }

@@ -3,26 +3,29 @@
 
 use alloc::sync::Arc;
 use core::{
-    hint::black_box,
+    hint::{black_box, spin_loop},
     sync::atomic::{AtomicBool, AtomicU32, Ordering::SeqCst},
 };
 
 use kernel::{
+    pv_ops,
     sync::{Mutex, channel},
     thread,
 };
 
-use super::row::row;
+use super::row::{Rows, row};
 
 const TURNS: u32 = 500;
+/// Hand-overs to another CPU.
+const FEW: u32 = 200;
 
 pub(super) fn measure(cpus: u32) {
     if cpus == 1 {
         // With more, nobody else wants the CPU that is given.
         yields();
-        hand_off();
+        hand_over();
     } else {
-        contended();
+        hand_across();
     }
     wakes();
     channels();
@@ -96,21 +99,58 @@ fn channels() {
     other.join();
 }
 
-static LOCK: Mutex<u32> = Mutex::new(0);
-
-/// A mutex that its holder gives to who waits for it.
-fn hand_off() {
+/// A mutex that its holder gives to who waits for it: when it yields first the other comes to wait, then the other takes it.
+fn hand_over() {
+    static LOCK: Mutex<u32> = Mutex::new(0);
     let turn = || {
         let mut count = LOCK.lock();
         *count += 1;
-        // The other comes to wait.
+        thread::yield_now();
+        drop(count);
         thread::yield_now();
     };
-    beside(turn, || row("hand a mutex over", TURNS, || (0..TURNS).for_each(|_| turn())));
+    beside(turn, || row("hand a mutex over", 2 * TURNS, || (0..TURNS).for_each(|_| turn())));
 }
 
-/// A mutex that two CPUs want all the time.
-fn contended() {
-    let turn = || *LOCK.lock() += 1;
-    beside(turn, || row("contended mutex", TURNS, || (0..TURNS).for_each(|_| turn())));
+/// As [`hand_over`], to another CPU: from the moment before it is given back to that at which the other has it.
+fn hand_across() {
+    /// So long it is held: the other comes to wait meanwhile.
+    const HOLD_NS: u64 = 100_000;
+    /// When it was given back last.
+    static LOCK: Mutex<u64> = Mutex::new(0);
+    static HOLDER: AtomicU32 = AtomicU32::new(0);
+    let turn = |own: u32| {
+        let mut given_ns = LOCK.lock();
+        let taken_ns = pv_ops::monotonic_ns();
+        let took_ns = taken_ns - *given_ns;
+        HOLDER.store(own, SeqCst);
+        while pv_ops::monotonic_ns() < taken_ns + HOLD_NS {
+            spin_loop();
+        }
+        *given_ns = pv_ops::monotonic_ns();
+        drop(given_ns);
+        took_ns
+    };
+    HOLDER.store(1, SeqCst);
+    let stop = Arc::new(AtomicBool::new(false));
+    let stopped = stop.clone();
+    let wait_for = |other: u32, stop: &AtomicBool| {
+        while HOLDER.load(SeqCst) != other && !stop.load(SeqCst) {
+            spin_loop();
+        }
+    };
+    let other = thread::spawn(move || {
+        while !stopped.load(SeqCst) {
+            wait_for(1, &stopped);
+            turn(2);
+        }
+    });
+    let mut rows = Rows::new();
+    for _ in 0..FEW {
+        wait_for(2, &stop);
+        rows.put_ns(turn(1));
+    }
+    rows.print("hand a mutex over");
+    stop.store(true, SeqCst);
+    other.join();
 }

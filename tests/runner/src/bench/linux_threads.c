@@ -250,13 +250,14 @@ static void call(void)
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static volatile int count;
 
-/* The other comes to wait while the lock is held. */
+/* First the other comes to wait while the lock is held, then it takes the lock. */
 static void hold(void)
 {
     pthread_mutex_lock(&lock);
     count++;
     sched_yield();
     pthread_mutex_unlock(&lock);
+    sched_yield();
 }
 
 static void hand_over(void)
@@ -265,31 +266,58 @@ static void hand_over(void)
         hold();
 }
 
-static void *holder(void *nobody)
+static void *handed(void *nobody)
 {
     while (!stop)
         hold();
     return nobody;
 }
 
-static void lock_once(void)
+/* The same to another CPU: from the moment before it is given back to that at which the other has it. It is held for so
+   long that the other comes to wait meanwhile. */
+static volatile uint64_t given_ns;
+static atomic_int last_holder;
+
+static uint64_t hold_for_a_while(int own)
 {
     pthread_mutex_lock(&lock);
-    count++;
+    uint64_t taken_ns = now_ns(), took_ns = taken_ns - given_ns;
+    last_holder = own;
+    while (now_ns() < taken_ns + 100000)
+        __builtin_ia32_pause();
+    given_ns = now_ns();
     pthread_mutex_unlock(&lock);
+    return took_ns;
 }
 
-static void contend(void)
+static void wait_for(int other)
 {
-    for (int turn = 0; turn < TURNS; turn++)
-        lock_once();
+    while (last_holder != other && !stop)
+        __builtin_ia32_pause();
 }
 
-static void *contender(void *nobody)
+static void *handed_across(void *nobody)
 {
-    while (!stop)
-        lock_once();
+    while (!stop) {
+        wait_for(1);
+        hold_for_a_while(2);
+    }
     return nobody;
+}
+
+static void hand_across(void)
+{
+    stop = 0;
+    last_holder = 1;
+    pthread_t other = start(handed_across, cpus - 1);
+    begin();
+    for (int turn = 0; turn < MOST; turn++) {
+        wait_for(2);
+        put(hold_for_a_while(1), 1);
+    }
+    end("hand a mutex over");
+    stop = 1;
+    pthread_join(other, NULL);
 }
 
 static void beside(void *(*body)(void *), const char *name, int operations, void (*run)(void))
@@ -301,13 +329,23 @@ static void beside(void *(*body)(void *), const char *name, int operations, void
     pthread_join(other, NULL);
 }
 
+static void use(int policy)
+{
+    struct sched_param parameters = { .sched_priority = policy == SCHED_FIFO };
+    if (sched_setscheduler(0, policy, &parameters))
+        fail("sched_setscheduler");
+}
+
 static void turns(void)
 {
     if (cpus == 1) {
+        /* With the default policy a thread that yields mostly goes on itself. */
+        use(SCHED_FIFO);
         beside(yielder, "switch by yield", 2 * TURNS, yield);
-        beside(holder, "hand a mutex over", TURNS, hand_over);
+        beside(handed, "hand a mutex over", 2 * TURNS, hand_over);
+        use(SCHED_OTHER);
     } else {
-        beside(contender, "contended mutex", TURNS, contend);
+        hand_across();
     }
     pthread_t other = start(player, cpus - 1);
     row("wake a thread", 2 * TURNS, nothing, wake);
@@ -360,7 +398,7 @@ static void timers(void)
     prctl(PR_SET_TIMERSLACK, 0);
 }
 
-/* What CPUs ask of each other while all of them run. */
+/* What CPUs ask of each other while two of them run. */
 
 static void *spinner(void *nobody)
 {
@@ -392,19 +430,16 @@ static void touch_first(void)
 
 static void others(void)
 {
-    pthread_t threads[64];
     stop = running = 0;
     if (syscall(SYS_membarrier, MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED, 0, 0))
         fail("membarrier");
-    for (int cpu = 1; cpu < cpus; cpu++)
-        threads[cpu] = start(spinner, cpu);
-    while (running != cpus - 1)
+    pthread_t other = start(spinner, cpus - 1);
+    while (!running)
         sched_yield();
-    row("call the other CPUs", PAGES, nothing, barrier);
-    row("unmap a page of the other CPUs", PAGES, touch_first, protect);
+    row("call another CPU", PAGES, nothing, barrier);
+    row("unmap a page of another CPU", PAGES, touch_first, protect);
     stop = 1;
-    for (int cpu = 1; cpu < cpus; cpu++)
-        pthread_join(threads[cpu], NULL);
+    pthread_join(other, NULL);
 }
 
 int main(int argc, char **arguments)
