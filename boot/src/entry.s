@@ -3,8 +3,11 @@
 # paging off, EBX = physical address of the loader's structure, EAX = magic (Multiboot2 only).
 # The bootloader crate enters at _start in 64-bit mode with its own page tables, RDI = &BootInfo.
 
-    .set PAGE_TABLE, 3                  # present, writable
+    .set PAGE_TABLE, 7                  # present, writable, user: what the page says decides
     .set LARGE_PAGE, 0x83               # present, writable, 2 MiB
+    .set USER, 4
+    .set FIRST_PAGES, 16                # of 2 MiB: the image (link.ld holds it to that)
+    .set PAGES, 2048
     .set CR0, 0x80010033                # PG, WP, NE, ET, MP, PE
     .set CR4, 0x20                      # PAE
     .set EFER, 0xc0000080
@@ -49,7 +52,8 @@ mb2_start32:
     movl $0x80000000, (boot_pml4 - {vma} + {direct_map_index} * 8 + 4)
     mov $(boot_image_pdpt - {vma} + PAGE_TABLE), %eax
     mov %eax, (boot_pml4 - {vma} + {image_index} * 8)
-    # 4 GiB in 2 MiB pages; the image's 1 GiB is the first of them.
+    # 4 GiB in 2 MiB pages; the image's 1 GiB is the first of them. For now only those of the image, and open to ring 3:
+    # a host may run a kernel there, and slowly before it has been told of (docs/kvm.md).
     mov $(boot_pd - {vma} + PAGE_TABLE), %eax
     mov %eax, (boot_image_pdpt - {vma} + {image_pdpt_index} * 8)
     mov $(boot_pdpt - {vma}), %edx
@@ -59,9 +63,9 @@ mb2_start32:
     add $8, %edx
     dec %ecx
     jnz 2b
-    mov $LARGE_PAGE, %eax
+    mov $(LARGE_PAGE + USER), %eax
     mov $(boot_pd - {vma}), %edx
-    mov $2048, %ecx
+    mov $FIRST_PAGES, %ecx
 3:  mov %eax, (%edx)
     add $0x200000, %eax
     add $8, %edx
@@ -119,9 +123,10 @@ long_mode:
     mov %edi, %eax
     mov %ebp, %edi                      # first argument: the structure; these moves clear the upper halves
     mov %eax, %ebp
-    mov %esi, %eax
+    mov %esi, %ebx
     mov %ebp, %esi                      # second argument: magic
-    add ${vma}, %rax
+    add ${vma}, %rbx
+    mov $first, %rax
     movabs $enter, %rdx
     jmp *%rdx                           # leaves the identity mapping
 
@@ -167,6 +172,37 @@ enter:
     wrmsr
     call *%r8
     ud2
+
+# The ways in that have the tables above: RBX = Rust function, RDI and RSI = its arguments, called as `enter` calls it.
+# What the kernel wants to have done first says what every page must have in these tables; then they are completed.
+first:
+    push %rdi
+    push %rsi
+    mov ${vma}, %rdi
+    sub $8, %rsp
+    call *pliant_kernel_first(%rip)
+    add $8, %rsp
+    lea boot_pd(%rip), %rdx
+    xor %ecx, %ecx
+    test %eax, %eax
+    jz 9f
+    mov $FIRST_PAGES, %ecx              # these are right
+9:  mov %rcx, %r8
+    shl $21, %r8
+    or %r8, %rax
+    or $LARGE_PAGE, %rax
+10: mov %rax, (%rdx,%rcx,8)
+    add $0x200000, %rax
+    inc %ecx
+    cmp $PAGES, %ecx
+    jne 10b
+    test %r8, %r8
+    jnz 11f
+    mov %cr3, %rax                      # the first were others
+    mov %rax, %cr3
+11: pop %rsi
+    pop %rdi
+    jmp *%rbx
 
 # Xen PV (Xen public/xen.h, "Domain start-up"): ring 3, Xen's page tables, RSI = start_info. Nothing privileged.
     .globl xen_pv_start

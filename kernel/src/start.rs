@@ -10,7 +10,7 @@ use crate::{
     task, time,
 };
 
-boot::entry!(kernel_main);
+boot::entry!(kernel_main, first: pv_ops::first);
 
 /// Bytes of the stack that everything from [`run`] on uses, a guard page below it.
 const STACK_BYTES: u64 = 128 << 10;

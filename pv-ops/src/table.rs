@@ -8,7 +8,7 @@
 
 use crate::{
     backend::{Backend, Environment},
-    detect::{Hypervisors, TABLES},
+    detect::{BACKENDS, Hypervisors, TABLES},
     native,
 };
 use core::{
@@ -256,6 +256,8 @@ pub fn install(
     if let (Stage::Patched, Some(installed)) = (stage(), installed()) {
         return Err(InstallError::AlreadyPatched(installed.name));
     }
+    let others = BACKENDS.iter().filter(|other| **other != backend);
+    others.filter_map(|other| other.early.as_ref()).for_each(|early| (early.leave)(environment));
     let mut ops = native::OPS;
     (backend.setup)(environment, hypervisors, &mut ops);
     // SAFETY: one CPU runs (see above) and no reference to the slots outlives its function: `installed` and

@@ -23,6 +23,7 @@ pub static BACKEND: Backend = Backend {
     detect: |_, environment| environment.xen_start_info.is_none(),
     setup,
     services: Services::NONE,
+    early: None,
 };
 
 /// The ops on a machine whose local APIC is in xAPIC mode: registers in the page at [`LOCAL_APIC`].
@@ -104,7 +105,7 @@ pub(crate) fn setup(environment: &Environment<'_>, _: &Hypervisors, ops: &mut Pv
         0 => time::start(),
         entry_tsc => time::start_at(entry_tsc),
     }
-    if irq::choose_apic_mode() == irq::ApicMode::X2Apic {
+    if irq::choose_apic_mode(environment.cpuid) == irq::ApicMode::X2Apic {
         ops.eoi = OPS_X2APIC.eoi;
         ops.send_ipi = OPS_X2APIC.send_ipi;
         ops.send_ipi_many = OPS_X2APIC.send_ipi_many;

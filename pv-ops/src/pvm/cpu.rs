@@ -59,10 +59,15 @@ pub(super) fn record(read: Reader<'_>) {
 }
 
 pub(super) extern "sysv64" fn cpuid_registers(leaf: u32, subleaf: u32) -> CpuidRegisters {
+    cpuid(leaf, subleaf).into()
+}
+
+/// What was recorded.
+pub(super) fn cpuid(leaf: u32, subleaf: u32) -> CpuidResult {
     let known = LEAVES.iter().zip(&ANSWERS).find(|(known, _)| **known == leaf && subleaf == 0);
     let [eax, ebx, ecx, edx] =
         known.map_or([0; 4], |(_, words)| words.each_ref().map(|word| word.load(Ordering::Relaxed)));
-    CpuidRegisters { eax, ebx, ecx, edx }
+    CpuidResult { eax, ebx, ecx, edx }
 }
 
 /// The selectors in force are the host's, flat as ours: ring 3 cannot load others.
@@ -76,7 +81,8 @@ pub(super) unsafe extern "sysv64" fn load_segments(_code: u16, _data: u16) {}
 /// # Safety
 /// As for [`write_gs_base`](crate::write_gs_base).
 pub(super) unsafe extern "sysv64" fn write_gs_base(base: u64) {
-    registration::register_this_cpu();
+    // SAFETY: the base is that of the CPU's own data (the caller's promise).
+    unsafe { registration::register_this_cpu(base) };
     // SAFETY: every 64-bit CPU has this MSR; the value is the caller's promise.
     unsafe { crate::wrmsr(GS_BASE, base) }
 }

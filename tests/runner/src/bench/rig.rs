@@ -6,6 +6,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 
+use crate::host::packages::{self, CC};
 use crate::linux::{Linux, Recipe, Root, Setting, the_one_in};
 use crate::qemu::{Line, Serial, Tee};
 
@@ -53,13 +54,14 @@ fn assemble(packages: &Path, directory: &Path) -> Result<()> {
 /// A program for Linux, whose source is `text`; compiled in `scratch`.
 ///
 /// # Errors
-/// There is no C compiler here, or none with a static library.
+/// A C compiler cannot be had, or the program does not compile.
 pub(super) fn program(scratch: &Path, text: &str) -> Result<Vec<u8>> {
+    packages::require(&CC)?;
     let (source, program) = (scratch.join("program.c"), scratch.join("program"));
     fs::write(&source, text)?;
     let mut compiler = Command::new("cc");
     compiler.args(["-O2", "-static", "-o"]).arg(&program).arg(&source);
-    let output = compiler.output().context("no C compiler: apt install gcc libc6-dev")?;
+    let output = compiler.output().context("the C compiler")?;
     ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     fs::read(&program).context("the compiler made nothing")
 }
