@@ -10,6 +10,7 @@
 //! [`crate::thread`].
 #![forbid(unsafe_code)]
 
+mod eagerness;
 mod executor;
 mod idle;
 mod join;

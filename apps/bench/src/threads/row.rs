@@ -60,7 +60,10 @@ impl Rows {
     /// Adds `count` operations that began at `start` and end now.
     pub(super) fn add(&mut self, start: Moment, count: u32) {
         let (end, count) = (Moment::now(), u64::from(count));
-        self.put(Moment { ns: (end.ns - start.ns) / count, cycles: (end.cycles - start.cycles) / count }, count);
+        self.put(
+            Moment { ns: (end.ns - start.ns) / count, cycles: (end.cycles - start.cycles) / count },
+            count,
+        );
     }
 
     /// Adds what was found out about `count` operations.

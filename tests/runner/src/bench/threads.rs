@@ -130,7 +130,12 @@ fn parse(console: &str) -> Vec<Measured> {
             return None;
         };
         let ns = median.trim_matches(['(', ')']).parse().ok()?;
-        Some(Measured { name: name.into(), ns, interrupts: interrupts.parse().ok()?, ipis: ipis.parse().ok()? })
+        Some(Measured {
+            name: name.into(),
+            ns,
+            interrupts: interrupts.parse().ok()?,
+            ipis: ipis.parse().ok()?,
+        })
     };
     console.lines().filter_map(measured).collect()
 }
@@ -162,7 +167,8 @@ fn print(cpus: u32, ours: &[Measured], theirs: &[Measured]) {
         let (ours, theirs) = (medians(ours, name), medians(theirs, name));
         let ns = |of: Option<[f64; 3]>| or_dash(of.map(|[ns, ..]| format!("{ns:.0}")));
         let counts = |of: Option<[f64; 3]>| or_dash(of.map(|[_, all, ipis]| format!("{all:.2}, {ipis:.2}")));
-        let ratio = ours.zip(theirs).map(|([ours, ..], [theirs, ..])| format!("{:.1}", theirs / ours.max(1.0)));
+        let ratio =
+            ours.zip(theirs).map(|([ours, ..], [theirs, ..])| format!("{:.1}", theirs / ours.max(1.0)));
         println!(
             "| {name} | {} | {} | {} | {} | {} |",
             ns(ours),
