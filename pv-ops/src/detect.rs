@@ -123,7 +123,7 @@ pub(crate) fn present_bit(read: Reader<'_>) -> bool {
 
 /// What is at this leaf, if it can be an announcement: a known signature, or a printable one with a maximum leaf
 /// within its own block.
-pub(crate) fn announcement(read: Reader<'_>, base: u32) -> Option<Found> {
+fn announcement(read: Reader<'_>, base: u32) -> Option<Found> {
     let answer = read(base, 0);
     let signature = Signature::of_registers(answer.ebx, answer.ecx, answer.edx);
     let found = Found { base, max_leaf: answer.eax, signature };

@@ -44,17 +44,15 @@ const EXTENDED: u32 = 0x8000_0000;
 /// then tells of the host's own CPU, which has what the guest has not.
 static ANSWERS: [[AtomicU32; 4]; LEAVES.len()] = [const { [const { AtomicU32::new(0) }; 4] }; LEAVES.len()];
 
-/// Before the registration.
+/// Before the registration: few instructions, each of which costs a thousand.
 pub(super) fn record(read: Reader<'_>) {
     for (&leaf, place) in LEAVES.iter().zip(&ANSWERS) {
         let CpuidResult { eax, ebx, ecx, edx } = read(leaf, 0);
-        let ebx = match leaf {
-            7 => ebx & !(SMEP | SMAP),
-            // The size of the registers that are switched on is asked for later, when more are: the size of all.
-            XSAVE => ecx,
-            _ => ebx,
-        };
-        place.iter().zip([eax, ebx, ecx, edx]).for_each(|(place, word)| place.store(word, Ordering::Relaxed));
+        let [place_a, place_b, place_c, place_d] = place;
+        place_a.store(eax, Ordering::Relaxed);
+        place_b.store(ebx, Ordering::Relaxed);
+        place_c.store(ecx, Ordering::Relaxed);
+        place_d.store(edx, Ordering::Relaxed);
     }
 }
 
@@ -67,6 +65,12 @@ pub(super) fn cpuid(leaf: u32, subleaf: u32) -> CpuidResult {
     let known = LEAVES.iter().zip(&ANSWERS).find(|(known, _)| **known == leaf && subleaf == 0);
     let [eax, ebx, ecx, edx] =
         known.map_or([0; 4], |(_, words)| words.each_ref().map(|word| word.load(Ordering::Relaxed)));
+    let ebx = match leaf {
+        7 => ebx & !(SMEP | SMAP),
+        // The size of the registers that are switched on is asked for later, when more are: the size of all.
+        XSAVE => ecx,
+        _ => ebx,
+    };
     CpuidResult { eax, ebx, ecx, edx }
 }
 

@@ -15,7 +15,7 @@ use crate::{
     detect::{self, FIRST_LEAF, Hypervisors, Reader},
     kvm, native,
     ops::PvOps,
-    signature::KVM,
+    signature::{KVM, Signature},
     table::Op,
 };
 
@@ -35,8 +35,12 @@ pub static BACKEND: Backend = Backend {
 /// Registers at once, where KVM's leaves are the first: every instruction before costs a thousand.
 fn enter(image_offset: u64) -> Option<u64> {
     let read: Reader<'_> = &native::cpu::cpuid;
-    let is_kvm = detect::present_bit(read) && detect::announcement(read, FIRST_LEAF)?.signature == KVM;
-    if !is_kvm || !registration::is_there(&native::guarded::read_msr) {
+    let announced = || {
+        let answer = read(FIRST_LEAF, 0);
+        Signature::of_registers(answer.ebx, answer.ecx, answer.edx)
+    };
+    if !detect::present_bit(read) || announced() != KVM || !registration::is_there(&native::guarded::read_msr)
+    {
         return None;
     }
     cpu::record(read);
