@@ -117,7 +117,7 @@ impl Hypervisors {
 }
 
 /// The hypervisor-present bit, reserved for this use by both makers (AMD APM vol. 3 §E.3.2). Every 64-bit CPU has the leaf.
-pub(crate) fn present_bit(read: Reader<'_>) -> bool {
+fn present_bit(read: Reader<'_>) -> bool {
     read(1, 0).ecx >> 31 != 0
 }
 

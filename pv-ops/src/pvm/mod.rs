@@ -12,10 +12,10 @@ mod registration;
 
 use crate::{
     backend::{Backend, Early, Environment, Services},
-    detect::{self, FIRST_LEAF, Hypervisors, Reader},
+    detect::{Hypervisors, Reader},
     kvm, native,
     ops::PvOps,
-    signature::{KVM, Signature},
+    signature::KVM,
     table::Op,
 };
 
@@ -35,12 +35,7 @@ pub static BACKEND: Backend = Backend {
 /// Registers at once, where KVM's leaves are the first: every instruction before costs a thousand.
 fn enter(image_offset: u64) -> Option<u64> {
     let read: Reader<'_> = &native::cpu::cpuid;
-    let announced = || {
-        let answer = read(FIRST_LEAF, 0);
-        Signature::of_registers(answer.ebx, answer.ecx, answer.edx)
-    };
-    if !detect::present_bit(read) || announced() != KVM || !registration::is_there(&native::guarded::read_msr)
-    {
+    if !cpu::is_kvm(read) || !registration::is_there(&native::guarded::read_msr) {
         return None;
     }
     cpu::record(read);
@@ -93,6 +88,7 @@ pub const OPS: PvOps = PvOps {
 fn setup(environment: &Environment<'_>, hypervisors: &Hypervisors, ops: &mut PvOps) {
     kvm::setup_without(kvm::features::BEYOND_PVM, environment, hypervisors, ops);
     if !registration::is_registered() {
+        cpu::is_kvm(environment.cpuid);
         cpu::record(environment.cpuid);
         if !registration::give_entry_pages(true, &environment.entry_map)
             || !registration::register_boot_cpu(environment.image_physical)

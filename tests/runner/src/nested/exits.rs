@@ -23,11 +23,11 @@ impl Exits {
         exits
     }
 
-    /// Those of one stage, by reason.
+    /// Those of one stage, by reason; all ports together.
     pub fn of(&self, stage: u32) -> BTreeMap<&str, u64> {
         let mut reasons = BTreeMap::new();
         for ((_, reason, _), number) in self.0.iter().filter(|((of, ..), _)| *of == stage) {
-            *reasons.entry(reason.as_str()).or_default() += number;
+            *reasons.entry(reason.split('-').next().unwrap_or_default()).or_default() += number;
         }
         reasons
     }
@@ -59,13 +59,16 @@ mod tests {
     #[test]
     fn exits_are_told_by_stage_by_reason_and_by_function() {
         let said = "count kvm_exit 1 2\nexit 0x2 io 0xffffffff80200010 3\nexit 0x2 msr 0xffffffff80200014 1\n\
-            exit 0x3 io 0x7 5\nexit 0x2 io 0xffffffff80200018 1\nexit\n";
+            exit 0x3 io 0x7 5\nexit 0x2 io-0x3f8 0xffffffff80200018 1\nexit\n";
         let exits = Exits::read(said);
         assert_eq!(exits.all(), 10);
         assert_eq!(exits.of(2), [("io", 4), ("msr", 1)].into());
         let symbols = [Symbol { address: 0xffff_ffff_8020_0000, name: "port".into() }];
         let callers = exits.callers(2, &symbols);
-        assert_eq!(callers, [(4, "io".into(), "port".into()), (1, "msr".into(), "port".into())]);
+        assert_eq!(
+            callers,
+            [(3, "io"), (1, "msr"), (1, "io-0x3f8")].map(|(number, why)| (number, why.into(), "port".into()))
+        );
         assert_eq!(exits.callers(3, &symbols), [(5, "io".into(), "0x7".into())]);
     }
 }
