@@ -40,6 +40,8 @@ features! {
     MachineCheck = "MCE", 1, edx, 7;
     /// Local APIC.
     Apic = "APIC", 1, edx, 9;
+    /// Page attribute table.
+    PageAttributeTable = "PAT", 1, edx, 16;
     /// Global pages.
     GlobalPages = "PGE", 1, edx, 13;
     /// Process-context identifiers.
@@ -147,9 +149,8 @@ mod bit {
     use x86_64::registers::control::{Cr0Flags, Cr4Flags};
 
     pub(super) const CR0_WRITE_PROTECT: u64 = Cr0Flags::WRITE_PROTECT.bits();
-    pub(super) const CR4: [(super::Feature, u64); 6] = [
+    pub(super) const CR4: [(super::Feature, u64); 5] = [
         (super::Feature::MachineCheck, Cr4Flags::MACHINE_CHECK_EXCEPTION.bits()),
-        (super::Feature::GlobalPages, Cr4Flags::PAGE_GLOBAL.bits()),
         (super::Feature::Umip, Cr4Flags::USER_MODE_INSTRUCTION_PREVENTION.bits()),
         (super::Feature::Smep, Cr4Flags::SUPERVISOR_MODE_EXECUTION_PROTECTION.bits()),
         (super::Feature::Smap, Cr4Flags::SUPERVISOR_MODE_ACCESS_PREVENTION.bits()),
@@ -159,23 +160,26 @@ mod bit {
     pub(super) const EFER_NO_EXECUTE: u64 = 1 << 11;
 }
 
-/// Switches on what the CPU offers of write protection, no-execute, SMEP, SMAP, UMIP, global pages, machine
-/// checks and FSGSBASE, on the CPU that runs this.
+/// Switches on what the CPU offers of write protection, no-execute, SMEP, SMAP, UMIP, machine
+/// checks and FSGSBASE, on the CPU that runs this. Not global pages: there is one address space, and what is global takes two
+/// writes of CR4 to flush, each an exit in a guest.
 pub(super) fn enable() {
     let features = features();
     let cr0 = pv_ops::read_cr0();
     // SAFETY: write protection makes no mapping disappear; the kernel writes to no read-only page.
     unsafe { pv_ops::write_cr0(cr0 | bit::CR0_WRITE_PROTECT) };
     let wanted = bit::CR4.iter().filter(|(feature, _)| features.has(*feature));
-    let cr4 = wanted.fold(pv_ops::read_cr4(), |cr4, (_, bit)| cr4 | bit);
-    // SAFETY: each bit is one that CPUID offers; the kernel has no user pages, which SMEP and SMAP are about,
-    // and its handler for machine checks is the report.
+    let cr4 = wanted.fold(pv_ops::read_cr4() | super::fpu::wanted_cr4(), |cr4, (_, bit)| cr4 | bit);
+    // SAFETY: each bit is one that CPUID offers or that long mode implies; the kernel has no user pages, which SMEP and SMAP
+    // are about, and its handler for machine checks is the report.
     unsafe { pv_ops::write_cr4(cr4) };
     if features.has(Feature::NoExecute) {
         // SAFETY: a CPU in long mode has this register.
         let efer = unsafe { pv_ops::rdmsr(bit::MSR_EFER) };
-        // SAFETY: CPUID offers the bit. Until now it was reserved in page tables, so no table uses it.
-        unsafe { pv_ops::wrmsr(bit::MSR_EFER, efer | bit::EFER_NO_EXECUTE) };
+        if efer & bit::EFER_NO_EXECUTE == 0 {
+            // SAFETY: CPUID offers the bit. Until now it was reserved in page tables, so no table uses it.
+            unsafe { pv_ops::wrmsr(bit::MSR_EFER, efer | bit::EFER_NO_EXECUTE) };
+        }
     }
     super::fpu::enable();
 }

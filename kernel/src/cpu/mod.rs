@@ -54,3 +54,10 @@ pub fn sleep() {
     pv_ops::irq_disable();
     tlb::wake(current());
 }
+
+/// Lets the interrupts in that wait, for a moment. They are disabled by the caller, and on return.
+pub fn let_interrupts_in() {
+    pv_ops::irq_enable();
+    core::hint::spin_loop();
+    pv_ops::irq_disable();
+}

@@ -10,7 +10,7 @@
 use alloc::sync::Arc;
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
-use super::{idle, life, queue::RunQueue, slice::Slice, thread::Thread};
+use super::{idle, life, queue::RunQueue, round, slice::Slice, thread::Thread};
 use crate::{
     cpu::{self, switch},
     irq::dispatch,
@@ -261,6 +261,7 @@ pub(super) fn leave(thread: Arc<Thread>, way: Way) {
     loop {
         let number = this_cpu();
         let this = cpu(number);
+        round::end(number);
         let mut queue = this.queue.lock();
         let next = queue.pick();
         let len = queue.len();

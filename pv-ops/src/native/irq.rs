@@ -2,8 +2,11 @@
 //! Neighbours: `native` (EOI is instructions), `time` (scale of deadlines). The kernel's `irq::apic` maps, enables
 //! and programs the controller; here is only what must be an op.
 
-use super::{cpu, time};
-use crate::cpu_set::{CpuSet, MAX_CPUS};
+use super::time;
+use crate::{
+    cpu_set::{CpuSet, MAX_CPUS},
+    detect::Reader,
+};
 use core::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
 
 /// Where the kernel maps the local APIC's page, uncached, in xAPIC mode: within the uppermost 2 GiB, so that EOI is
@@ -71,8 +74,8 @@ pub fn apic_mode() -> ApicMode {
 
 /// x2APIC where the CPU offers it or already runs in it: no page to map, one write for an IPI, EOI by `wrmsr`, which
 /// under a hypervisor is cheaper than a memory access to emulate.
-pub(super) fn choose_apic_mode() -> ApicMode {
-    let features = cpu::cpuid(1, 0);
+pub(super) fn choose_apic_mode(read: Reader<'_>) -> ApicMode {
+    let features = read(1, 0);
     let has_base = features.edx & (CPUID1_EDX_APIC | CPUID1_EDX_MSR) == CPUID1_EDX_APIC | CPUID1_EDX_MSR;
     let offered = has_base && features.ecx & CPUID1_ECX_X2APIC != 0;
     let mode = if offered || has_base && read_apic_base() & APIC_BASE_EXTD != 0 { X2APIC } else { XAPIC };

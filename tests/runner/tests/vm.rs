@@ -31,6 +31,8 @@ mod matrix;
 mod memory;
 #[path = "vm/net.rs"]
 mod net;
+#[path = "vm/net_tools.rs"]
+mod net_tools;
 #[path = "vm/patching.rs"]
 mod patching;
 #[path = "vm/platforms.rs"]
@@ -79,6 +81,7 @@ fn main() -> ExitCode {
         matrix::rows(),
         memory::rows(),
         net::rows(),
+        net_tools::rows(),
         http::rows(),
     ];
     row::run(&arguments, rows.into_iter().flatten().collect())

@@ -46,6 +46,7 @@ pub static BACKEND: Backend = Backend {
         flush_limit: 1,
         ..Services::NONE
     },
+    early: None,
 };
 
 /// The ops of a domain without devices of the machine. What is native here needs no privilege.

@@ -177,9 +177,9 @@ fn idles(machine: Machine, accel: Accel) -> anyhow::Result<Verdict> {
     let (mut running, line) = lab::start("shell", &Options { machine, accel, smp: 2, ..Options::default() })?;
     running.wait_for("app main after", 0, PATIENCE)?;
     std::thread::sleep(LOOK);
-    let before = running.cpu_time()?;
+    let before = running.host_time()?;
     std::thread::sleep(LOOK);
-    let used = running.cpu_time()? - before;
+    let used = running.host_time()? - before;
     running.send(b"exit\r")?;
     let run = lab::finish(running, &line)?;
     run.ended(&Ending::Status(0))?;
