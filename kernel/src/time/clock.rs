@@ -83,9 +83,14 @@ pub fn now() -> Instant {
     Instant(pv_ops::monotonic_ns())
 }
 
-/// The date and time; `None` on a machine that does not know it, and before `devices::probe`.
+/// The date and time; `None` on a machine that does not know it. Without a hypervisor that tells, the first call asks the
+/// clock chip.
 pub fn wall() -> Option<UnixTime> {
-    pv_ops::wall_ns().map(UnixTime)
+    let ask_chip = || {
+        crate::devices::read_clock();
+        pv_ops::wall_ns()
+    };
+    pv_ops::wall_ns().or_else(ask_chip).map(UnixTime)
 }
 
 static RATE: OnceCell<tsc::Rate> = OnceCell::uninit();
