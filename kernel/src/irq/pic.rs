@@ -1,4 +1,6 @@
-//! The pair of 8259 controllers of a PC: sent to vectors of its own and masked for good (Intel 8259A datasheet).
+//! The pair of 8259 controllers of a PC: sent to vectors of its own and masked for good (Intel 8259A datasheet). And the
+//! 8254's channel that ticks into them, which firmware leaves running: a host whose guest does nothing would go on counting
+//! its ticks, 18 a second.
 //! Neighbours: `ioapic` (what is used instead), `vectors::PIC`.
 
 use super::vectors;
@@ -17,7 +19,13 @@ const SLAVE_ICW3: u8 = 2;
 const ICW4: u8 = 1;
 const ALL_LINES: u8 = 0xff;
 
-/// Moves the controllers away from the vectors of exceptions and masks all their lines. Harmless where there are
+/// 8254: its control port, the data port of channel 0 (Intel 8254 datasheet).
+const PIT_CONTROL: u16 = 0x43;
+const PIT_CHANNEL_0: u16 = 0x40;
+/// Channel 0, low then high byte, mode 0: it ticks once more, after the largest count, which is 0.
+const CHANNEL_0_MODE_0: u8 = 0b0011_0000;
+
+/// Moves the controllers away from the vectors of exceptions, masks all their lines and stops the ticks. Harmless where there are
 /// none.
 pub(super) fn disable() {
     let first = vectors::PIC.start;
@@ -32,8 +40,11 @@ pub(super) fn disable() {
         (SLAVE_DATA, ICW4),
         (MASTER_DATA, ALL_LINES),
         (SLAVE_DATA, ALL_LINES),
+        (PIT_CONTROL, CHANNEL_0_MODE_0),
+        (PIT_CHANNEL_0, 0),
+        (PIT_CHANNEL_0, 0),
     ] {
-        // SAFETY: these ports belong to the interrupt controllers on every PC, and only this module uses them.
+        // SAFETY: these ports belong to the interrupt controllers and their timer on every PC, and only this module uses them.
         unsafe { pv_ops::port_out8(port, value) };
     }
 }

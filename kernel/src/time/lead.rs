@@ -67,9 +67,13 @@ pub(crate) fn halt(has_work: &dyn Fn() -> bool) {
         if !lead.came.swap(false, Relaxed) {
             return;
         }
-        lead.learn(pv_ops::monotonic_ns().saturating_sub(lead.comes_at.load(Relaxed)));
+        if let Some(took_ns) = pv_ops::monotonic_ns().checked_sub(lead.comes_at.load(Relaxed)) {
+            lead.learn(took_ns);
+        }
     }
-    while pv_ops::monotonic_ns() < deadline_ns && !has_work() {
+    // A timer that cannot count so far comes long before.
+    let end_ns = deadline_ns.min(pv_ops::monotonic_ns() + u64::from(MOST_NS));
+    while pv_ops::monotonic_ns() < end_ns && !has_work() {
         cpu::let_interrupts_in();
     }
     // Also sets the timer: it came, or was set to what is over now.
