@@ -22,7 +22,7 @@ pub mod pvh;
 pub mod xen_pv;
 
 pub use cmdline::CommandLine;
-pub use image::{entry_tsc, image, stack};
+pub use image::{entry_tsc, image, main_tsc, stack};
 pub use info::{Framebuffer, Info, Module, Protocol, XenPv};
 pub use memory_map::{MemoryMap, Region, RegionKind};
 pub use problem::Problem;

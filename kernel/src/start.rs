@@ -6,7 +6,7 @@ use core::convert::Infallible;
 
 use crate::{
     app, console, cpu, devices, hypervisor, irq, log, mm, power,
-    stages::{Stage, done},
+    stages::{self, Stage, done},
     task, time,
 };
 
@@ -17,6 +17,7 @@ const STACK_BYTES: u64 = 128 << 10;
 
 /// From the way in to the kernel's own memory, on the stack of the entry code.
 fn kernel_main(info: &'static mut boot::Info) -> ! {
+    stages::init(&info.cmdline);
     hypervisor::install(info);
     done(Stage::Operations);
     let info: &'static boot::Info = info;

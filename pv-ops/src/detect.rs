@@ -117,13 +117,13 @@ impl Hypervisors {
 }
 
 /// The hypervisor-present bit, reserved for this use by both makers (AMD APM vol. 3 §E.3.2). Every 64-bit CPU has the leaf.
-pub(crate) fn present_bit(read: Reader<'_>) -> bool {
+fn present_bit(read: Reader<'_>) -> bool {
     read(1, 0).ecx >> 31 != 0
 }
 
 /// What is at this leaf, if it can be an announcement: a known signature, or a printable one with a maximum leaf
 /// within its own block.
-pub(crate) fn announcement(read: Reader<'_>, base: u32) -> Option<Found> {
+fn announcement(read: Reader<'_>, base: u32) -> Option<Found> {
     let answer = read(base, 0);
     let signature = Signature::of_registers(answer.ebx, answer.ecx, answer.edx);
     let found = Found { base, max_leaf: answer.eax, signature };

@@ -8,6 +8,7 @@ pub mod host_clock;
 pub mod image;
 pub mod ipi;
 mod mp_table;
+pub(crate) mod nmi;
 pub(crate) mod owned;
 pub mod percpu;
 pub mod physical;
@@ -24,6 +25,7 @@ mod tests;
 pub mod timer_ports;
 pub mod tlb;
 pub mod topology;
+mod torture;
 mod trampoline;
 
 pub use features::{Feature, features};

@@ -1,6 +1,4 @@
-//! The pair of 8259 controllers of a PC: sent to vectors of its own and masked for good (Intel 8259A datasheet). And the
-//! 8254's channel that ticks into them, which firmware leaves running: a host whose guest does nothing would go on counting
-//! its ticks, 18 a second.
+//! The pair of 8259 controllers of a PC: masked for good (Intel 8259A datasheet).
 //! Neighbours: `ioapic` (what is used instead), `vectors::PIC`.
 
 use super::vectors;
@@ -19,17 +17,11 @@ const SLAVE_ICW3: u8 = 2;
 const ICW4: u8 = 1;
 const ALL_LINES: u8 = 0xff;
 
-/// 8254: its control port, the data port of channel 0 (Intel 8254 datasheet).
-const PIT_CONTROL: u16 = 0x43;
-const PIT_CHANNEL_0: u16 = 0x40;
-/// Channel 0, low then high byte, mode 0: it ticks once more, after the largest count, which is 0.
-const CHANNEL_0_MODE_0: u8 = 0b0011_0000;
-
-/// Moves the controllers away from the vectors of exceptions, masks all their lines and stops the ticks. Harmless where there are
-/// none.
-pub(super) fn disable() {
+/// Masks all lines. Before that, unless there is a local APIC, whose pin for them is masked (`apic`), it moves the controllers
+/// away from the vectors of exceptions: what they send without a line reaches the CPU. Harmless where there are none.
+pub(super) fn disable(behind_local_apic: bool) {
     let first = vectors::PIC.start;
-    for (port, value) in [
+    let moved = [
         (MASTER_COMMAND, ICW1),
         (SLAVE_COMMAND, ICW1),
         (MASTER_DATA, first),
@@ -38,13 +30,10 @@ pub(super) fn disable() {
         (SLAVE_DATA, SLAVE_ICW3),
         (MASTER_DATA, ICW4),
         (SLAVE_DATA, ICW4),
-        (MASTER_DATA, ALL_LINES),
-        (SLAVE_DATA, ALL_LINES),
-        (PIT_CONTROL, CHANNEL_0_MODE_0),
-        (PIT_CHANNEL_0, 0),
-        (PIT_CHANNEL_0, 0),
-    ] {
-        // SAFETY: these ports belong to the interrupt controllers and their timer on every PC, and only this module uses them.
+    ];
+    let masked = [(MASTER_DATA, ALL_LINES), (SLAVE_DATA, ALL_LINES)];
+    for (port, value) in moved.into_iter().filter(|_| !behind_local_apic).chain(masked) {
+        // SAFETY: these ports belong to the interrupt controllers on every PC, and only this module uses them.
         unsafe { pv_ops::port_out8(port, value) };
     }
 }

@@ -18,7 +18,7 @@ use super::{
     join::JoinHandle,
     life::{self, Plan},
     memory::{self, OutOfMemory},
-    scheduler,
+    round, scheduler,
     thread::{Priority, Thread},
 };
 use spin::Once;
@@ -80,8 +80,9 @@ fn worker(cpu: u32) -> Option<&'static Arc<Thread>> {
 
 /// One turn for each task that is ready now; then the other threads of this CPU have theirs.
 fn work(cpu: u32) {
-    let round = TASKS.len(cpu).max(1);
-    if (0..round).all(|_| TASKS.run_one(cpu, scheduler::cpus().end)) {
+    let count = TASKS.len(cpu).max(1);
+    if (0..count).all(|_| TASKS.run_one(cpu, scheduler::cpus().end)) {
+        round::end(cpu);
         scheduler::yield_now();
     } else {
         scheduler::block();

@@ -72,7 +72,8 @@ pub const OPS: PvOps = PvOps {
     set_ptes: function!(set_ptes => mmu::set_ptes),
     read_cr3: instruction!(read_cr3: "mov rax, cr3" => [0x0f, 0x20, 0xd8]),
     write_cr3: instruction!(write_cr3: "mov cr3, rdi" => [0x0f, 0x22, 0xdf]),
-    flush_tlb: function!(flush_tlb => mmu::flush_tlb),
+    // In a guest CR3 loads without an exit, which neither CR4 nor, everywhere, INVPCID does.
+    flush_tlb: instruction!(flush_tlb: "mov rax, cr3; mov cr3, rax" => [0x0f, 0x20, 0xd8, 0x0f, 0x22, 0xd8]),
     flush_tlb_one: instruction!(flush_tlb_one: "invlpg [rdi]" => [0x0f, 0x01, 0x3f]),
     flush_tlb_others: function!(flush_tlb_others => mmu::flush_tlb_others),
     pin_table: instruction!(pin_table: "" => []),

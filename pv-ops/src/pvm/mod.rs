@@ -12,7 +12,7 @@ mod registration;
 
 use crate::{
     backend::{Backend, Early, Environment, Services},
-    detect::{self, FIRST_LEAF, Hypervisors, Reader},
+    detect::{Hypervisors, Reader},
     kvm, native,
     ops::PvOps,
     signature::KVM,
@@ -35,8 +35,7 @@ pub static BACKEND: Backend = Backend {
 /// Registers at once, where KVM's leaves are the first: every instruction before costs a thousand.
 fn enter(image_offset: u64) -> Option<u64> {
     let read: Reader<'_> = &native::cpu::cpuid;
-    let is_kvm = detect::present_bit(read) && detect::announcement(read, FIRST_LEAF)?.signature == KVM;
-    if !is_kvm || !registration::is_there(&native::guarded::read_msr) {
+    if !cpu::is_kvm(read) || !registration::is_there(&native::guarded::read_msr) {
         return None;
     }
     cpu::record(read);
@@ -89,6 +88,7 @@ pub const OPS: PvOps = PvOps {
 fn setup(environment: &Environment<'_>, hypervisors: &Hypervisors, ops: &mut PvOps) {
     kvm::setup_without(kvm::features::BEYOND_PVM, environment, hypervisors, ops);
     if !registration::is_registered() {
+        cpu::is_kvm(environment.cpuid);
         cpu::record(environment.cpuid);
         if !registration::give_entry_pages(true, &environment.entry_map)
             || !registration::register_boot_cpu(environment.image_physical)
