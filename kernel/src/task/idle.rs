@@ -4,6 +4,7 @@
 
 use core::sync::atomic::{AtomicU64, Ordering, fence};
 
+use super::round;
 use crate::cpu::RFLAGS_IF;
 
 /// A bit for each CPU: it halts, or is about to.
@@ -40,6 +41,7 @@ pub(super) fn halt(cpu: u32, ready: &dyn Fn() -> bool) {
     let (set, bit) = place(cpu);
     set.fetch_or(bit, Ordering::SeqCst);
     fence(Ordering::SeqCst);
+    round::wait(cpu, ready);
     if !ready() {
         crate::cpu::sleep();
     }
