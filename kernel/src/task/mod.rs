@@ -5,12 +5,14 @@
 //! interrupts it but the one that the next sleeper asked for.
 //! Reads in this order: `executor` (ready tasks), `waker`, `ready` (when a task is ready), `join` (a result), `sleep`
 //! (`sleep`, `timeout`), `worker` (the threads that poll, `block_on`), `scheduler` (which thread runs), `life` (their start and end), `queue`, `slice`,
-//! `idle`, `round` (what devices are told), `thread`, `parker`, `list`, `watch` (reports of
+//! `idle`, `round` (what devices are told), `thread`, `parker`, `list`, `watch` and `heartbeat` (reports of
 //! who gets no further), `memory` (allocations that may fail). Apps see threads through
 //! [`crate::thread`].
 #![forbid(unsafe_code)]
 
+mod eagerness;
 mod executor;
+mod heartbeat;
 mod idle;
 mod join;
 pub(crate) mod life;

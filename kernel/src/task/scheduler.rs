@@ -129,6 +129,15 @@ pub(super) fn for_each_stuck_cpu(each: &mut dyn FnMut(u32, &Thread, usize)) {
     }
 }
 
+/// Calls `tell` with the thread that a CPU runs, unless the CPU changes it this moment.
+pub(super) fn with_running(number: u32, tell: &mut dyn FnMut(&Thread)) {
+    if let Some(queue) = cpu(number).queue.try_lock()
+        && let Some(current) = &queue.current
+    {
+        tell(current);
+    }
+}
+
 /// Waits until the thread that runs this is woken; at once if it was since it last waited.
 ///
 /// # Panics
@@ -266,6 +275,7 @@ pub(super) fn leave(thread: Arc<Thread>, way: Way) {
         this.slice.set_fresh(way != Way::SliceOver);
         if len != 0 {
             this.slice.begin();
+            share(number);
         }
         if !Arc::ptr_eq(&next, &thread) {
             next.cpu.store(number, Ordering::Relaxed);

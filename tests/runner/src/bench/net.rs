@@ -13,7 +13,7 @@ use clap::Args;
 
 use super::rig;
 use crate::guest::{self, Profile};
-use crate::host::packages::Need;
+use crate::host::packages::{self, CC, IP, WRK};
 use crate::image;
 use crate::qemu::{Line, Machine, Options, Running, Scratch, Serial, Tee, network};
 use crate::toolchain::Toolchain;
@@ -23,8 +23,6 @@ const PATIENCE: Duration = Duration::from_secs(120);
 const BULK_BYTES: usize = 64 << 20;
 const ROUND_TRIPS: u32 = 2000;
 const CONNECTIONS: u32 = 300;
-/// What counts requests, with as many connections as it is told.
-const WRK: Need = Need { what: "wrk", package: "wrk" };
 
 /// How it is measured.
 #[derive(Args, Clone, Debug)]
@@ -54,9 +52,9 @@ const CASES: [(&str, bool); 7] = [
 /// Runs it and prints the table.
 ///
 /// # Errors
-/// A machine does not run, this needs root, or `wrk` is not there.
+/// A machine does not run, this needs root, or a program that measures cannot be had.
 pub fn run_net(arguments: &NetArguments) -> Result<u8> {
-    WRK.find().context("wrk is not there: apt install wrk")?;
+    packages::require(&[&[IP, WRK][..], &CC].concat())?;
     let toolchain = Toolchain::find()?;
     let http = guest::build(&toolchain, "http", Profile::Release)?;
     let net = guest::build(&toolchain, "net", Profile::Release)?;
@@ -78,7 +76,7 @@ pub fn run_net(arguments: &NetArguments) -> Result<u8> {
         };
         (1..3).try_for_each(network::add_tap)?;
         let begun = Instant::now();
-        let mut linux = rig::linux(MEMORY, |line| at(line, 2, &more))?;
+        let mut linux = rig::linux(MEMORY, 1, |line| at(line, 2, &more))?;
         results[6][1].push(begun.elapsed().as_secs_f64() * 1000.0);
         linux.put(&program, "/tmp/linux_net")?;
         let address = network::guest(2);

@@ -6,6 +6,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 
+use crate::host::packages::{self, CC};
 use crate::linux::{Linux, Recipe, Root, Setting, the_one_in};
 use crate::qemu::{Line, Serial, Tee};
 
@@ -18,17 +19,17 @@ const MODULES: [&str; 4] = ["virtio_pci", "virtio_blk", "virtio_console", "virti
 const KERNEL: &str = "console=ttyS0 quiet loglevel=4 mitigations=off nokaslr tsc=reliable no_timer_check \
     cryptomgr.notests panic=-1 rdinit=/init";
 
-/// Boots it with what `more` adds to its line.
+/// Boots it on so many CPUs, with what `more` adds to its line.
 ///
 /// # Errors
 /// A package cannot be had, or it does not boot.
-pub(super) fn linux(memory: &str, more: impl FnOnce(&mut Line)) -> Result<Linux> {
+pub(super) fn linux(memory: &str, cpus: u32, more: impl FnOnce(&mut Line)) -> Result<Linux> {
     let own = vec![INIT.to_owned(), include_str!("rig.rs").to_owned()];
     let recipe =
         Recipe { kind: "bench-rig", name: "the Linux to compare with", packages: &PACKAGES, own, assemble };
     let parts = recipe.get()?;
     let mut line = Line::bare("q35", "tcg", "max");
-    line.equip(1, memory, Serial::Plain);
+    line.equip(cpus, memory, Serial::Plain);
     line.option("-kernel", parts.file("vmlinuz"));
     line.option("-append", KERNEL);
     line.option("-initrd", parts.file("linux.cpio"));
@@ -53,13 +54,14 @@ fn assemble(packages: &Path, directory: &Path) -> Result<()> {
 /// A program for Linux, whose source is `text`; compiled in `scratch`.
 ///
 /// # Errors
-/// There is no C compiler here, or none with a static library.
+/// A C compiler cannot be had, or the program does not compile.
 pub(super) fn program(scratch: &Path, text: &str) -> Result<Vec<u8>> {
+    packages::require(&CC)?;
     let (source, program) = (scratch.join("program.c"), scratch.join("program"));
     fs::write(&source, text)?;
     let mut compiler = Command::new("cc");
     compiler.args(["-O2", "-static", "-o"]).arg(&program).arg(&source);
-    let output = compiler.output().context("no C compiler: apt install gcc libc6-dev")?;
+    let output = compiler.output().context("the C compiler")?;
     ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     fs::read(&program).context("the compiler made nothing")
 }

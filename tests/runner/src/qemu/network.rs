@@ -7,10 +7,7 @@ use std::process::Command;
 use anyhow::{Context, Result, anyhow, ensure};
 
 use super::{Line, Machine};
-use crate::host::packages::Need;
-
-/// What sets network devices up.
-pub const IP: Need = Need { what: "ip", package: "iproute2" };
+use crate::host::packages::IP;
 
 /// The host's end of the first tap.
 pub const HOST: Ipv4Addr = host(0);
