@@ -4,12 +4,13 @@
 //! Interrupt handlers wake tasks and threads, they never run them. With nothing ready a CPU halts, and no timer
 //! interrupts it but the one that the next sleeper asked for.
 //! Reads in this order: `executor` (ready tasks), `waker`, `ready` (when a task is ready), `join` (a result), `sleep`
-//! (`sleep`, `timeout`), `worker` (the threads that poll, `block_on`), `scheduler` (which thread runs), `life` (their start and end), `queue`, `slice`,
+//! (`sleep`, `timeout`), `alarm` (a deadline that is put off), `worker` (the threads that poll, `block_on`), `scheduler` (which thread runs), `life` (their start and end), `queue`, `slice`,
 //! `idle`, `thread`, `parker`, `list`, `watch` (reports of
 //! who gets no further), `memory` (allocations that may fail). Apps see threads through
 //! [`crate::thread`].
 #![forbid(unsafe_code)]
 
+mod alarm;
 mod executor;
 mod idle;
 mod join;
@@ -31,6 +32,7 @@ mod worker;
 
 use crate::sync::atomic;
 
+pub use alarm::Alarm;
 pub use executor::{YieldNow, yield_now};
 pub use join::JoinHandle;
 pub use memory::OutOfMemory;
@@ -43,4 +45,5 @@ pub use worker::{
 pub(crate) use {
     join::{Receiver, promise},
     thread::Thread,
+    worker::would_halt,
 };

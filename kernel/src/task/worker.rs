@@ -88,6 +88,12 @@ fn work(cpu: u32) {
     }
 }
 
+/// Whether this CPU has nothing to do but what asks this: neither a task nor a thread is ready here.
+pub(crate) fn would_halt() -> bool {
+    let cpu = crate::cpu::this_cpu();
+    TASKS.len(cpu) == 0 && !scheduler::has_ready(cpu)
+}
+
 /// A task has become ready on `cpu`: its worker has to run, and one of a CPU without work if there is more than that.
 fn notify(cpu: u32) {
     fence(Ordering::SeqCst);
