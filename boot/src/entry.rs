@@ -91,7 +91,9 @@ fn start(info: Info) -> ! {
     // SAFETY: every way in ends here, and only one is taken, once, on the one CPU that runs: nobody else has a
     // reference to `INFO`, and there will be no other.
     let place: &'static mut MaybeUninit<Info> = unsafe { &mut *place };
-    KERNEL_MAIN(place.write(info))
+    let info = place.write(info);
+    image::note_main();
+    KERNEL_MAIN(info)
 }
 
 /// Physical memory as the entry code or the loader mapped it at [`DIRECT_MAP`].

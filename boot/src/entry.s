@@ -3,8 +3,11 @@
 # paging off, EBX = physical address of the loader's structure, EAX = magic (Multiboot2 only).
 # The bootloader crate enters at _start in 64-bit mode with its own page tables, RDI = &BootInfo.
 
-    .set PAGE_TABLE, 3                  # present, writable
+    .set PAGE_TABLE, 7                  # present, writable, user: what the page says decides
     .set LARGE_PAGE, 0x83               # present, writable, 2 MiB
+    .set USER, 4
+    .set IMAGE_PAGES, 16                # of 2 MiB: the image ends below (link.ld)
+    .set DIRECT_MAP_PAGES, 2048
     .set CR0, 0x80010033                # PG, WP, NE, ET, MP, PE
     .set CR4, 0x20                      # PAE
     .set EFER, 0xc0000080
@@ -42,31 +45,26 @@ mb2_start32:
     bt $CPUID_NX, %edx
     jnc no_execute_disable
 
-    # PML4: identity, direct map (not executable) and image. The first two share their tables.
-    mov $(boot_pdpt - {vma} + PAGE_TABLE), %eax
+    # PML4: the image, also at its physical address, which share their tables; direct map (not executable), which `first`
+    # completes. For now only the image's pages, and open to ring 3: a host may run a kernel there, and slowly before it
+    # has been told of (docs/kvm.md).
+    mov $(boot_image_pdpt - {vma} + PAGE_TABLE), %eax
     mov %eax, (boot_pml4 - {vma})
+    mov %eax, (boot_pml4 - {vma} + {image_index} * 8)
+    mov $(boot_image_pd - {vma} + PAGE_TABLE), %eax
+    mov %eax, (boot_image_pdpt - {vma})
+    mov %eax, (boot_image_pdpt - {vma} + {image_pdpt_index} * 8)
+    mov $(boot_pdpt - {vma} + PAGE_TABLE), %eax
     mov %eax, (boot_pml4 - {vma} + {direct_map_index} * 8)
     movl $0x80000000, (boot_pml4 - {vma} + {direct_map_index} * 8 + 4)
-    mov $(boot_image_pdpt - {vma} + PAGE_TABLE), %eax
-    mov %eax, (boot_pml4 - {vma} + {image_index} * 8)
-    # 4 GiB in 2 MiB pages; the image's 1 GiB is the first of them.
-    mov $(boot_pd - {vma} + PAGE_TABLE), %eax
-    mov %eax, (boot_image_pdpt - {vma} + {image_pdpt_index} * 8)
-    mov $(boot_pdpt - {vma}), %edx
-    mov $4, %ecx
+    mov $(LARGE_PAGE + USER), %eax
+    mov $(boot_image_pd - {vma}), %edx
+    mov $IMAGE_PAGES, %ecx
 2:  mov %eax, (%edx)
-    add $4096, %eax
-    add $8, %edx
-    dec %ecx
-    jnz 2b
-    mov $LARGE_PAGE, %eax
-    mov $(boot_pd - {vma}), %edx
-    mov $2048, %ecx
-3:  mov %eax, (%edx)
     add $0x200000, %eax
     add $8, %edx
     dec %ecx
-    jnz 3b
+    jnz 2b
 
     mov $CR4, %eax
     mov %eax, %cr4
@@ -119,9 +117,10 @@ long_mode:
     mov %edi, %eax
     mov %ebp, %edi                      # first argument: the structure; these moves clear the upper halves
     mov %eax, %ebp
-    mov %esi, %eax
+    mov %esi, %ebx
     mov %ebp, %esi                      # second argument: magic
-    add ${vma}, %rax
+    add ${vma}, %rbx
+    mov $first, %rax
     movabs $enter, %rdx
     jmp *%rdx                           # leaves the identity mapping
 
@@ -168,6 +167,50 @@ enter:
     call *%r8
     ud2
 
+# The ways in that have the tables above: RBX = Rust function, RDI and RSI = its arguments, called as `enter` calls it.
+# What the kernel wants to have done first says what every page must have in these tables; then they are completed, by a CPU that
+# may be a thousand times faster now.
+first:
+    push %rdi
+    push %rsi
+    mov ${vma}, %rdi
+    sub $8, %rsp
+    call *pliant_kernel_first(%rip)
+    add $8, %rsp
+    # The direct map: 4 GiB in 2 MiB pages.
+    lea boot_pdpt(%rip), %rdx
+    mov $(boot_pd - {vma} + PAGE_TABLE), %ecx
+    mov $4, %r8d
+9:  mov %rcx, (%rdx)
+    add $4096, %rcx
+    add $8, %rdx
+    dec %r8d
+    jnz 9b
+    mov $DIRECT_MAP_PAGES, %ecx
+    lea boot_pd(%rip), %rdx
+    call fill
+    test %eax, %eax
+    jnz 11f                             # the image's are right
+    mov $IMAGE_PAGES, %ecx
+    lea boot_image_pd(%rip), %rdx
+    call fill
+    mov %cr3, %rax
+    mov %rax, %cr3
+11: pop %rsi
+    pop %rdi
+    jmp *%rbx
+
+# Fills RCX entries from RDX with pages of 2 MiB, from physical address 0 on, that have the bits in RAX besides.
+fill:
+    mov $LARGE_PAGE, %r8d
+    or %rax, %r8
+10: mov %r8, (%rdx)
+    add $0x200000, %r8
+    add $8, %rdx
+    dec %ecx
+    jnz 10b
+    ret
+
 # Xen PV (Xen public/xen.h, "Domain start-up"): ring 3, Xen's page tables, RSI = start_info. Nothing privileged.
     .globl xen_pv_start
 xen_pv_start:
@@ -204,6 +247,7 @@ boot_gdt_pointer_high:
 boot_pml4: .skip 4096
 boot_pdpt: .skip 4096
 boot_image_pdpt: .skip 4096
+boot_image_pd: .skip 4096
 boot_pd: .skip 4 * 4096
     .globl boot_stack_guard, boot_stack_bottom, boot_stack_top
 boot_stack_guard: .skip 4096            # for the kernel to unmap

@@ -17,6 +17,21 @@ pub fn entry_tsc() -> u64 {
     ENTRY_TSC.load(Ordering::Relaxed)
 }
 
+/// As [`ENTRY_TSC`], but when the loader's data had been read.
+static MAIN_TSC: AtomicU64 = AtomicU64::new(0);
+
+/// The time stamp counter at the call of the kernel's main function.
+pub fn main_tsc() -> u64 {
+    MAIN_TSC.load(Ordering::Relaxed)
+}
+
+/// It is called now.
+#[cfg(target_os = "none")]
+pub(crate) fn note_main() {
+    // SAFETY: reads a counter, which nobody has forbidden at this time.
+    MAIN_TSC.store(unsafe { core::arch::x86_64::_rdtsc() }, Ordering::Relaxed);
+}
+
 /// Virtual addresses of the whole image, symbol table included, in whole pages. Under PVH and Multiboot2 all of
 /// it is in memory at `virtual - KERNEL_VMA`; under the bootloader crate its frames are scattered.
 pub fn image() -> Range<u64> {

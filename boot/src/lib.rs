@@ -22,7 +22,7 @@ pub mod pvh;
 pub mod xen_pv;
 
 pub use cmdline::CommandLine;
-pub use image::{entry_tsc, image, stack};
+pub use image::{entry_tsc, image, main_tsc, stack};
 pub use info::{Framebuffer, Info, Module, Protocol, XenPv};
 pub use memory_map::{MemoryMap, Region, RegionKind};
 pub use problem::Problem;
@@ -32,15 +32,23 @@ pub const DIRECT_MAP: u64 = 0xffff_8800_0000_0000;
 /// Where the image's link addresses count from: under PVH and Multiboot2 `physical = virtual - KERNEL_VMA`.
 pub const KERNEL_VMA: u64 = 0xffff_ffff_8000_0000;
 
-/// Makes the function at `$main`, a `fn(&'static mut boot::Info) -> !`, the one that every way in ends in.
+/// What is to be done before the loader's data is even looked at, on the ways in on which the page tables in force are the
+/// entry code's own (PVH and Multiboot2). It is told how much higher the image is linked than it lies in physical memory,
+/// finds all of the image writable, and returns the bits that every page must have in those tables.
+pub type First = extern "sysv64" fn(image_offset: u64) -> u64;
+
+/// Makes the function at `$main`, a `fn(&'static mut boot::Info) -> !`, the one that every way in ends in, and the [`First`]
+/// at `$first` the one that comes before everything.
 ///
 /// ```ignore
-/// boot::entry!(start::kernel_main);
+/// boot::entry!(start::kernel_main, first: start::first);
 /// ```
 #[macro_export]
 macro_rules! entry {
-    ($main:path) => {
+    ($main:path, first: $first:path) => {
         const _: () = {
+            #[unsafe(export_name = "pliant_kernel_first")]
+            static KERNEL_FIRST: $crate::First = $first;
             #[unsafe(export_name = "pliant_kernel_main")]
             static KERNEL_MAIN: fn(&'static mut $crate::Info) -> ! = $main;
         };

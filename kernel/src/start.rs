@@ -6,17 +6,18 @@ use core::convert::Infallible;
 
 use crate::{
     app, console, cpu, devices, hypervisor, irq, log, mm, power,
-    stages::{Stage, done},
+    stages::{self, Stage, done},
     task, time,
 };
 
-boot::entry!(kernel_main);
+boot::entry!(kernel_main, first: pv_ops::first);
 
 /// Bytes of the stack that everything from [`run`] on uses, a guard page below it.
 const STACK_BYTES: u64 = 128 << 10;
 
 /// From the way in to the kernel's own memory, on the stack of the entry code.
 fn kernel_main(info: &'static mut boot::Info) -> ! {
+    stages::init(&info.cmdline);
     hypervisor::install(info);
     done(Stage::Operations);
     let info: &'static boot::Info = info;

@@ -20,6 +20,17 @@ pub struct Backend {
     pub setup: fn(&Environment<'_>, &Hypervisors, &mut PvOps),
     /// What the kernel can ask of it besides the ops.
     pub services: Services,
+    /// What it does before anything else, if it must.
+    pub early: Option<Early>,
+}
+
+/// What a backend does before detection, on the ways in that allow it ([`first`](crate::first)).
+pub struct Early {
+    /// Told how much higher the image is linked than it lies in physical memory; says, if there was something to do, which
+    /// bits every page must have in the entry's page tables from then on.
+    pub enter: fn(image_offset: u64) -> Option<u64>,
+    /// Another backend was chosen: all is as if `enter` had done nothing.
+    pub leave: fn(&Environment<'_>),
 }
 
 /// Tells the second what the command line says under a key, if anything.
@@ -121,6 +132,8 @@ pub struct Services {
     pub cpu_up: fn(cpu: u32),
     /// CPUs that the backend can serve.
     pub max_cpus: u32,
+    /// Each CPU but the boot CPU must have a page for its host before it starts ([`CpuArea::give_page`]).
+    pub cpu_pages: bool,
     /// How many CPUs there are, if the hypervisor counts them and starts them itself: [`start_cpu`](Self::start_cpu).
     pub cpu_count: fn() -> Option<u32>,
     /// Starts the CPU with this number: it calls `entry` with `argument`, interrupts disabled, on the stack that ends at
@@ -129,6 +142,10 @@ pub struct Services {
     pub start_cpu: Option<StartCpu>,
     /// Stops another CPU for good, wherever it is. Where there is none, an interrupt that cannot be masked does it.
     pub stop_cpu: Option<fn(cpu: u32)>,
+    /// Interrupts another CPU even where interrupts are disabled. Where there is none, a message of the local APIC does it.
+    pub send_nmi: Option<fn(cpu: u32)>,
+    /// Such an interrupt of this CPU has been handled, and the next may come: for a host that does not see it by the way back.
+    pub nmi_done: fn(),
     /// Whether the page fault that this CPU is taking is no fault but a page that the host is fetching: then its token, once.
     pub page_fault: fn() -> Option<u32>,
     /// The token of a page that is there now; [`ALL_PAGES`] stands for all. For the handler of [`PAGE_READY_VECTOR`].
@@ -155,9 +172,12 @@ impl Services {
         map_pages: |_| (),
         cpu_up: |_| (),
         max_cpus: crate::MAX_CPUS as u32,
+        cpu_pages: false,
         cpu_count: || None,
         start_cpu: None,
         stop_cpu: None,
+        send_nmi: None,
+        nmi_done: || (),
         page_fault: || None,
         page_ready: || None,
         has_long_message_ids: || false,

@@ -131,11 +131,19 @@ fn announcement(read: Reader<'_>, base: u32) -> Option<Found> {
     (found.vendor().is_some() || plausible).then_some(found)
 }
 
-/// Who reads CPUID: the instruction, or, where Xen's PV loader entered, Xen in its place.
+/// Before anything else, on the boot CPU: what a backend must do at once. Told how much higher the image is linked than it
+/// lies in physical memory; returns the bits that every page must have in the entry's page tables.
+pub extern "sysv64" fn first(image_offset: u64) -> u64 {
+    let mut early = BACKENDS.iter().filter_map(|backend| backend.early.as_ref());
+    early.find_map(|early| (early.enter)(image_offset)).unwrap_or(0)
+}
+
+/// Who reads CPUID: the instruction, or, where Xen's PV loader entered, Xen in its place, or, where a backend has changed
+/// what the instruction says, that backend.
 pub fn reader(xen_start_info: Option<u64>) -> Reader<'static> {
     match xen_start_info {
         Some(_) => &xen::pv::cpu::cpuid,
-        None => &native::cpu::cpuid,
+        None => pvm::reader().unwrap_or(&native::cpu::cpuid),
     }
 }
 

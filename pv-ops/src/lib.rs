@@ -55,6 +55,7 @@ pub use backend::{Backend, Environment};
 pub use console::console_write;
 pub use cpu_set::{AtomicCpuSet, CpuSet, MAX_CPUS};
 pub use descriptor::{load_gdt, load_idt};
+pub use detect::first;
 pub use ops::*;
 pub use patch::{Report, patch};
 pub use sites::{OpStatus, Site, ops, sites};

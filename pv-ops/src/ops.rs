@@ -253,19 +253,19 @@ pv_ops! {
         /// Native, KVM: `mov rax, cr3`. Xen PV: the frame last loaded, as a guest frame.
         keep pub safe fn read_cr3() -> u64 => "rax";
 
-        /// Loads CR3 and with it flushes all TLB entries that are not global (SDM vol. 3A §4.10.4.1).
+        /// Loads CR3 and with it flushes all TLB entries (SDM vol. 3A §4.10.4.1).
         /// Native, KVM: `mov cr3, rdi`. Xen PV: `MMUEXT_NEW_BASEPTR` (xen.h).
         ///
         /// # Safety
         /// The new tables map the running code, its stack and all that Rust holds references to, as before.
         keep pub unsafe fn write_cr3(value: u64 => "rdi");
 
-        /// Flushes this CPU's whole TLB, global entries too.
-        /// Native, KVM: CR4.PGE off and on, or CR3 anew where no global pages are (SDM vol. 3A §4.10.4.1).
+        /// Flushes this CPU's whole TLB. There are no global entries: the kernel leaves CR4.PGE clear.
+        /// Native, KVM: `mov rax, cr3; mov cr3, rax` (SDM vol. 3A §4.10.4.1).
         /// Xen PV: `MMUEXT_TLB_FLUSH_LOCAL` (xen.h).
         call pub safe fn flush_tlb();
 
-        /// Flushes this CPU's TLB entries for the page of this linear address, global ones too.
+        /// Flushes this CPU's TLB entries for the page of this linear address.
         /// Native, KVM: `invlpg [rdi]` (SDM vol. 2A, INVLPG). Xen PV: `MMUEXT_INVLPG_LOCAL` (xen.h).
         keep pub safe fn flush_tlb_one(address: u64 => "rdi");
 

@@ -18,6 +18,8 @@ pub struct CpuArea {
     this: AtomicPtr<CpuArea>,
     host_address: AtomicU64,
     number: AtomicU32,
+    page: AtomicU64,
+    page_address: AtomicU64,
     /// What the host reads and writes at any time; what it means is the backend's.
     host: HostWords,
 }
@@ -36,6 +38,8 @@ impl CpuArea {
             this: AtomicPtr::new(core::ptr::null_mut()),
             host_address: AtomicU64::new(0),
             number: AtomicU32::new(0),
+            page: AtomicU64::new(0),
+            page_address: AtomicU64::new(0),
             host: HostWords([const { AtomicU64::new(0) }; 32]),
         }
     }
@@ -46,6 +50,18 @@ impl CpuArea {
         self.number.store(number, Ordering::Relaxed);
         let host = physical((&raw const self.host).addr() as u64).unwrap_or(0);
         self.host_address.store(host, Ordering::Relaxed);
+    }
+
+    /// Gives the CPU a zeroed page for its host ([`Services::cpu_pages`](crate::backend::Services)), by address and physical
+    /// address. It stays.
+    pub fn give_page(&self, page: u64, physical: u64) {
+        self.page.store(page, Ordering::Relaxed);
+        self.page_address.store(physical, Ordering::Relaxed);
+    }
+
+    /// That page, if there is one: address and physical address, else 0.
+    pub fn page(&self) -> (u64, u64) {
+        (self.page.load(Ordering::Relaxed), self.page_address.load(Ordering::Relaxed))
     }
 
     /// The number of the CPU.

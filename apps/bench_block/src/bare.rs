@@ -102,7 +102,8 @@ impl Disk {
     }
 
     fn notify(&mut self) {
-        let Self { transport, queue, .. } = self;
-        queue.notify(|_| transport.notify(0, None));
+        if self.queue.take_notification().is_some() {
+            self.transport.notify(0, None);
+        }
     }
 }

@@ -40,6 +40,8 @@ features! {
     MachineCheck = "MCE", 1, edx, 7;
     /// Local APIC.
     Apic = "APIC", 1, edx, 9;
+    /// Page attribute table.
+    PageAttributeTable = "PAT", 1, edx, 16;
     /// Global pages.
     GlobalPages = "PGE", 1, edx, 13;
     /// Process-context identifiers.
@@ -126,30 +128,35 @@ pub fn brand() -> heapless::String<48> {
 }
 
 fn brand_of(cpuid: impl Fn(u32, u32) -> CpuidResult) -> heapless::String<48> {
-    let mut brand = heapless::String::new();
     if !(0x8000_0004..0x8001_0000).contains(&cpuid(0x8000_0000, 0).eax) {
-        let _ = brand.push_str("CPU without a name");
-        return brand;
+        return text("CPU without a name".bytes());
     }
-    let leaves = (0x8000_0002..=0x8000_0004).map(|leaf| cpuid(leaf, 0));
-    let bytes = leaves.flat_map(|leaf| [leaf.eax, leaf.ebx, leaf.ecx, leaf.edx]).flat_map(u32::to_le_bytes);
-    let printable = bytes.take_while(|&byte| byte != 0).filter(|byte| (b' '..=b'~').contains(byte));
-    for character in printable.map(char::from).skip_while(|character| *character == ' ') {
-        let _ = brand.push(character);
+    let mut bytes = [0; 48];
+    for (leaf, chunk) in (0x8000_0002..).zip(bytes.chunks_exact_mut(16)) {
+        let CpuidResult { eax, ebx, ecx, edx } = cpuid(leaf, 0);
+        for (register, place) in [eax, ebx, ecx, edx].into_iter().zip(chunk.chunks_exact_mut(4)) {
+            place.copy_from_slice(&register.to_le_bytes());
+        }
     }
-    while brand.ends_with(' ') {
-        brand.pop();
+    let name = bytes.split(|&byte| byte == 0).next().unwrap_or_default();
+    text(name.trim_ascii().iter().copied().filter(|byte| (b' '..=b'~').contains(byte)))
+}
+
+/// At most 48 characters of ASCII.
+fn text(bytes: impl Iterator<Item = u8>) -> heapless::String<48> {
+    let mut text = heapless::String::new();
+    for byte in bytes {
+        let _ = text.push(char::from(byte));
     }
-    brand
+    text
 }
 
 mod bit {
     use x86_64::registers::control::{Cr0Flags, Cr4Flags};
 
     pub(super) const CR0_WRITE_PROTECT: u64 = Cr0Flags::WRITE_PROTECT.bits();
-    pub(super) const CR4: [(super::Feature, u64); 6] = [
+    pub(super) const CR4: [(super::Feature, u64); 5] = [
         (super::Feature::MachineCheck, Cr4Flags::MACHINE_CHECK_EXCEPTION.bits()),
-        (super::Feature::GlobalPages, Cr4Flags::PAGE_GLOBAL.bits()),
         (super::Feature::Umip, Cr4Flags::USER_MODE_INSTRUCTION_PREVENTION.bits()),
         (super::Feature::Smep, Cr4Flags::SUPERVISOR_MODE_EXECUTION_PROTECTION.bits()),
         (super::Feature::Smap, Cr4Flags::SUPERVISOR_MODE_ACCESS_PREVENTION.bits()),
@@ -159,23 +166,26 @@ mod bit {
     pub(super) const EFER_NO_EXECUTE: u64 = 1 << 11;
 }
 
-/// Switches on what the CPU offers of write protection, no-execute, SMEP, SMAP, UMIP, global pages, machine
-/// checks and FSGSBASE, on the CPU that runs this.
+/// Switches on what the CPU offers of write protection, no-execute, SMEP, SMAP, UMIP, machine
+/// checks and FSGSBASE, on the CPU that runs this. Not global pages: there is one address space, and what is global takes two
+/// writes of CR4 to flush, each an exit in a guest.
 pub(super) fn enable() {
     let features = features();
     let cr0 = pv_ops::read_cr0();
     // SAFETY: write protection makes no mapping disappear; the kernel writes to no read-only page.
     unsafe { pv_ops::write_cr0(cr0 | bit::CR0_WRITE_PROTECT) };
     let wanted = bit::CR4.iter().filter(|(feature, _)| features.has(*feature));
-    let cr4 = wanted.fold(pv_ops::read_cr4(), |cr4, (_, bit)| cr4 | bit);
-    // SAFETY: each bit is one that CPUID offers; the kernel has no user pages, which SMEP and SMAP are about,
-    // and its handler for machine checks is the report.
+    let cr4 = wanted.fold(pv_ops::read_cr4() | super::fpu::wanted_cr4(), |cr4, (_, bit)| cr4 | bit);
+    // SAFETY: each bit is one that CPUID offers or that long mode implies; the kernel has no user pages, which SMEP and SMAP
+    // are about, and its handler for machine checks is the report.
     unsafe { pv_ops::write_cr4(cr4) };
     if features.has(Feature::NoExecute) {
         // SAFETY: a CPU in long mode has this register.
         let efer = unsafe { pv_ops::rdmsr(bit::MSR_EFER) };
-        // SAFETY: CPUID offers the bit. Until now it was reserved in page tables, so no table uses it.
-        unsafe { pv_ops::wrmsr(bit::MSR_EFER, efer | bit::EFER_NO_EXECUTE) };
+        if efer & bit::EFER_NO_EXECUTE == 0 {
+            // SAFETY: CPUID offers the bit. Until now it was reserved in page tables, so no table uses it.
+            unsafe { pv_ops::wrmsr(bit::MSR_EFER, efer | bit::EFER_NO_EXECUTE) };
+        }
     }
     super::fpu::enable();
 }

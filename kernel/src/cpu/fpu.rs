@@ -53,12 +53,15 @@ pub(super) struct State {
     area: AtomicPtr<u8>,
 }
 
-/// Lets this CPU execute such instructions, the first of each thread trapping.
+/// What CR4 must have: every CPU in long mode has FXSAVE.
+pub(super) fn wanted_cr4() -> u64 {
+    let xsave = features().has(Feature::Xsave);
+    bit::CR4_OSFXSR | bit::CR4_OSXMMEXCPT | if xsave { bit::CR4_OSXSAVE } else { 0 }
+}
+
+/// Lets this CPU, whose CR4 has [`wanted_cr4`], execute such instructions, the first of each thread trapping.
 pub(super) fn enable() {
     let xsave = features().has(Feature::Xsave);
-    let wanted = bit::CR4_OSFXSR | bit::CR4_OSXMMEXCPT | if xsave { bit::CR4_OSXSAVE } else { 0 };
-    // SAFETY: every CPU in long mode has FXSAVE, and XSAVE was asked for.
-    unsafe { pv_ops::write_cr4(pv_ops::read_cr4() | wanted) };
     let mut len_bytes = 512;
     // A hypervisor may keep the bit to itself: then there is FXSAVE.
     if xsave && pv_ops::read_cr4() & bit::CR4_OSXSAVE != 0 {

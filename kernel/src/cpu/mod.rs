@@ -9,6 +9,7 @@ pub mod host_clock;
 pub mod image;
 pub mod ipi;
 mod mp_table;
+pub(crate) mod nmi;
 pub(crate) mod owned;
 pub mod percpu;
 pub mod physical;
@@ -25,6 +26,7 @@ mod tests;
 pub mod timer_ports;
 pub mod tlb;
 pub mod topology;
+mod torture;
 mod trampoline;
 
 pub use features::{Feature, features};
@@ -52,4 +54,11 @@ pub fn sleep() {
     pv_ops::safe_halt();
     pv_ops::irq_disable();
     tlb::wake(current());
+}
+
+/// Lets the interrupts in that wait, for a moment. They are disabled by the caller, and on return.
+pub fn let_interrupts_in() {
+    pv_ops::irq_enable();
+    core::hint::spin_loop();
+    pv_ops::irq_disable();
 }

@@ -4,7 +4,10 @@
 //! Neighbours: `gdt` (the tables in it), `irq::dispatch` (the counters in it), `probe` (the recovery point), `smp`.
 
 use super::{gdt::Descriptors, tlb::Requests};
-use crate::mm;
+use crate::{
+    hypervisor,
+    mm::{self, frame},
+};
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, Ordering};
 use pv_ops::{AtomicCpuSet, CpuSet, MAX_CPUS, percpu::CpuArea};
@@ -214,9 +217,16 @@ pub(super) fn make(id: u32, stack_top: u64) -> Option<&'static PerCpu> {
     let mut one = Vec::new();
     one.try_reserve_exact(1).ok()?;
     one.push(PerCpu::new(id, stack_top));
+    let page = if hypervisor::services().cpu_pages { Some(frame::alloc(0).ok()?) } else { None };
     place.store(one.leak().first_mut()?, Ordering::Release);
     let cpu = by_id(id)?;
     cpu.area.settle(id, mm::map::translate);
+    if let Some(mut page) = page {
+        page.bytes().fill(0);
+        cpu.area.give_page(page.as_ptr().addr().get() as u64, page.address());
+        // It is the host's for ever.
+        core::mem::forget(page);
+    }
     Some(cpu)
 }
 

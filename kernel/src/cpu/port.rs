@@ -23,6 +23,8 @@ impl Ports {
     pub const CMOS: Self = Self::new(0x70..=0x71);
     /// The registers of a VGA, which has memory of its own only.
     pub const VGA: Self = Self::new(0x3c0..=0x3df);
+    /// Where firmware shows how far it has come; a display at most.
+    pub const PROGRESS: Self = Self::new(0x80..=0x80);
 
     const fn new(ports: RangeInclusive<u16>) -> Self {
         Self { first: *ports.start(), last: *ports.end() }

@@ -51,7 +51,7 @@ pub(super) fn find(limit: Option<&str>) -> Topology {
     let processors = match &acpi::tables().madt {
         Some(madt) => madt.processors.as_slice(),
         None => {
-            told = mp_table::processors(&PhysicalMemory);
+            told = mp_table::processors(&PhysicalMemory::default());
             &told
         }
     };

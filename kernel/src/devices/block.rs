@@ -8,14 +8,15 @@ use core::{
 };
 
 use drivers::{
-    class::{BlockDevice, SECTOR_BYTES},
+    class::{BlockDevice, SECTOR_BYTES, Shared},
     virtio::{
         DeviceId,
-        block::{Block, Cpus, Shared},
+        block::{Block, Cpus},
         transport::Transport,
     },
     xen::block as xen,
 };
+use spin::Once;
 
 use super::{
     Counts, Failure, failure,
@@ -26,6 +27,7 @@ use crate::{
     cpu::{self, percpu},
     platform::Platform,
     sync::{IrqMutex, OnceCell},
+    task::round,
 };
 
 static DISKS: IrqMutex<Vec<Disk>> = IrqMutex::new(Vec::new());
@@ -35,14 +37,36 @@ static DISKS: IrqMutex<Vec<Disk>> = IrqMutex::new(Vec::new());
 pub struct Disk {
     name: Arc<str>,
     device: Device,
-    interrupts: Arc<AtomicU64>,
 }
 
 /// What drives it.
 #[derive(Clone)]
 enum Device {
-    Virtio(Arc<Shared<IrqMutex<Block>>>),
-    Xen(Arc<xen::Shared<IrqMutex<xen::Block>>>),
+    Virtio(Arc<Virtio>),
+    Xen(Arc<Shared<IrqMutex<xen::Block>>>),
+}
+
+/// A virtio disk, and what came from it.
+struct Virtio {
+    block: Block<Platform>,
+    interrupts: Box<[Interrupts]>,
+}
+
+/// Interrupts for one queue, or, in the first place, for everything.
+#[derive(Default)]
+struct Interrupts {
+    all: AtomicU64,
+    /// Of them, those that came to the CPU whose queue it is.
+    own: AtomicU64,
+}
+
+/// What one queue of a disk has done so far.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct QueueCounts {
+    /// As of the disk.
+    pub counts: Counts,
+    /// Interrupts that came to the CPU whose queue it is.
+    pub own_interrupts: u64,
 }
 
 impl Disk {
@@ -54,11 +78,11 @@ impl Disk {
     /// What was sent to and fro so far.
     pub fn counts(&self) -> Counts {
         match &self.device {
-            Device::Virtio(device) => {
-                let counts = device.0.lock().counts();
-                let interrupts = self.interrupts.load(Relaxed);
-                Counts { requests: counts.buffers, notifications: counts.notifications, interrupts }
-            }
+            Device::Virtio(device) => device.counts().fold(Counts::default(), |sum, queue| Counts {
+                requests: sum.requests + queue.counts.requests,
+                notifications: sum.notifications + queue.counts.notifications,
+                interrupts: sum.interrupts + queue.counts.interrupts,
+            }),
             Device::Xen(device) => {
                 let xen::Counts { requests, notifications, interrupts } = device.0.lock().counts();
                 Counts { requests, notifications, interrupts }
@@ -66,9 +90,17 @@ impl Disk {
         }
     }
 
+    /// The same, for each queue, CPU by CPU; nothing where a disk has one for all.
+    pub fn queue_counts(&self) -> Vec<QueueCounts> {
+        match &self.device {
+            Device::Virtio(device) => device.counts().collect(),
+            Device::Xen(_) => Vec::new(),
+        }
+    }
+
     /// A disk that another domain serves; the driver counts its interrupts itself.
-    pub(crate) fn of_xen(name: &str, device: Arc<xen::Shared<IrqMutex<xen::Block>>>) -> Self {
-        Self { name: name.into(), device: Device::Xen(device), interrupts: Arc::default() }
+    pub(crate) fn of_xen(name: &str, device: Arc<Shared<IrqMutex<xen::Block>>>) -> Self {
+        Self { name: name.into(), device: Device::Xen(device) }
     }
 
     /// Takes back every request that the disk has not answered: each ends with [`drivers::Error::Cancelled`], and its buffer.
@@ -77,19 +109,8 @@ impl Disk {
     /// The device cannot do that, as most cannot.
     pub fn cancel(&self) -> Result<(), drivers::Error> {
         match &self.device {
-            Device::Virtio(device) => device.0.lock().cancel(&Platform),
+            Device::Virtio(device) => device.block.cancel(&Platform),
             Device::Xen(_) => Err(drivers::Error::Request("the device cannot take requests back")),
-        }
-    }
-
-    /// Called by the interrupt handler.
-    fn interrupt(&self, cause: Cause) {
-        self.interrupts.fetch_add(1, Relaxed);
-        let Device::Virtio(device) = &self.device else { return };
-        let mut block = device.0.lock();
-        match cause {
-            Cause::Any => block.interrupt(),
-            Cause::Queues { first, step } => block.queue_interrupt(first, step),
         }
     }
 
@@ -103,8 +124,38 @@ impl Deref for Disk {
 
     fn deref(&self) -> &Self::Target {
         match &self.device {
-            Device::Virtio(device) => &**device,
+            Device::Virtio(device) => &device.block,
             Device::Xen(device) => &**device,
+        }
+    }
+}
+
+impl Virtio {
+    fn counts(&self) -> impl Iterator<Item = QueueCounts> {
+        self.block.counts().zip(&self.interrupts).map(|(queue, interrupts)| QueueCounts {
+            counts: Counts {
+                requests: queue.buffers,
+                notifications: queue.notifications,
+                interrupts: interrupts.all.load(Relaxed),
+            },
+            own_interrupts: interrupts.own.load(Relaxed),
+        })
+    }
+
+    /// Called by the interrupt handler.
+    fn interrupt(&self, cause: Cause) {
+        let first = match cause {
+            Cause::Any => 0,
+            Cause::Queues { first, .. } => first,
+        };
+        if let Some(interrupts) = self.interrupts.get(usize::from(first)) {
+            interrupts.all.fetch_add(1, Relaxed);
+            let is_own = cpu::current().id() == u32::from(first);
+            interrupts.own.fetch_add(is_own.into(), Relaxed);
+        }
+        match cause {
+            Cause::Any => self.block.interrupt(),
+            Cause::Queues { first, step } => self.block.queue_interrupt(first, step),
         }
     }
 }
@@ -123,25 +174,45 @@ pub(crate) fn remove(name: &str) {
 }
 
 fn cpus() -> Cpus {
-    Cpus { count: percpu::all().count() as u16, current: || cpu::current().id() as u16 }
+    Cpus { count: percpu::all().count() as u16, current: || cpu::current().id() as u16, later: round::later }
+}
+
+/// The virtio disks, one behind the other: read without a lock, by every CPU at the end of its rounds.
+struct Node {
+    device: Arc<Virtio>,
+    next: Once<Box<Node>>,
+}
+
+static FIRST: Once<Box<Node>> = Once::new();
+
+fn nodes() -> impl Iterator<Item = &'static Node> {
+    core::iter::successors(FIRST.get(), |node| node.next.get()).map(|node| &**node)
+}
+
+/// Tells the devices what they were asked.
+fn tell() {
+    nodes().for_each(|node| node.device.block.tell());
 }
 
 fn bring_up(transport: Box<dyn Transport>, name: String, connect: Connect) -> Result<(), Failure> {
-    let block = Block::probe(transport, &Platform, cpus()).map_err(failure)?;
+    let block = Block::<Platform>::probe(transport, &Platform, cpus()).map_err(failure)?;
     let (info, features, queues) = (block.info(), block.features(), block.queues());
-    let device = Device::Virtio(Arc::new(Shared(IrqMutex::new(block))));
-    let disk = Disk { name: name.into(), device, interrupts: Arc::default() };
-    let handler = disk.clone();
+    let interrupts = (0..queues).map(|_| Interrupts::default()).collect();
+    let device = Arc::new(Virtio { block, interrupts });
+    let handler = device.clone();
     connect.to("virtio-blk", Box::new(move |cause| handler.interrupt(cause))).map_err(failure)?;
     log::info!(
-        "{}: {} KiB, blocks of {} bytes, {queues} queue{}, {}{}",
-        disk.name(),
+        "{name}: {} KiB, blocks of {} bytes, {queues} queue{}, {}{}",
         info.sectors / (1024 / SECTOR_BYTES as u64),
         info.block_bytes,
         if queues == 1 { "" } else { "s" },
         if info.read_only { "read-only" } else { "read-write" },
         rings(features)
     );
-    disk.register();
+    round::at_end(tell);
+    // Devices are brought up one after the other.
+    let last = nodes().last().map_or(&FIRST, |node| &node.next);
+    last.call_once(|| Box::new(Node { device: device.clone(), next: Once::new() }));
+    Disk { name: name.into(), device: Device::Virtio(device) }.register();
     Ok(())
 }

@@ -15,7 +15,7 @@ pub trait Controller: Sync {
     /// The lines it has.
     fn lines(&self) -> Range<u32>;
 
-    /// Sends `line`, which signals like `signal`, as `vector` to the CPU with this APIC ID. It stays masked.
+    /// Sends `line`, which signals like `signal`, as `vector` to the CPU with this APIC ID, once it is let through.
     fn route(&self, line: u32, signal: Signal, vector: u8, apic_id: u32);
 
     /// Holds `line` back.
@@ -23,4 +23,7 @@ pub trait Controller: Sync {
 
     /// Lets `line` through.
     fn unmask(&self, line: u32);
+
+    /// Masks every line that was not let through.
+    fn silence(&self);
 }

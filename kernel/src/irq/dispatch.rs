@@ -84,8 +84,13 @@ pub(super) extern "sysv64" fn dispatch(frame: &mut Frame) {
         pv_ops::eoi();
         cpu::ipi::serve();
     } else {
+        let mut nobody = true;
         for node in nodes(vector) {
+            nobody = false;
             (node.handler)();
+        }
+        if nobody {
+            super::silence(vector);
         }
         pv_ops::eoi();
     }

@@ -26,8 +26,11 @@ const DESTINATION: u32 = 24;
 /// The register index has 8 bits and an entry needs two: no more fit.
 const MAX_LINES: u32 = 120;
 
-/// Index and data register: two 32-bit registers 16 bytes apart.
-struct Window(NonNull<u32>);
+/// Index and data register: two 32-bit registers 16 bytes apart; and what the entries hold.
+struct Window {
+    registers: NonNull<u32>,
+    entries: Entries,
+}
 
 // SAFETY: the registers are the same from every CPU, and the lock around `Window` orders the accesses.
 unsafe impl Send for Window {}
@@ -35,10 +38,10 @@ unsafe impl Send for Window {}
 impl Window {
     fn select(&mut self, register: u8) -> VolatilePtr<'_, u32> {
         // SAFETY: `map::device` mapped this page for good, uncached, for this object alone.
-        let index = unsafe { VolatilePtr::new(self.0) };
+        let index = unsafe { VolatilePtr::new(self.registers) };
         index.write(register.into());
         // SAFETY: as above; the data register is 16 bytes on, in the same page.
-        unsafe { VolatilePtr::new(self.0.add(4)) }
+        unsafe { VolatilePtr::new(self.registers.add(4)) }
     }
 
     fn read(&mut self, register: u8) -> u32 {
@@ -47,6 +50,43 @@ impl Window {
 
     fn write(&mut self, register: u8, value: u32) {
         self.select(register).write(value);
+    }
+
+    /// Has `line`'s entry, if it must, hold this.
+    fn settle(&mut self, line: u32, value: Option<u32>) {
+        if let Some(value) = value {
+            self.write(entry(line), value);
+        }
+    }
+}
+
+/// The low halves of the entries, as they were written; 0 for one that is as the firmware left it: masked, as far as anybody
+/// knows. So a register is written, two exits in a guest, when a line is let through or held back, and never read.
+struct Entries([u32; MAX_LINES as usize]);
+
+impl Entries {
+    /// What to write so that nothing of the old road is sent on the new one; the new one is taken by [`change`](Self::change).
+    fn route(&mut self, line: u32, vector: u8, signal: Signal) -> Option<u32> {
+        let hold = self.change(line, true);
+        self.0[line as usize] = masked_entry(vector, signal);
+        hold
+    }
+
+    /// What to write so that `line`, which has a road, is held back, or let through.
+    fn change(&mut self, line: u32, masked: bool) -> Option<u32> {
+        let entry = &mut self.0[line as usize];
+        let changed = if masked { *entry | MASKED } else { *entry & !MASKED };
+        if *entry == 0 || *entry == changed {
+            return None;
+        }
+        *entry = changed;
+        Some(changed)
+    }
+
+    /// What to write so that `line` is silent unless it was let through.
+    fn silence(&self, line: u32) -> Option<u32> {
+        let entry = self.0[line as usize];
+        (entry == 0 || entry & MASKED != 0).then_some(entry | MASKED)
     }
 }
 
@@ -69,19 +109,17 @@ pub enum Error {
 }
 
 impl IoApic {
-    /// Takes over the controller whose registers are at `address` and masks all its lines, of which the first has
-    /// the number `first_gsi`.
+    /// Takes over the controller whose registers are at `address`, and of whose lines the first has the number `first_gsi`.
+    /// They stay as they are, which is masked: who knows better masks them all ([`Controller::silence`]).
     pub fn probe(address: u64, first_gsi: u32) -> Result<Self, Error> {
         let registers = map::device(address, 0x20, Caching::Uncached)?;
-        let mut window = Window(registers.cast());
+        let entries = Entries([0; MAX_LINES as usize]);
+        let mut window = Window { registers: registers.cast(), entries };
         let version = window.read(VERSION);
         let lines = (version >> 16 & 0xff) + 1;
         // Bits that are reserved read as zero; an empty bus reads as ones.
         if version & 0xff00_7f00 != 0 || version & 0xff == 0 || lines > MAX_LINES {
             return Err(Error::Version(version));
-        }
-        for line in 0..lines {
-            window.write(entry(line), MASKED);
         }
         let last = first_gsi.saturating_add(lines);
         Ok(Self {
@@ -91,13 +129,10 @@ impl IoApic {
         })
     }
 
-    /// Changes the low half of the entry of `line`, if it is one of ours.
-    fn change(&self, line: u32, change: impl FnOnce(u32) -> u32) {
+    /// Calls `act` with the controller's own number for `line`, if it is one of ours.
+    fn with(&self, line: u32, act: impl FnOnce(&mut Window, u32)) {
         if self.lines.contains(&line) {
-            let register = entry(line - self.lines.start);
-            let mut window = self.window.lock();
-            let value = window.read(register);
-            window.write(register, change(value));
+            act(&mut self.window.lock(), line - self.lines.start);
         }
     }
 }
@@ -124,21 +159,34 @@ impl Controller for IoApic {
     }
 
     fn route(&self, line: u32, signal: Signal, vector: u8, apic_id: u32) {
-        self.mask(line);
-        if self.lines.contains(&line) {
-            let register = entry(line - self.lines.start);
-            let mut window = self.window.lock();
-            window.write(register + 1, apic_id << DESTINATION);
-            window.write(register, masked_entry(vector, signal));
-        }
+        self.with(line, |window, line| {
+            let hold = window.entries.route(line, vector, signal);
+            window.settle(line, hold);
+            window.write(entry(line) + 1, apic_id << DESTINATION);
+        });
     }
 
     fn mask(&self, line: u32) {
-        self.change(line, |entry| entry | MASKED);
+        self.with(line, |window, line| {
+            let value = window.entries.change(line, true);
+            window.settle(line, value);
+        });
     }
 
     fn unmask(&self, line: u32) {
-        self.change(line, |entry| entry & !MASKED);
+        self.with(line, |window, line| {
+            let value = window.entries.change(line, false);
+            window.settle(line, value);
+        });
+    }
+
+    fn silence(&self) {
+        for line in self.lines.clone() {
+            self.with(line, |window, line| {
+                let value = window.entries.silence(line);
+                window.settle(line, value);
+            });
+        }
     }
 }
 
@@ -151,6 +199,29 @@ mod tests {
         let pci = Signal { level: true, active_low: true };
         assert_eq!(masked_entry(0x31, pci), 0x1_a031);
         assert_eq!(masked_entry(0x31, Signal::default()), 0x1_0031);
+    }
+
+    #[test]
+    fn an_entry_is_written_when_its_line_is_let_through_or_held_back() {
+        let mut entries = Entries([0; MAX_LINES as usize]);
+        assert_eq!((entries.change(3, true), entries.change(3, false)), (None, None), "it has no road");
+        assert_eq!(entries.route(3, 0x31, Signal::default()), None);
+        assert_eq!((entries.change(3, false), entries.change(3, false)), (Some(0x31), None));
+        assert_eq!(
+            entries.route(3, 0x32, Signal::default()),
+            Some(0x1_0031),
+            "what was let through is held back first"
+        );
+        assert_eq!((entries.change(3, false), entries.change(3, true)), (Some(0x32), Some(0x1_0032)));
+    }
+
+    #[test]
+    fn all_lines_fall_silent_but_those_that_were_let_through() {
+        let mut entries = Entries([0; MAX_LINES as usize]);
+        entries.route(1, 0x31, Signal::default());
+        entries.route(2, 0x32, Signal::default());
+        entries.change(2, false);
+        assert_eq!([0, 1, 2].map(|line| entries.silence(line)), [Some(MASKED), Some(MASKED | 0x31), None]);
     }
 
     #[test]

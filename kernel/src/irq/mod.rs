@@ -29,6 +29,7 @@ use crate::{
 };
 use alloc::{boxed::Box, vec::Vec};
 use controller::Controller;
+use core::sync::atomic::{AtomicBool, Ordering};
 use ioapic::IoApic;
 
 /// What raises an interrupt.
@@ -94,12 +95,11 @@ struct Routes {
 
 static ROUTES: IrqMutex<Routes> = IrqMutex::new(Routes { controllers: Vec::new(), lines: Vec::new() });
 
-/// Brings interrupts up, all lines masked, and enables them on this CPU.
+/// Brings interrupts up, no line let through, and enables them on this CPU.
 pub fn init(info: &boot::Info) {
     exceptions::init_stacks();
-    let tables = acpi::init(&PhysicalMemory, info.rsdp);
+    let tables = acpi::init(&PhysicalMemory::default(), info.rsdp);
     let madt = tables.madt.as_ref();
-    pic::disable();
     page_ready::init();
     event_channel::init(info.cmdline.get("xen.events"));
     match apic::init(madt) {
@@ -115,6 +115,10 @@ pub fn init(info: &boot::Info) {
         }
         Err(error) if event_channel::is_up() => log::debug!("local APIC: {error}"),
         Err(error) => log::error!("local APIC: {error}: no device interrupts and no timer; apps must poll"),
+    }
+    // Where no table tells, a PC may have them.
+    if madt.is_none_or(|madt| madt.has_pic) {
+        pic::disable(apic::local().is_some());
     }
     if let Err(error) = event_channel::bind_requests(0) {
         log::error!("event channel of CPU 0: {error}: no other CPU can reach it");
@@ -150,6 +154,15 @@ fn init_io_apics(madt: Option<&Madt>) {
                 log::warn!("I/O APIC at {:#x}: {error}: its devices have no interrupts", place.address)
             }
         }
+    }
+}
+
+/// Nobody handles this vector: the firmware has left a line unmasked. All that are not in use are masked, once.
+fn silence(vector: u8) {
+    static SILENT: AtomicBool = AtomicBool::new(false);
+    if !SILENT.swap(true, Ordering::Relaxed) {
+        log::warn!("interrupt {vector:#x} is nobody's: all lines that nobody uses are masked");
+        ROUTES.lock().controllers.iter().for_each(|controller| controller.silence());
     }
 }
 

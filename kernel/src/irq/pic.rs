@@ -1,4 +1,4 @@
-//! The pair of 8259 controllers of a PC: sent to vectors of its own and masked for good (Intel 8259A datasheet).
+//! The pair of 8259 controllers of a PC: masked for good (Intel 8259A datasheet).
 //! Neighbours: `ioapic` (what is used instead), `vectors::PIC`.
 
 use super::vectors;
@@ -17,11 +17,11 @@ const SLAVE_ICW3: u8 = 2;
 const ICW4: u8 = 1;
 const ALL_LINES: u8 = 0xff;
 
-/// Moves the controllers away from the vectors of exceptions and masks all their lines. Harmless where there are
-/// none.
-pub(super) fn disable() {
+/// Masks all lines. Before that, unless there is a local APIC, whose pin for them is masked (`apic`), it moves the controllers
+/// away from the vectors of exceptions: what they send without a line reaches the CPU. Harmless where there are none.
+pub(super) fn disable(behind_local_apic: bool) {
     let first = vectors::PIC.start;
-    for (port, value) in [
+    let moved = [
         (MASTER_COMMAND, ICW1),
         (SLAVE_COMMAND, ICW1),
         (MASTER_DATA, first),
@@ -30,9 +30,9 @@ pub(super) fn disable() {
         (SLAVE_DATA, SLAVE_ICW3),
         (MASTER_DATA, ICW4),
         (SLAVE_DATA, ICW4),
-        (MASTER_DATA, ALL_LINES),
-        (SLAVE_DATA, ALL_LINES),
-    ] {
+    ];
+    let masked = [(MASTER_DATA, ALL_LINES), (SLAVE_DATA, ALL_LINES)];
+    for (port, value) in moved.into_iter().filter(|_| !behind_local_apic).chain(masked) {
         // SAFETY: these ports belong to the interrupt controllers on every PC, and only this module uses them.
         unsafe { pv_ops::port_out8(port, value) };
     }

@@ -1,14 +1,14 @@
 //! What the CPU can do for paging, and the page attribute table (Intel SDM vol. 3A §4.1.4, §11.12).
 //! Neighbours: `cpu::features` (switches on no-execute and write protection), `page_table` (uses what is found).
 
+use core::sync::atomic::{AtomicU64, Ordering};
+
 use super::{
     layout::DIRECT_MAP_LEN_BYTES,
     page_table::{Format, Level},
 };
 use crate::cpu::{Feature, features};
 
-/// Leaf 1, EDX: the CPU has a page attribute table.
-const CPUID_PAT: u32 = 1 << 16;
 #[doc(alias = "MSR_IA32_CR_PAT")]
 const MSR_PAT: u32 = 0x277;
 /// The entry that is made write-combining: the one that is so under Xen PV, where a guest cannot choose.
@@ -39,7 +39,7 @@ pub(super) fn format() -> Format {
 ///
 /// Nothing is mapped by that entry before.
 fn enable_write_combining() -> bool {
-    if pv_ops::cpuid(1, 0).edx & CPUID_PAT == 0 {
+    if !features().has(Feature::PageAttributeTable) {
         return false;
     }
     // SAFETY: CPUID says that the register exists.
@@ -60,9 +60,18 @@ pub(super) fn cpu_up() {
 
 /// The end of the physical addresses that this CPU can use.
 pub(super) fn physical_limit() -> u64 {
-    let told = pv_ops::cpuid(0x8000_0000, 0).eax >= 0x8000_0008;
-    let bits = if told { pv_ops::cpuid(0x8000_0008, 0).eax & 0xff } else { DEFAULT_PHYSICAL_BITS };
-    1 << bits.clamp(32, MAX_PHYSICAL_BITS)
+    static LIMIT: AtomicU64 = AtomicU64::new(0);
+    // Asked once: a CPUID is an exit in a guest.
+    match LIMIT.load(Ordering::Relaxed) {
+        0 => {
+            let told = pv_ops::cpuid(0x8000_0000, 0).eax >= 0x8000_0008;
+            let bits = if told { pv_ops::cpuid(0x8000_0008, 0).eax & 0xff } else { DEFAULT_PHYSICAL_BITS };
+            let limit = 1 << bits.clamp(32, MAX_PHYSICAL_BITS);
+            LIMIT.store(limit, Ordering::Relaxed);
+            limit
+        }
+        limit => limit,
+    }
 }
 
 /// The end of the physical addresses at which RAM can be used: the direct map is as long.

@@ -18,6 +18,7 @@ mod queued;
 mod semaphore;
 pub(crate) mod stall;
 mod tests;
+pub(crate) mod torture;
 mod wait;
 mod waiters;
 

@@ -99,6 +99,7 @@ impl<T: ?Sized> Mutex<T> {
     ///
     /// # Panics
     /// With interrupts disabled, if it is taken.
+    #[inline(always)]
     pub fn lock(&self) -> MutexGuard<'_, T> {
         MutexGuard { lock: self, value: self.0.lock() }
     }

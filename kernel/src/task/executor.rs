@@ -82,11 +82,16 @@ impl Tasks {
         F: Future<Output: Send> + Send + 'static,
     {
         let (promise, result) = join::promise()?;
-        let future: TaskFuture = Box::into_pin(memory::boxed(async move { promise.give(future.await) })?);
+        let future = memory::boxed(async move { promise.give(future.await) })?;
+        Ok(JoinHandle::new(result, self.start(cpu, Box::into_pin(future))?))
+    }
+
+    /// What [`spawn`](Self::spawn) does whatever the future is.
+    fn start(&'static self, cpu: u32, future: TaskFuture) -> Result<Arc<Task>, OutOfMemory> {
         self.count.fetch_add(1, Ordering::Relaxed);
         let task = memory::shared(Task::new(future, self, cpu))?;
         self.push(task.clone());
-        Ok(JoinHandle::new(result, task))
+        Ok(task)
     }
 
     /// Queues a ready task on the CPU that it ran on last. Called by handlers.

@@ -5,13 +5,15 @@
 //! interrupts it but the one that the next sleeper asked for.
 //! Reads in this order: `executor` (ready tasks), `waker`, `ready` (when a task is ready), `join` (a result), `sleep`
 //! (`sleep`, `timeout`), `alarm` (a deadline that is put off), `worker` (the threads that poll, `block_on`), `scheduler` (which thread runs), `life` (their start and end), `queue`, `slice`,
-//! `idle`, `thread`, `parker`, `list`, `watch` (reports of
+//! `idle`, `round` (what devices are told), `thread`, `parker`, `list`, `watch` and `heartbeat` (reports of
 //! who gets no further), `memory` (allocations that may fail). Apps see threads through
 //! [`crate::thread`].
 #![forbid(unsafe_code)]
 
 mod alarm;
+mod eagerness;
 mod executor;
+mod heartbeat;
 mod idle;
 mod join;
 pub(crate) mod life;
@@ -20,6 +22,7 @@ pub(crate) mod memory;
 mod parker;
 mod queue;
 mod ready;
+pub(crate) mod round;
 pub(crate) mod scheduler;
 mod sleep;
 mod slice;

@@ -10,7 +10,7 @@
 use alloc::sync::Arc;
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
-use super::{idle, life, queue::RunQueue, slice::Slice, thread::Thread};
+use super::{idle, life, queue::RunQueue, round, slice::Slice, thread::Thread};
 use crate::{
     cpu::{self, switch},
     irq::dispatch,
@@ -131,6 +131,15 @@ pub(super) fn for_each_stuck_cpu(each: &mut dyn FnMut(u32, &Thread, usize)) {
         if before == turn && queue.len() != 0 {
             each(number, current, queue.len());
         }
+    }
+}
+
+/// Calls `tell` with the thread that a CPU runs, unless the CPU changes it this moment.
+pub(super) fn with_running(number: u32, tell: &mut dyn FnMut(&Thread)) {
+    if let Some(queue) = cpu(number).queue.try_lock()
+        && let Some(current) = &queue.current
+    {
+        tell(current);
     }
 }
 
@@ -257,6 +266,7 @@ pub(super) fn leave(thread: Arc<Thread>, way: Way) {
     loop {
         let number = this_cpu();
         let this = cpu(number);
+        round::end(number);
         let mut queue = this.queue.lock();
         let next = queue.pick();
         let len = queue.len();
@@ -270,6 +280,7 @@ pub(super) fn leave(thread: Arc<Thread>, way: Way) {
         this.slice.set_fresh(way != Way::SliceOver);
         if len != 0 {
             this.slice.begin();
+            share(number);
         }
         if !Arc::ptr_eq(&next, &thread) {
             next.cpu.store(number, Ordering::Relaxed);

@@ -18,7 +18,7 @@ use super::{
     join::JoinHandle,
     life::{self, Plan},
     memory::{self, OutOfMemory},
-    scheduler,
+    round, scheduler,
     thread::{Priority, Thread},
 };
 use spin::Once;
@@ -80,18 +80,19 @@ fn worker(cpu: u32) -> Option<&'static Arc<Thread>> {
 
 /// One turn for each task that is ready now; then the other threads of this CPU have theirs.
 fn work(cpu: u32) {
-    let round = TASKS.len(cpu).max(1);
-    if (0..round).all(|_| TASKS.run_one(cpu, scheduler::cpus().end)) {
+    let count = TASKS.len(cpu).max(1);
+    if (0..count).all(|_| TASKS.run_one(cpu, scheduler::cpus().end)) {
+        round::end(cpu);
         scheduler::yield_now();
     } else {
         scheduler::block();
     }
 }
 
-/// Whether this CPU has nothing to do but what asks this: neither a task nor a thread is ready here.
+/// Whether this CPU has nothing to do but what asks this: no task and no thread is ready here, no device to be told.
 pub(crate) fn would_halt() -> bool {
     let cpu = crate::cpu::this_cpu();
-    TASKS.len(cpu) == 0 && !scheduler::has_ready(cpu)
+    TASKS.len(cpu) == 0 && !scheduler::has_ready(cpu) && !round::is_awaited(cpu)
 }
 
 /// A task has become ready on `cpu`: its worker has to run, and one of a CPU without work if there is more than that.

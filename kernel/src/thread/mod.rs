@@ -25,7 +25,10 @@ use core::{
     time::Duration,
 };
 
-use crate::task::{self, OutOfMemory, Receiver, life, memory, scheduler};
+use crate::{
+    sync::stall,
+    task::{self, OutOfMemory, Receiver, life, memory, scheduler},
+};
 
 /// Bytes of a thread's stack where [`Builder::stack_size`] says nothing else.
 pub const STACK_BYTES: u64 = 64 << 10;
@@ -112,8 +115,11 @@ pub struct JoinHandle<T> {
 
 impl<T> JoinHandle<T> {
     /// Waits for the thread's end, and gives the value of its closure.
+    #[inline(never)]
     pub fn join(self) -> T {
+        let waits = stall::waits_for_end(self.thread.id());
         let value = task::block_on(self.result);
+        drop(waits);
         life::reap();
         value
     }

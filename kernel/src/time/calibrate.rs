@@ -6,11 +6,13 @@
 //! Neighbours: `reference` (counters of known rate), `tsc` (what is measured).
 #![forbid(unsafe_code)]
 
+/// Reads a counter. Not a type of its own for each: the code that measures is there once.
+pub(super) type Counter<'a> = &'a mut dyn FnMut() -> u64;
+
 /// A free-running counter of known rate.
-#[derive(Debug)]
-pub(super) struct Reference<R> {
+pub(super) struct Reference<'a> {
     /// Reads it.
-    pub(super) read: R,
+    pub(super) read: Counter<'a>,
     /// Its ticks per second.
     pub(super) hz: u64,
     /// Its width: bits that count.
@@ -53,11 +55,7 @@ struct Tick {
 
 /// Measures `counter` against `reference` over `interval_ns` or somewhat longer. `None` when the reference stands still
 /// or the result cannot be.
-pub(super) fn measure<R: FnMut() -> u64>(
-    mut counter: impl FnMut() -> u64,
-    mut reference: Reference<R>,
-    interval_ns: u64,
-) -> Option<Measurement> {
+pub(super) fn measure(counter: Counter, reference: Reference, interval_ns: u64) -> Option<Measurement> {
     let mask = reference.mask;
     let mut tick = || {
         let mut before = counter();
@@ -137,7 +135,7 @@ mod tests {
         }
 
         fn measure(&self) -> Option<Measurement> {
-            let read = || {
+            let read = &mut || {
                 self.reads.set(self.reads.get() + 1);
                 let late = if self.reads.get().is_multiple_of(self.hiccup) { 300_000 } else { 0 };
                 self.now_ns.set(self.now_ns.get() + self.read_cost_ns / 2);
@@ -146,7 +144,7 @@ mod tests {
                 value
             };
             measure(
-                || self.ticks(self.hz),
+                &mut || self.ticks(self.hz),
                 Reference { read, hz: self.reference_hz, mask: self.mask },
                 1_000_000,
             )
@@ -179,12 +177,12 @@ mod tests {
     #[test]
     fn a_reference_that_stands_still_is_given_up_at_once() {
         let reads = Cell::new(0u32);
-        let read = || {
+        let read = &mut || {
             reads.set(reads.get() + 1);
             u64::MAX
         };
         let mut tsc = 0;
-        let counter = || {
+        let counter = &mut || {
             tsc += 1000;
             tsc
         };
@@ -195,10 +193,10 @@ mod tests {
     #[test]
     fn a_counter_that_stands_still_gives_nothing() {
         let mut time = 0;
-        let read = || {
+        let read = &mut || {
             time += 100;
             time
         };
-        assert_eq!(measure(|| 7, Reference { read, hz: 1_000_000, mask: u64::MAX }, 1_000_000), None);
+        assert_eq!(measure(&mut || 7, Reference { read, hz: 1_000_000, mask: u64::MAX }, 1_000_000), None);
     }
 }

@@ -149,8 +149,8 @@ const ONE_SHOT_INTERVAL_NS: u64 = 200_000;
 
 fn one_shot_rate(apic: &LocalApic, tsc_hz: u64) -> Option<calibrate::Measurement> {
     apic.start_count();
-    let tsc = calibrate::Reference { read: pv_ops::rdtsc, hz: tsc_hz, mask: u64::MAX };
-    let rate = calibrate::measure(|| apic.counted().into(), tsc, ONE_SHOT_INTERVAL_NS);
+    let tsc = calibrate::Reference { read: &mut pv_ops::rdtsc, hz: tsc_hz, mask: u64::MAX };
+    let rate = calibrate::measure(&mut || apic.counted().into(), tsc, ONE_SHOT_INTERVAL_NS);
     apic.stop_count();
     rate.filter(|rate| rate.hz > reference::PIT_HZ / 100)
 }

@@ -2,7 +2,7 @@
 //! Neighbours: `calibrate` (which measures against them), `acpi` (where they are).
 #![forbid(unsafe_code)]
 
-use super::calibrate::{Measurement, Reference, measure};
+use super::calibrate::{self, Measurement, Reference};
 use crate::{
     acpi::{fadt, hpet::Hpet},
     cpu::timer_ports,
@@ -30,8 +30,8 @@ const HPET_MAX_PERIOD_FS: u32 = 100_000_000;
 const HPET_MIN_PERIOD_FS: u32 = 100_000;
 const FS_PER_S: u64 = 1_000_000_000_000_000;
 
-/// Measures `counter` against the HPET.
-pub(super) fn by_hpet(hpet: &Hpet, counter: impl FnMut() -> u64) -> Option<Measurement> {
+/// Measures the TSC against the HPET.
+pub(super) fn by_hpet(hpet: &Hpet) -> Option<Measurement> {
     if hpet.address == 0 {
         return None;
     }
@@ -47,39 +47,39 @@ pub(super) fn by_hpet(hpet: &Hpet, counter: impl FnMut() -> u64) -> Option<Measu
     let configuration = registers.read(HPET_CONFIGURATION);
     registers.write(HPET_CONFIGURATION, configuration | HPET_ENABLE);
     // The low half: it wraps after 40 s at the earliest, and needs no second read.
-    let read = || registers.read(HPET_COUNTER).into();
-    let result = measure(
-        counter,
-        Reference { read, hz: FS_PER_S / u64::from(period_fs), mask: u32::MAX.into() },
-        INTERVAL_NS,
-    );
+    let read = &mut || registers.read(HPET_COUNTER).into();
+    let result = measure(Reference { read, hz: FS_PER_S / u64::from(period_fs), mask: u32::MAX.into() });
     registers.write(HPET_CONFIGURATION, configuration);
     result
 }
 
-/// Measures `counter` against channel 2 of the 8254.
-pub(super) fn by_pit(counter: impl FnMut() -> u64) -> Option<Measurement> {
+/// Measures the TSC against channel 2 of the 8254.
+pub(super) fn by_pit() -> Option<Measurement> {
     timer_ports::pit_start();
     // It counts down.
-    let read = || u64::from(!timer_ports::pit_count());
-    let result = measure(counter, Reference { read, hz: PIT_HZ, mask: u16::MAX.into() }, INTERVAL_NS);
+    let read = &mut || u64::from(!timer_ports::pit_count());
+    let result = measure(Reference { read, hz: PIT_HZ, mask: u16::MAX.into() });
     timer_ports::pit_stop();
     result
 }
 
-/// Measures `counter` against the ACPI PM timer.
-pub(super) fn by_pm_timer(fadt: &fadt::Fadt, counter: impl FnMut() -> u64) -> Option<Measurement> {
+/// Measures the TSC against the ACPI PM timer.
+pub(super) fn by_pm_timer(fadt: &fadt::Fadt) -> Option<Measurement> {
     let Some(fadt::Register::Port(port)) = fadt.pm_timer else { return None };
-    let read = || timer_ports::pm_timer_count(port).into();
+    let read = &mut || timer_ports::pm_timer_count(port).into();
     // 24 bits count in every timer; a second is far below their 4.7 s.
-    measure(counter, Reference { read, hz: PM_TIMER_HZ, mask: 0xff_ffff }, INTERVAL_NS)
+    measure(Reference { read, hz: PM_TIMER_HZ, mask: 0xff_ffff })
 }
 
-/// Measures `counter` against the local APIC's timer, taking its rate for `hz`.
-pub(super) fn by_local_apic(apic: &LocalApic, hz: u64, counter: impl FnMut() -> u64) -> Option<Measurement> {
+/// Measures the TSC against the local APIC's timer, taking its rate for `hz`.
+pub(super) fn by_local_apic(apic: &LocalApic, hz: u64) -> Option<Measurement> {
     apic.start_count();
-    let read = || apic.counted().into();
-    let result = measure(counter, Reference { read, hz, mask: u32::MAX.into() }, INTERVAL_NS);
+    let read = &mut || apic.counted().into();
+    let result = measure(Reference { read, hz, mask: u32::MAX.into() });
     apic.stop_count();
     result
+}
+
+fn measure(reference: Reference) -> Option<Measurement> {
+    calibrate::measure(&mut pv_ops::rdtsc, reference, INTERVAL_NS)
 }

@@ -58,7 +58,6 @@ pub(super) fn find(tables: &Tables, local_apic: Option<&LocalApic>) -> Rate {
     let told = |hz, source| Rate { hz, error_ppm: 0, source };
     let measured = |Measurement { hz, error_ppm }, source| Rate { hz, error_ppm, source };
     let plausible = |rate: &Rate| PLAUSIBLE_HZ.contains(&rate.hz);
-    let tsc = pv_ops::rdtsc;
     (hypervisor::services().tsc_hz)()
         .map(|hz| told(hz, Source::Hypervisor))
         .filter(plausible)
@@ -67,18 +66,16 @@ pub(super) fn find(tables: &Tables, local_apic: Option<&LocalApic>) -> Rate {
         .or_else(|| host_clock::tsc_hz().map(|hz| told(hz, Source::ClockPage)).filter(plausible))
         .or_else(|| {
             let hpet = tables.hpet.as_ref()?;
-            reference::by_hpet(hpet, tsc).map(|result| measured(result, Source::Hpet)).filter(plausible)
+            reference::by_hpet(hpet).map(|result| measured(result, Source::Hpet)).filter(plausible)
         })
-        .or_else(|| reference::by_pit(tsc).map(|result| measured(result, Source::Pit)).filter(plausible))
+        .or_else(|| reference::by_pit().map(|result| measured(result, Source::Pit)).filter(plausible))
         .or_else(|| {
             let fadt = tables.fadt.as_ref()?;
-            reference::by_pm_timer(fadt, tsc)
-                .map(|result| measured(result, Source::PmTimer))
-                .filter(plausible)
+            reference::by_pm_timer(fadt).map(|result| measured(result, Source::PmTimer)).filter(plausible)
         })
         .or_else(|| base_hz(pv_ops::cpuid).map(|hz| told(hz, Source::CpuidBase)).filter(plausible))
         .or_else(|| {
-            let result = reference::by_local_apic(local_apic?, HYPERVISOR_APIC_HZ, tsc)?;
+            let result = reference::by_local_apic(local_apic?, HYPERVISOR_APIC_HZ)?;
             Some(measured(result, Source::LocalApic)).filter(plausible)
         })
         .unwrap_or(told(ASSUMED_HZ, Source::Assumed))

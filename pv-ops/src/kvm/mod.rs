@@ -46,6 +46,7 @@ pub static BACKEND: Backend = Backend {
         has_long_message_ids: || MSI_EXT_DEST_ID.is_used(),
         ..Services::NONE
     },
+    early: None,
 };
 
 /// What a guest of KVM does otherwise than a machine, if every feature is there.

@@ -2,8 +2,11 @@
 //! Neighbours: `native` (EOI is instructions), `time` (scale of deadlines). The kernel's `irq::apic` maps, enables
 //! and programs the controller; here is only what must be an op.
 
-use super::{cpu, time};
-use crate::cpu_set::{CpuSet, MAX_CPUS};
+use super::time;
+use crate::{
+    cpu_set::{CpuSet, MAX_CPUS},
+    detect::Reader,
+};
 use core::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
 
 /// Where the kernel maps the local APIC's page, uncached, in xAPIC mode: within the uppermost 2 GiB, so that EOI is
@@ -71,8 +74,8 @@ pub fn apic_mode() -> ApicMode {
 
 /// x2APIC where the CPU offers it or already runs in it: no page to map, one write for an IPI, EOI by `wrmsr`, which
 /// under a hypervisor is cheaper than a memory access to emulate.
-pub(super) fn choose_apic_mode() -> ApicMode {
-    let features = cpu::cpuid(1, 0);
+pub(super) fn choose_apic_mode(read: Reader<'_>) -> ApicMode {
+    let features = read(1, 0);
     let has_base = features.edx & (CPUID1_EDX_APIC | CPUID1_EDX_MSR) == CPUID1_EDX_APIC | CPUID1_EDX_MSR;
     let offered = has_base && features.ecx & CPUID1_ECX_X2APIC != 0;
     let mode = if offered || has_base && read_apic_base() & APIC_BASE_EXTD != 0 { X2APIC } else { XAPIC };
@@ -220,9 +223,15 @@ pub(crate) unsafe extern "sysv64" fn send_ipi_many_x2apic(cpus: *const CpuSet, v
         // SAFETY: the register is there in this mode; the vector is the caller's promise.
         unsafe { crate::wrmsr(X2APIC_ICR, logical << 32 | LOGICAL | u64::from(vector)) }
     };
-    let mut message = 0;
     // SAFETY: the op's argument is a reference.
-    for apic_id in unsafe { *cpus }.iter().filter_map(apic_id).map(u64::from) {
+    let ids = unsafe { *cpus }.iter().filter_map(apic_id);
+    for_each_message(ids.map(u64::from), send);
+}
+
+/// The logical IDs to send to: one for the CPUs of a cluster, as far as they come one after the other.
+fn for_each_message(apic_ids: impl Iterator<Item = u64>, mut send: impl FnMut(u64)) {
+    let mut message = 0;
+    for apic_id in apic_ids {
         let (cluster, bit) = ((apic_id >> 4) << 16, 1 << (apic_id & 15));
         if message != 0 && message >> 16 << 16 != cluster {
             send(message);
@@ -256,5 +265,25 @@ fn write_register(offset: u64, value: u32) {
     // SAFETY: as for reading; what ICR and timer then do is what the caller was asked for.
     unsafe {
         core::ptr::with_exposed_provenance_mut::<u32>((LOCAL_APIC + offset) as usize).write_volatile(value);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::vec::Vec;
+
+    /// SDM vol. 3A §11.12.10.2: the cluster in the upper half, a bit for each of its 16.
+    #[test]
+    fn sixteen_cpus_take_one_message() {
+        let messages = |ids: &[u64]| {
+            let mut sent = Vec::new();
+            for_each_message(ids.iter().copied(), |message| sent.push(message));
+            sent
+        };
+        assert!(messages(&[]).is_empty());
+        assert_eq!(messages(&(0..16).collect::<Vec<_>>()), [0xffff]);
+        assert_eq!(messages(&(1..64).collect::<Vec<_>>()), [0xfffe, 0x1_ffff, 0x2_ffff, 0x3_ffff]);
+        assert_eq!(messages(&[3, 300, 301]), [1 << 3, 0x12_0000 | 0b11 << 12]);
     }
 }

@@ -1,11 +1,8 @@
-//! TLB flushes that take more than one instruction (SDM vol. 3A §4.10.4).
+//! TLB flushes that take more than one CPU (SDM vol. 3A §4.10.4), and lists of entries.
 //! Neighbours: `native` (the other mmu ops).
 
 use crate::cpu_set::CpuSet;
 use core::sync::atomic::{AtomicPtr, Ordering};
-
-/// CR4.PGE, page global enable: changing it flushes everything (SDM vol. 3A §2.5, §4.10.4.1).
-const CR4_PGE: u64 = 1 << 7;
 
 /// Flushes `len_bytes` bytes from `start`, or everything if they are `u64::MAX`, on the CPUs of the set, and returns when
 /// no CPU uses an entry from before.
@@ -28,22 +25,6 @@ pub(super) unsafe extern "sysv64" fn set_ptes(first: *mut u64, values: *const u6
         // SAFETY: an entry of the caller's table, which the CPU reads at any time: hence volatile.
         unsafe { first.add(index).write_volatile(value) };
     }
-}
-
-pub(super) extern "sysv64" fn flush_tlb() {
-    let flags = crate::irq_flags();
-    crate::irq_disable();
-    let cr4 = crate::read_cr4();
-    if cr4 & CR4_PGE != 0 {
-        // SAFETY: CR4 as it was but for PGE, which changes nothing that a program sees.
-        unsafe { crate::write_cr4(cr4 & !CR4_PGE) };
-        // SAFETY: CR4 as it was.
-        unsafe { crate::write_cr4(cr4) };
-    } else {
-        // SAFETY: the same tables again.
-        unsafe { crate::write_cr3(crate::read_cr3()) };
-    }
-    crate::irq_restore(flags);
 }
 
 /// # Panics

@@ -23,6 +23,7 @@ pub static BACKEND: Backend = Backend {
     detect: |_, environment| environment.xen_start_info.is_none(),
     setup,
     services: Services::NONE,
+    early: None,
 };
 
 /// The ops on a machine whose local APIC is in xAPIC mode: registers in the page at [`LOCAL_APIC`].
@@ -71,7 +72,8 @@ pub const OPS: PvOps = PvOps {
     set_ptes: function!(set_ptes => mmu::set_ptes),
     read_cr3: instruction!(read_cr3: "mov rax, cr3" => [0x0f, 0x20, 0xd8]),
     write_cr3: instruction!(write_cr3: "mov cr3, rdi" => [0x0f, 0x22, 0xdf]),
-    flush_tlb: function!(flush_tlb => mmu::flush_tlb),
+    // In a guest CR3 loads without an exit, which neither CR4 nor, everywhere, INVPCID does.
+    flush_tlb: instruction!(flush_tlb: "mov rax, cr3; mov cr3, rax" => [0x0f, 0x20, 0xd8, 0x0f, 0x22, 0xd8]),
     flush_tlb_one: instruction!(flush_tlb_one: "invlpg [rdi]" => [0x0f, 0x01, 0x3f]),
     flush_tlb_others: function!(flush_tlb_others => mmu::flush_tlb_others),
     pin_table: instruction!(pin_table: "" => []),
@@ -104,7 +106,7 @@ pub(crate) fn setup(environment: &Environment<'_>, _: &Hypervisors, ops: &mut Pv
         0 => time::start(),
         entry_tsc => time::start_at(entry_tsc),
     }
-    if irq::choose_apic_mode() == irq::ApicMode::X2Apic {
+    if irq::choose_apic_mode(environment.cpuid) == irq::ApicMode::X2Apic {
         ops.eoi = OPS_X2APIC.eoi;
         ops.send_ipi = OPS_X2APIC.send_ipi;
         ops.send_ipi_many = OPS_X2APIC.send_ipi_many;

@@ -11,9 +11,9 @@ mod irq;
 mod registration;
 
 use crate::{
-    backend::{Backend, Environment},
-    detect::Hypervisors,
-    kvm,
+    backend::{Backend, Early, Environment, Services},
+    detect::{Hypervisors, Reader},
+    kvm, native,
     ops::PvOps,
     signature::KVM,
     table::Op,
@@ -25,11 +25,35 @@ pub static BACKEND: Backend = Backend {
     detect: |hypervisors, environment| {
         hypervisors.find(KVM).is_some()
             && !kvm::features::refuses_pvm(environment)
-            && registration::is_there(environment.read_msr)
+            && (registration::is_registered() || registration::is_there(environment.read_msr))
     },
     setup,
-    services: kvm::BACKEND.services,
+    services: Services { cpu_pages: true, ..kvm::BACKEND.services },
+    early: Some(Early { enter, leave }),
 };
+
+/// Registers at once, where KVM's leaves are the first: every instruction before costs a thousand.
+fn enter(image_offset: u64) -> Option<u64> {
+    let read: Reader<'_> = &native::cpu::cpuid;
+    if !cpu::is_kvm(read) || !registration::is_there(&native::guarded::read_msr) {
+        return None;
+    }
+    cpu::record(read);
+    registration::register_boot_cpu(&|address| address.checked_sub(image_offset))
+        .then_some(registration::USER)
+}
+
+/// The answers of CPUID that count, once the guest is registered.
+pub(crate) fn reader() -> Option<Reader<'static>> {
+    registration::is_registered().then_some(&cpu::cpuid)
+}
+
+fn leave(environment: &Environment<'_>) {
+    if registration::is_registered() {
+        registration::unregister_boot_cpu();
+        registration::give_entry_pages(false, &environment.entry_map);
+    }
+}
 
 /// What a registered guest does otherwise. FS leads to this CPU's flags: byte 0 is the interrupt flag, byte 1 says that the
 /// host holds an interrupt back.
@@ -63,9 +87,14 @@ pub const OPS: PvOps = PvOps {
 /// Registers, and takes from KVM what needs no hypercall. Where that does not work out the guest stays KVM's.
 fn setup(environment: &Environment<'_>, hypervisors: &Hypervisors, ops: &mut PvOps) {
     kvm::setup_without(kvm::features::BEYOND_PVM, environment, hypervisors, ops);
-    cpu::record(environment.cpuid);
-    if !registration::register_boot_cpu(environment) {
-        return;
+    if !registration::is_registered() {
+        cpu::is_kvm(environment.cpuid);
+        cpu::record(environment.cpuid);
+        if !registration::give_entry_pages(true, &environment.entry_map)
+            || !registration::register_boot_cpu(environment.image_physical)
+        {
+            return;
+        }
     }
     ops.iret = OPS.iret;
     ops.irq_disable = OPS.irq_disable;

@@ -94,7 +94,7 @@ pub(super) const OPS: PvOps = PvOps {
 };
 
 pub(super) static BACKEND: Backend =
-    Backend { name: "hosted", detect: |_, _| false, setup, services: Services::NONE };
+    Backend { name: "hosted", detect: |_, _| false, setup, services: Services::NONE, early: None };
 
 fn setup(_: &Environment<'_>, _: &Hypervisors, ops: &mut PvOps) {
     native::time::start();

@@ -29,6 +29,7 @@ pub static BACKEND: Backend = Backend {
         max_cpus: shared_info::VCPUS as u32,
         ..Services::NONE
     },
+    early: None,
 };
 
 /// What a PVH guest does otherwise than a machine.

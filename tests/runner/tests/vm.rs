@@ -45,6 +45,8 @@ mod raw_socket;
 mod row;
 #[path = "vm/screen.rs"]
 mod screen;
+#[path = "vm/stalls.rs"]
+mod stalls;
 #[path = "vm/xen.rs"]
 mod xen;
 #[path = "vm/xen_disk.rs"]
@@ -69,6 +71,7 @@ fn main() -> ExitCode {
         bare::rows(),
         screen::rows(),
         faults::rows(),
+        stalls::rows(),
         hostile::rows(),
         patching::rows(),
         kvm::rows(),

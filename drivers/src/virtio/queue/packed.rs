@@ -142,6 +142,10 @@ impl Packed {
         self.size
     }
 
+    pub(super) fn in_flight(&self) -> u16 {
+        self.in_flight
+    }
+
     /// How far the ring has come, as a notification may tell it (§2.9).
     pub(super) fn position(&self) -> u16 {
         self.next_available.word()

@@ -111,7 +111,7 @@ fn pliant(toolchain: &Toolchain, guest: &Guest, disks: &[PathBuf], arguments: &A
 }
 
 fn linux(program: &[u8], disks: &[PathBuf], arguments: &Arguments) -> Result<String> {
-    let mut linux = rig::linux(MEMORY, |line| attach(line, disks, &arguments.device))?;
+    let mut linux = rig::linux(MEMORY, 1, |line| attach(line, disks, &arguments.device))?;
     linux.put(program, "/tmp/linux_block")?;
     let find =
         "for d in /sys/block/vd*; do [ \"$(cat $d/serial)\" = bench0 ] && echo /dev/${d##*/}; done; true";

@@ -76,7 +76,7 @@ pub fn run_net(arguments: &NetArguments) -> Result<u8> {
         };
         (1..3).try_for_each(network::add_tap)?;
         let begun = Instant::now();
-        let mut linux = rig::linux(MEMORY, |line| at(line, 2, &more))?;
+        let mut linux = rig::linux(MEMORY, 1, |line| at(line, 2, &more))?;
         results[6][1].push(begun.elapsed().as_secs_f64() * 1000.0);
         linux.put(&program, "/tmp/linux_net")?;
         let address = network::guest(2);

@@ -19,17 +19,17 @@ const MODULES: [&str; 4] = ["virtio_pci", "virtio_blk", "virtio_console", "virti
 const KERNEL: &str = "console=ttyS0 quiet loglevel=4 mitigations=off nokaslr tsc=reliable no_timer_check \
     cryptomgr.notests panic=-1 rdinit=/init";
 
-/// Boots it with what `more` adds to its line.
+/// Boots it on so many CPUs, with what `more` adds to its line.
 ///
 /// # Errors
 /// A package cannot be had, or it does not boot.
-pub(super) fn linux(memory: &str, more: impl FnOnce(&mut Line)) -> Result<Linux> {
+pub(super) fn linux(memory: &str, cpus: u32, more: impl FnOnce(&mut Line)) -> Result<Linux> {
     let own = vec![INIT.to_owned(), include_str!("rig.rs").to_owned()];
     let recipe =
         Recipe { kind: "bench-rig", name: "the Linux to compare with", packages: &PACKAGES, own, assemble };
     let parts = recipe.get()?;
     let mut line = Line::bare("q35", "tcg", "max");
-    line.equip(1, memory, Serial::Plain);
+    line.equip(cpus, memory, Serial::Plain);
     line.option("-kernel", parts.file("vmlinuz"));
     line.option("-append", KERNEL);
     line.option("-initrd", parts.file("linux.cpio"));

@@ -1,6 +1,7 @@
 //! The subcommands, one file each. Each `run` returns the tool's exit code.
 
 pub mod boot_chart;
+mod boot_wall;
 pub mod clippy;
 pub mod doctor;
 pub mod gdb;

@@ -190,7 +190,10 @@ fn symbols_segment(segments: &[ProgramHeader64<LE>], place: u64) -> Result<usize
 }
 
 /// Every function, and every label of assembly code at an address that no function has; not the linker script's.
-fn function_names(linked: &[u8]) -> Result<Vec<Symbol>> {
+///
+/// # Errors
+/// `linked` is not a linked file with a symbol table.
+pub fn function_names(linked: &[u8]) -> Result<Vec<Symbol>> {
     let mut items = Linked::parse(linked)?.items;
     items.retain(|item| item.code && (item.function || !item.name.starts_with("__")));
     items.sort_by(|a, b| (a.address, !a.function, &a.name).cmp(&(b.address, !b.function, &b.name)));

@@ -2,6 +2,7 @@
 //!
 //! Neighbours: `manifest` (what its `Cargo.toml` asks for), `elf` (the rewritten file), `symbols` (the table in it).
 
+pub mod bare;
 pub mod elf;
 mod manifest;
 pub mod symbols;

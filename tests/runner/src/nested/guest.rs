@@ -45,12 +45,32 @@ impl Host {
         self.create_with(elf, options, |_| ())
     }
 
+    /// As [`Self::create`], for a guest that marks the stages of its start; the exits of each are counted ([`super::Exits`]).
+    ///
+    /// # Errors
+    /// As there.
+    pub fn create_staged(&mut self, elf: &Path, options: &Options) -> Result<Guest<'_>> {
+        let append = format!("{} stages=port", options.append).trim_start().to_owned();
+        self.make("staged", elf, &Options { append, ..options.clone() }, |_| ())
+    }
+
     /// As [`Self::create`], with more on the monitor's line; files on it are the host's.
     ///
     /// # Errors
     /// As there.
     pub fn create_with(
         &mut self,
+        elf: &Path,
+        options: &Options,
+        more: impl FnOnce(&mut Line),
+    ) -> Result<Guest<'_>> {
+        self.make("guest", elf, options, more)
+    }
+
+    /// `how` is a function of `init`.
+    fn make(
+        &mut self,
+        how: &str,
         elf: &Path,
         options: &Options,
         more: impl FnOnce(&mut Line),
@@ -64,7 +84,7 @@ impl Host {
         }
         let line = line.to_string();
         let from = self.linux.console.bytes().len();
-        let pending = self.linux.channel.start(&format!("guest {line}"))?;
+        let pending = self.linux.channel.start(&format!("{how} {line}"))?;
         Ok(Guest { host: self, line, pending, from, started: Instant::now() })
     }
 
@@ -204,7 +224,7 @@ fn read(said: &str, traces: &mut Traces) {
             traces.shutdown = Some("guest-shutdown".into());
         } else if line.contains("KVM internal error") {
             traces.stopped = Some("internal-error".into());
-        } else if !line.starts_with("count ") {
+        } else if !line.starts_with("count ") && !line.starts_with("exit ") {
             traces.errors.extend([line, "\n"]);
         }
     }
