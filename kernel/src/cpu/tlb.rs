@@ -11,7 +11,7 @@
 
 pub(super) mod requests;
 
-use self::requests::{ALL, NONE, Requests};
+use self::requests::ALL;
 use super::{PerCpu, ipi, percpu};
 use crate::{
     mm::layout::PAGE_SIZE,
@@ -28,7 +28,6 @@ const MAX_PAGES: u64 = 32;
 const COUNT_BITS: u32 = 12;
 
 impl Pages {
-    const NONE: Self = Self(NONE);
     const ALL: Self = Self(ALL);
 
     fn new(start: u64, len_bytes: u64) -> Self {
@@ -104,7 +103,7 @@ pub(super) fn shoot_down(cpus: &CpuSet, start: u64, len_bytes: u64) {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{requests::Requests, *};
     use proptest::prelude::*;
 
     proptest! {
@@ -129,7 +128,7 @@ mod tests {
         let requests = Requests::new();
         let [one, two] = [Pages::new(4096, 4096), Pages::new(8192, 4096)];
         assert!(requests.ask(one.0) && requests.ask(one.0));
-        let flushed = core::cell::Cell::new(Pages::NONE.0);
+        let flushed = core::cell::Cell::new(0);
         requests.serve(&|pages| flushed.set(pages));
         assert_eq!((flushed.get(), requests.asked(), requests.done()), (one.0, 2, 2));
         assert!(requests.ask(one.0) && requests.ask(two.0));

@@ -17,7 +17,7 @@ pub(crate) struct Requests {
 }
 
 /// No pages, and all of them.
-pub(super) const NONE: u64 = 0;
+const NONE: u64 = 0;
 pub(super) const ALL: u64 = u64::MAX;
 
 /// The CPU sleeps, and will look at its requests before it uses memory.
