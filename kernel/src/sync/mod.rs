@@ -5,7 +5,7 @@
 //! tables, frames, log. A lock further down never takes one further up, and no thread waits with one of the spinning
 //! ones. `OnceCell` is for what is set once at boot: its `try_get` never blocks.
 //! Files: `queued` (the spin lock's algorithm), `wait` (what it needs), `cell` (data behind a lock), `irq_mutex`,
-//! `waiters` (who waits for a blocking lock), `stall` (reports of waits that take too long).
+//! `sleeping` (the blocking lock's algorithm), `waiters` (who waits for it), `stall` (reports of waits that take too long).
 
 pub(crate) mod atomic;
 mod cell;
@@ -16,6 +16,7 @@ mod irq_mutex;
 mod mutex;
 mod queued;
 mod semaphore;
+mod sleeping;
 pub(crate) mod stall;
 mod tests;
 pub(crate) mod torture;

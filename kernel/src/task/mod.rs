@@ -10,6 +10,7 @@
 //! [`crate::thread`].
 #![forbid(unsafe_code)]
 
+mod bell;
 mod eagerness;
 mod executor;
 mod heartbeat;

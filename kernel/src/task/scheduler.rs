@@ -179,7 +179,7 @@ pub(crate) fn enqueue(thread: Arc<Thread>) {
     queue.push(thread);
     there.len.store(queue.len(), Ordering::Relaxed);
     drop(queue);
-    if idle::is_idle(target) {
+    if idle::must_be_kicked(target) {
         if target != here {
             idle::kick(target);
         }
