@@ -14,7 +14,9 @@ use loom::{
 };
 
 mod atomic {
-    pub(crate) use loom::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering, fence};
+    pub(crate) use loom::sync::atomic::{
+        AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence,
+    };
 
     macro_rules! constructor {
         ($(#[$doc:meta])* $vis:vis fn $($function:tt)*) => {
@@ -173,6 +175,8 @@ mod queued;
 mod ready;
 #[path = "../sync/semaphore.rs"]
 mod semaphore;
+#[path = "../sync/sharing.rs"]
+mod sharing;
 #[path = "../sync/sleeping.rs"]
 mod sleeping;
 #[path = "../sync/waiters.rs"]

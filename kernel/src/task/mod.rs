@@ -46,5 +46,5 @@ pub use worker::{
 };
 pub(crate) use {
     join::{Receiver, promise},
-    thread::Thread,
+    thread::{Body, Thread},
 };
