@@ -1,6 +1,7 @@
 //! CPUs: the segments, data and features of each, what touches them directly, and how the others are brought up.
 //! Neighbours: `pv_ops` (the privileged instructions), `irq` (exceptions and interrupts).
 
+mod copy;
 pub mod features;
 pub(crate) mod fpu;
 pub mod gdt;

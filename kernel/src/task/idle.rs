@@ -2,12 +2,14 @@
 //!
 //! It looks for work a little while before it halts, if that pays off ([`Eagerness`]): waking a halted CPU takes an interrupt
 //! and whatever the host needs to run it again, which may be more than the work.
-//! Neighbours: `bell` (how nobody is missed), `scheduler` (asks), `eagerness` (how long it looks), `time::lead` (the halt, and being back in time).
+//! Neighbours: `bell` (how nobody is missed), `scheduler` (asks), `round` (what devices have done), `eagerness` (how long it looks),
+//! `time::lead` (the halt, and being back in time).
 #![forbid(unsafe_code)]
 
 use super::{
     bell::{Bell, Marks},
     eagerness::Eagerness,
+    round,
 };
 use crate::{
     cpu::{RFLAGS_IF, percpu},
@@ -61,6 +63,7 @@ pub(super) fn halt(cpu: u32, ready: &dyn Fn() -> bool) {
     place.bell.forget();
     IDLE.set(cpu);
     let has_work = || ready() || place.bell.is_rung();
+    round::wait(cpu, &has_work);
     if !has_work() {
         match somebody_works(cpu) {
             true => place.wait(cpu, &has_work),

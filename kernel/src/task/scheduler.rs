@@ -106,6 +106,11 @@ pub(super) fn is_online(number: u32) -> bool {
     cpu(number).online.load(Ordering::Relaxed)
 }
 
+/// Whether a thread is ready on this CPU, beside the one that runs.
+pub(super) fn has_ready(number: u32) -> bool {
+    cpu(number).len.load(Ordering::Relaxed) != 0
+}
+
 /// The thread that runs this.
 pub(crate) fn current() -> Arc<Thread> {
     let _irq = IrqState::disable();
