@@ -1,12 +1,14 @@
 //! CPUs: the segments, data and features of each, what touches them directly, and how the others are brought up.
 //! Neighbours: `pv_ops` (the privileged instructions), `irq` (exceptions and interrupts).
 
+mod copy;
 pub mod features;
 pub(crate) mod fpu;
 pub mod gdt;
 pub mod host_clock;
 pub mod image;
 pub mod ipi;
+pub(crate) mod lend;
 mod mp_table;
 pub(crate) mod nmi;
 pub(crate) mod owned;

@@ -51,6 +51,16 @@ impl Ports {
         unsafe { pv_ops::port_out8(port, value) }
     }
 
+    /// Writes `bytes` to one port, one after the other.
+    ///
+    /// # Panics
+    /// If `port` is none of these ports.
+    pub fn write_bytes(self, port: u16, bytes: &[u8]) {
+        self.check(port);
+        // SAFETY: As in `read_u8`; the bytes are a slice's.
+        unsafe { pv_ops::port_out8_many(port, bytes.as_ptr(), bytes.len() as u64) }
+    }
+
     fn check(self, port: u16) {
         let Self { first, last } = self;
         assert!((first..=last).contains(&port), "port {port:#x} is not one of {first:#x} to {last:#x}");

@@ -47,12 +47,17 @@ pub(crate) fn later() {
     all.store(all.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
 }
 
+/// Whether devices are to be told of something at the end of this round on `cpu`.
+pub(super) fn is_awaited(cpu: u32) -> bool {
+    let Asked { all, told } = asked(cpu);
+    all.load(Ordering::Relaxed) != told.load(Ordering::Relaxed)
+}
+
 /// A round has ended on `cpu`, which runs this.
 pub(super) fn end(cpu: u32) {
-    let Asked { all, told } = asked(cpu);
-    let all = all.load(Ordering::Relaxed);
-    if told.load(Ordering::Relaxed) != all {
-        told.store(all, Ordering::Relaxed);
+    if is_awaited(cpu) {
+        let Asked { all, told } = asked(cpu);
+        told.store(all.load(Ordering::Relaxed), Ordering::Relaxed);
         DEVICES.get().into_iter().for_each(|devices| devices.tell());
     }
 }

@@ -106,6 +106,11 @@ pub(super) fn is_online(number: u32) -> bool {
     cpu(number).online.load(Ordering::Relaxed)
 }
 
+/// Whether a thread is ready on this CPU, beside the one that runs.
+pub(super) fn has_ready(number: u32) -> bool {
+    cpu(number).len.load(Ordering::Relaxed) != 0
+}
+
 /// The thread that runs this.
 pub(crate) fn current() -> Arc<Thread> {
     let _irq = IrqState::disable();
@@ -179,7 +184,7 @@ pub(crate) fn enqueue(thread: Arc<Thread>) {
     queue.push(thread);
     there.len.store(queue.len(), Ordering::Relaxed);
     drop(queue);
-    if idle::is_idle(target) {
+    if idle::must_be_kicked(target) {
         if target != here {
             idle::kick(target);
         }
@@ -272,7 +277,9 @@ pub(super) fn leave(thread: Arc<Thread>, way: Way) {
             continue;
         };
         this.preempt.store(false, Ordering::Relaxed);
-        this.slice.set_fresh(way != Way::SliceOver);
+        if way != Way::SliceOver {
+            this.slice.comes(number);
+        }
         if len != 0 {
             this.slice.begin();
             share(number);

@@ -89,6 +89,12 @@ fn work(cpu: u32) {
     }
 }
 
+/// Whether this CPU has nothing to do but what asks this: no task and no thread is ready here, no device to be told.
+pub(crate) fn would_halt() -> bool {
+    let cpu = crate::cpu::this_cpu();
+    TASKS.len(cpu) == 0 && !scheduler::has_ready(cpu) && !round::is_awaited(cpu)
+}
+
 /// A task has become ready on `cpu`: its worker has to run, and one of a CPU without work if there is more than that. Who
 /// found the list empty has woken a worker, which waits only when it has found all lists empty again.
 fn notify(cpu: u32, is_first: bool) {
