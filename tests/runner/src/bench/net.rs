@@ -114,10 +114,15 @@ fn at(line: &mut Line, tap: u8, more: &str) {
 }
 
 fn connect(tap: u8, port: u16) -> Result<TcpStream> {
+    connect_within(tap, port, Duration::from_secs(1))
+}
+
+/// As often as needed, each time for so long: a first segment that nobody has taken is sent again after a second.
+fn connect_within(tap: u8, port: u16, patience: Duration) -> Result<TcpStream> {
     let address = SocketAddr::new(network::guest(tap).into(), port);
     let begun = Instant::now();
     loop {
-        match TcpStream::connect_timeout(&address, Duration::from_secs(1)) {
+        match TcpStream::connect_timeout(&address, patience) {
             Ok(stream) => {
                 stream.set_nodelay(true)?;
                 stream.set_read_timeout(Some(PATIENCE))?;
@@ -131,7 +136,7 @@ fn connect(tap: u8, port: u16) -> Result<TcpStream> {
 
 /// Waits until the guest answers a request.
 fn first_answer(tap: u8) -> Result<()> {
-    get(connect(tap, 80)?)
+    get(connect_within(tap, 80, Duration::from_millis(20))?)
 }
 
 fn get(mut stream: TcpStream) -> Result<()> {
