@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use clap::Args;
 
-use super::rig;
+use super::{frames, rig};
 use crate::guest::{self, Profile};
 use crate::host::packages::{self, CC, IP, WRK};
 use crate::image;
@@ -60,9 +60,17 @@ pub fn run_net(arguments: &NetArguments) -> Result<u8> {
     let net = guest::build(&toolchain, "net", Profile::Release)?;
     let scratch = Scratch::new()?;
     let program = rig::program(&scratch.0, include_str!("linux_net.c"))?;
+    let of_frames = guest::build(&toolchain, "bench_net", Profile::Release)?;
+    let frames_program = rig::program(&scratch.0, include_str!("linux_frames.c"))?;
+    let more = if arguments.device.is_empty() { String::new() } else { format!(",{}", arguments.device) };
+    let mut by_frames = frames::Results::new();
+    network::in_namespace(|| {
+        network::add_tap(1)?;
+        (0..arguments.rounds)
+            .try_for_each(|_| frames::round(&toolchain, &of_frames, &frames_program, &more, &mut by_frames))
+    })?;
     let mut results: [[Vec<f64>; 2]; CASES.len()] = Default::default();
     network::in_namespace(|| {
-        let more = if arguments.device.is_empty() { String::new() } else { format!(",{}", arguments.device) };
         let options = |tap| Options {
             memory: MEMORY.into(),
             append: format!("log=warn {}", network::cmdline(tap)),
@@ -106,6 +114,7 @@ pub fn run_net(arguments: &NetArguments) -> Result<u8> {
         Ok(())
     })?;
     print(&mut results);
+    frames::print(&by_frames);
     Ok(0)
 }
 
