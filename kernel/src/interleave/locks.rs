@@ -5,6 +5,7 @@ use super::{
     Condvar, Mutex, Plain, channel, model,
     queued::{Place, Queued},
     semaphore::{Barrier, Semaphore},
+    sharing::Sharing,
     wait,
 };
 use loom::{sync::Arc, thread};
@@ -181,5 +182,76 @@ fn who_waits_for_a_channel_hears_of_its_end() {
         let other = thread::spawn(move || drop(receiver));
         assert!(sender.send(2).is_err());
         other.join().unwrap();
+    });
+}
+
+/// A lock for readers and writers, with a number that would tell a writer beside anybody.
+struct Shared {
+    lock: Sharing,
+    value: Plain,
+}
+
+impl Shared {
+    fn new() -> Arc<Self> {
+        Arc::new(Self { lock: Sharing::new(), value: Plain::default() })
+    }
+
+    fn read(&self) -> u32 {
+        self.lock.read();
+        let value = self.value.get();
+        self.lock.end_read();
+        value
+    }
+
+    fn add(&self) {
+        self.lock.write();
+        self.value.add_one();
+        self.lock.end_write();
+    }
+}
+
+#[test]
+fn a_writer_is_alone_and_everybody_goes_on() {
+    for readers in [1, 2] {
+        model(2, move || {
+            let shared = Shared::new();
+            let used = shared.clone();
+            together(3, move |number| if number < readers { assert!(used.read() <= 2) } else { used.add() });
+            assert_eq!(shared.value.get(), 3 - readers as u32);
+            assert!(shared.lock.is_free());
+        });
+    }
+}
+
+#[test]
+fn readers_share_and_two_wait_for_a_writer() {
+    model(2, || {
+        let shared = Shared::new();
+        shared.lock.write();
+        let used = shared.clone();
+        let readers: Vec<_> = (0..2)
+            .map(|_| {
+                let used = used.clone();
+                thread::spawn(move || used.read())
+            })
+            .collect();
+        shared.value.add_one();
+        shared.lock.end_write();
+        readers.into_iter().for_each(|reader| assert_eq!(reader.join().unwrap(), 1));
+    });
+}
+
+#[test]
+fn a_writer_that_gives_up_holds_nobody_back() {
+    model(3, || {
+        let shared = Shared::new();
+        shared.lock.read();
+        let wish = shared.lock.wish();
+        let used = shared.clone();
+        let reader = thread::spawn(move || used.read());
+        drop(wish);
+        assert_eq!(reader.join().unwrap(), 0);
+        shared.lock.end_read();
+        assert!(shared.lock.is_free());
     });
 }

@@ -14,7 +14,9 @@ use loom::{
 };
 
 mod atomic {
-    pub(crate) use loom::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering, fence};
+    pub(crate) use loom::sync::atomic::{
+        AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence,
+    };
 
     macro_rules! constructor {
         ($(#[$doc:meta])* $vis:vis fn $($function:tt)*) => {
@@ -175,6 +177,8 @@ mod ready;
 mod requests;
 #[path = "../sync/semaphore.rs"]
 mod semaphore;
+#[path = "../sync/sharing.rs"]
+mod sharing;
 #[path = "../sync/sleeping.rs"]
 mod sleeping;
 #[path = "../sync/waiters.rs"]

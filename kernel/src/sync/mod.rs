@@ -1,5 +1,5 @@
 //! Locks. [`IrqMutex`] for data that interrupt handlers share: it spins. The others let the thread, or the task, that
-//! waits give its CPU to others: [`Mutex`], [`Condvar`], [`Semaphore`], [`Barrier`], [`channel`].
+//! waits give its CPU to others: [`Mutex`], [`RwLock`], [`Condvar`], [`Semaphore`], [`Barrier`], [`channel`].
 //!
 //! Lock order, outermost first: blocking locks, task and run queues, timers, device tables, heap, device window, page
 //! tables, frames, log. A lock further down never takes one further up, and no thread waits with one of the spinning
@@ -15,7 +15,9 @@ mod current;
 mod irq_mutex;
 mod mutex;
 mod queued;
+mod rw_lock;
 mod semaphore;
+mod sharing;
 mod sleeping;
 pub(crate) mod stall;
 mod tests;
@@ -27,4 +29,5 @@ pub use condvar::Condvar;
 pub use conquer_once::spin::OnceCell;
 pub use irq_mutex::{IrqGuard, IrqMutex, IrqState};
 pub use mutex::{Mutex, MutexGuard};
+pub use rw_lock::{ReadGuard, RwLock, WriteGuard};
 pub use semaphore::{Barrier, Permit, Semaphore};

@@ -48,6 +48,6 @@ pub use worker::{
 };
 pub(crate) use {
     join::{Receiver, promise},
-    thread::Thread,
+    thread::{Body, Thread},
     worker::would_halt,
 };
