@@ -277,7 +277,9 @@ pub(super) fn leave(thread: Arc<Thread>, way: Way) {
             continue;
         };
         this.preempt.store(false, Ordering::Relaxed);
-        this.slice.set_fresh(way != Way::SliceOver);
+        if way != Way::SliceOver {
+            this.slice.comes(number);
+        }
         if len != 0 {
             this.slice.begin();
             share(number);

@@ -19,7 +19,7 @@ use core::{
 const AVX: u32 = 1 << 2;
 
 /// Registers by what the CPU has: of AVX-512 an old one, a new one and a mask, of AVX one, of SSE one.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 enum Registers {
     Avx512,
     Avx,
@@ -118,6 +118,7 @@ crate::kernel_test! {
             }
         };
         let threads: Vec<_> = (1..=u64::from(2 * all.len().min(8))).map(|number| thread::spawn(work(number))).collect();
+        log::info!("registers: {registers:?}");
         let start = time::now();
         // Who waits for a CPU that goes down goes on elsewhere.
         while MOVED.load(Relaxed) < 10 {

@@ -13,7 +13,7 @@ kernel::app!(main);
 static LOCK: Mutex<u32> = Mutex::new(7);
 
 async fn main() {
-    let panics = spawn(|| {
+    let panics = spawn(|| -> u32 {
         let held = LOCK.lock();
         thread::park();
         panic!("on purpose, with {} locked", *held);
@@ -21,7 +21,7 @@ async fn main() {
     while LOCK.try_lock().is_some() {
         thread::yield_now();
     }
-    let waits = spawn(|| *LOCK.lock() += 1);
+    let waits = spawn(|| *LOCK.lock());
     panics.thread().unpark();
     panics.join();
     waits.join();
