@@ -26,6 +26,10 @@ impl Ports {
     /// Where firmware shows how far it has come; a display at most.
     pub const PROGRESS: Self = Self::new(0x80..=0x80);
 
+    /// The device of our own machine monitor that sends messages where the guest wants them: it interrupts, no more.
+    #[cfg(all(feature = "self-test", target_os = "none"))]
+    pub(crate) const MESSAGES: Self = Self::new(0x608..=0x60c);
+
     const fn new(ports: RangeInclusive<u16>) -> Self {
         Self { first: *ports.start(), last: *ports.end() }
     }

@@ -44,6 +44,7 @@ pub(super) async fn run(shared: &'static Shared) {
     let mut alarm = Alarm::new();
     // The next frames are expected soon: the last ones came soon after those before.
     let mut comes_soon = false;
+    let mut begins = true;
     loop {
         let mut taken = ingress(shared);
         if taken == 0 && comes_soon {
@@ -58,8 +59,9 @@ pub(super) async fn run(shared: &'static Shared) {
         shared.release_all();
         {
             let mut stack = shared.stack.lock();
-            stack.take_lease();
-            if card.take_announcement() {
+            // Whoever looks for the guest already need not ask again.
+            let is_new = stack.take_lease() || core::mem::take(&mut begins);
+            if card.take_announcement() || is_new {
                 stack.announce(card);
             }
             stack.egress(card, time::now().as_ns());

@@ -29,6 +29,7 @@ async fn main() -> Result<(), String> {
             "disk" => disk::run().await?,
             "cancel" => disk::cancel().await?,
             "growth" => disk::growth().await?,
+            "discard" => disk::discard().await?,
             "queues" => queues::run().await?,
             "rng" => rng::run().await?,
             "port" => port::run().await?,

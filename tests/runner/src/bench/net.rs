@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use clap::Args;
 
-use super::rig;
+use super::{frames, rig};
 use crate::guest::{self, Profile};
 use crate::host::packages::{self, CC, IP, WRK};
 use crate::image;
@@ -60,9 +60,17 @@ pub fn run_net(arguments: &NetArguments) -> Result<u8> {
     let net = guest::build(&toolchain, "net", Profile::Release)?;
     let scratch = Scratch::new()?;
     let program = rig::program(&scratch.0, include_str!("linux_net.c"))?;
+    let of_frames = guest::build(&toolchain, "bench_net", Profile::Release)?;
+    let frames_program = rig::program(&scratch.0, include_str!("linux_frames.c"))?;
+    let more = if arguments.device.is_empty() { String::new() } else { format!(",{}", arguments.device) };
+    let mut by_frames = frames::Results::new();
+    network::in_namespace(|| {
+        network::add_tap(1)?;
+        (0..arguments.rounds)
+            .try_for_each(|_| frames::round(&toolchain, &of_frames, &frames_program, &more, &mut by_frames))
+    })?;
     let mut results: [[Vec<f64>; 2]; CASES.len()] = Default::default();
     network::in_namespace(|| {
-        let more = if arguments.device.is_empty() { String::new() } else { format!(",{}", arguments.device) };
         let options = |tap| Options {
             memory: MEMORY.into(),
             append: format!("log=warn {}", network::cmdline(tap)),
@@ -106,6 +114,7 @@ pub fn run_net(arguments: &NetArguments) -> Result<u8> {
         Ok(())
     })?;
     print(&mut results);
+    frames::print(&by_frames);
     Ok(0)
 }
 
@@ -114,10 +123,15 @@ fn at(line: &mut Line, tap: u8, more: &str) {
 }
 
 fn connect(tap: u8, port: u16) -> Result<TcpStream> {
+    connect_within(tap, port, Duration::from_secs(1))
+}
+
+/// As often as needed, each time for so long: a first segment that nobody has taken is sent again after a second.
+fn connect_within(tap: u8, port: u16, patience: Duration) -> Result<TcpStream> {
     let address = SocketAddr::new(network::guest(tap).into(), port);
     let begun = Instant::now();
     loop {
-        match TcpStream::connect_timeout(&address, Duration::from_secs(1)) {
+        match TcpStream::connect_timeout(&address, patience) {
             Ok(stream) => {
                 stream.set_nodelay(true)?;
                 stream.set_read_timeout(Some(PATIENCE))?;
@@ -131,7 +145,7 @@ fn connect(tap: u8, port: u16) -> Result<TcpStream> {
 
 /// Waits until the guest answers a request.
 fn first_answer(tap: u8) -> Result<()> {
-    get(connect(tap, 80)?)
+    get(connect_within(tap, 80, Duration::from_millis(20))?)
 }
 
 fn get(mut stream: TcpStream) -> Result<()> {

@@ -80,6 +80,7 @@ pub(crate) fn rows() -> Vec<Row> {
         Row::new("kvm_features::a_late_page_lets_another_thread_run", "late_pages", late_pages),
         Row::new("kvm_features::stolen_time_is_seen", "shell", stolen_time_is_seen),
         Row::new("kvm_features::threads_share_what_the_host_leaves", "self_test", equal_shares),
+        Row::new("kvm_features::messages_reach_cpus_of_large_apic_ids", "self_test", far_messages),
         Row::new("kvm_features::the_clock_agrees_with_the_host_s", "shell", clock_agrees),
     ]);
     rows
@@ -132,6 +133,20 @@ fn each_may_be_missing() -> Result<Verdict> {
             counted == 0,
             run.failure(&format!("{}: {counted} times without being offered", feature.name))
         );
+    }
+    Ok(Verdict::Kept)
+}
+
+/// A message of a device arrives at a CPU whose APIC ID takes more than eight bits where the host has more for it; else no such
+/// message is made. The guest asserts where it arrives, the monitor counts what was sent.
+fn far_messages() -> Result<Verdict> {
+    const IDS: &str = "--apic-ids=0,300";
+    for (vmm, far) in [(&[IDS, "--with=msi-ext-dest-id"][..], 1), (&[IDS], 0)] {
+        let options = Options { append: "test=a_message_reaches".into(), ..on(Machine::Vmm, vmm) };
+        let run = lab::run("self_test", &options)?;
+        run.ended(&Ending::Status(0))?.says(&["a_message_reaches", "ok"])?;
+        let sent = run.counts().vmm("far_messages");
+        ensure!(sent == far, run.failure(&format!("{sent} messages went to a large APIC ID, not {far}")));
     }
     Ok(Verdict::Kept)
 }

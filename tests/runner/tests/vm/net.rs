@@ -68,6 +68,7 @@ pub(crate) fn rows() -> Vec<Row> {
         at_tap("net::names_are_resolved", "net", names_are_resolved),
         at_tap("net::the_guest_opens_connections", "net", the_guest_opens_connections),
         at_tap("net::a_cable_that_is_pulled_may_come_back", "net", a_cable_may_come_back),
+        at_tap("net::a_guest_that_starts_tells_where_it_is", "net", a_guest_that_starts_tells_where_it_is),
         at_tap("net::a_moved_guest_tells_where_it_is", "net", a_moved_guest_tells_where_it_is),
     ]);
     rows
@@ -310,6 +311,21 @@ fn a_moved_guest_tells_where_it_is() -> Result<()> {
     let raw = crate::raw_socket::RawSocket::open(network::TAP)?;
     let wish = json!({ "initial": 50, "max": 500, "rounds": 3, "step": 100 });
     guest.running.ask("announce-self", &wish)?;
+    hear_where_it_is(&raw)?;
+    guest.end()?;
+    Ok(())
+}
+
+/// Whoever was looking for it need not ask again.
+fn a_guest_that_starts_tells_where_it_is() -> Result<()> {
+    let raw = crate::raw_socket::RawSocket::open(network::TAP)?;
+    let guest = Guest::ready(Offer::ALL, "")?;
+    hear_where_it_is(&raw)?;
+    guest.end()?;
+    Ok(())
+}
+
+fn hear_where_it_is(raw: &crate::raw_socket::RawSocket) -> Result<()> {
     let deadline = Instant::now() + PATIENCE;
     loop {
         let frame = raw.receive(Duration::from_millis(200))?;
@@ -319,10 +335,8 @@ fn a_moved_guest_tells_where_it_is() -> Result<()> {
             && frame.get(20..22) == Some(&[0, 2])
             && frame.get(28..32) == Some(&GUEST.octets());
         if is_it {
-            break;
+            return Ok(());
         }
         ensure!(Instant::now() < deadline, "the guest tells nobody where it is");
     }
-    guest.end()?;
-    Ok(())
 }
