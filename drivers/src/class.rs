@@ -2,6 +2,9 @@
 #![forbid(unsafe_code)]
 
 pub mod net;
+mod shared;
+
+pub use shared::{Exclusive, Shared};
 
 use core::{
     future::Future,

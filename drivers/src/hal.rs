@@ -67,7 +67,19 @@ impl dyn Hal + '_ {
 }
 
 /// A lock that tasks and interrupt handlers share: its holder is not interrupted on its CPU.
-pub trait Lock<T>: Send + Sync {
+pub trait Lock: Send + Sync {
+    /// What it guards.
+    type Value;
+
     /// Calls `act` with the lock held.
-    fn with<R>(&self, act: impl FnOnce(&mut T) -> R) -> R;
+    fn with<R>(&self, act: impl FnOnce(&mut Self::Value) -> R) -> R;
+}
+
+/// Who makes such locks, for a driver that has several.
+pub trait Locks: 'static {
+    /// A lock around a `T`.
+    type Lock<T: Send>: Lock<Value = T>;
+
+    /// Puts a lock around `value`.
+    fn lock<T: Send>(value: T) -> Self::Lock<T>;
 }

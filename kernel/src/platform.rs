@@ -5,7 +5,7 @@
 use drivers::{
     Error,
     dma::Dma,
-    hal::{Hal, Lock, PortIo},
+    hal::{Hal, Lock, Locks, PortIo},
     mmio::Mmio,
     pci::ConfigPorts,
 };
@@ -51,8 +51,18 @@ impl Hal for Platform {
     }
 }
 
-impl<T: Send> Lock<T> for IrqMutex<T> {
+impl<T: Send> Lock for IrqMutex<T> {
+    type Value = T;
+
     fn with<R>(&self, act: impl FnOnce(&mut T) -> R) -> R {
         act(&mut self.lock())
+    }
+}
+
+impl Locks for Platform {
+    type Lock<T: Send> = IrqMutex<T>;
+
+    fn lock<T: Send>(value: T) -> IrqMutex<T> {
+        IrqMutex::new(value)
     }
 }

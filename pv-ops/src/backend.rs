@@ -142,6 +142,10 @@ pub struct Services {
     pub start_cpu: Option<StartCpu>,
     /// Stops another CPU for good, wherever it is. Where there is none, an interrupt that cannot be masked does it.
     pub stop_cpu: Option<fn(cpu: u32)>,
+    /// Interrupts another CPU even where interrupts are disabled. Where there is none, a message of the local APIC does it.
+    pub send_nmi: Option<fn(cpu: u32)>,
+    /// Such an interrupt of this CPU has been handled, and the next may come: for a host that does not see it by the way back.
+    pub nmi_done: fn(),
     /// Whether the page fault that this CPU is taking is no fault but a page that the host is fetching: then its token, once.
     pub page_fault: fn() -> Option<u32>,
     /// The token of a page that is there now; [`ALL_PAGES`] stands for all. For the handler of [`PAGE_READY_VECTOR`].
@@ -172,6 +176,8 @@ impl Services {
         cpu_count: || None,
         start_cpu: None,
         stop_cpu: None,
+        send_nmi: None,
+        nmi_done: || (),
         page_fault: || None,
         page_ready: || None,
         has_long_message_ids: || false,

@@ -17,12 +17,15 @@ pub struct Vendor {
     pub signature: &'static [u8],
     /// Its name for people.
     pub name: &'static str,
-    /// Where its signature is documented.
-    pub source: &'static str,
 }
 
-const fn vendor(signature: &'static [u8], name: &'static str, source: &'static str) -> Vendor {
-    Vendor { signature, name, source }
+/// Makes two lists of one: who never asks for sources does not carry them.
+macro_rules! vendors {
+    ($(($signature:expr, $name:literal, $source:literal),)*) => {
+        /// Every signature known to us.
+        pub const KNOWN: &[Vendor] = &[$(Vendor { signature: $signature, name: $name }),*];
+        const SOURCES: &[&str] = &[$($source),*];
+    };
 }
 
 /// KVM's own interface (Linux cpuid.rst). L4Re's uvmm has it too, with the clock as its only feature: what there is
@@ -33,44 +36,47 @@ pub const XEN: Signature = Signature(*b"XenVMMXenVMM");
 /// Hyper-V, and whoever offers its interface (Hyper-V TLFS §2.4).
 pub const HYPER_V: Signature = Signature(*b"Microsoft Hv");
 
-/// Every signature known to us.
-pub const KNOWN: &[Vendor] = &[
-    vendor(&KVM.0, "KVM", "Linux cpuid.rst"),
-    vendor(&XEN.0, "Xen", "xen/include/public/arch-x86/cpuid.h"),
-    vendor(&HYPER_V.0, "Microsoft Hyper-V", "Hyper-V TLFS §2.4"),
-    vendor(b"Linux KVM Hv", "KVM with Hyper-V interface", "QEMU docs/system/i386/hyperv.rst"),
-    vendor(b"VMwareVMware", "VMware", "Linux arch/x86/kernel/cpu/vmware.c"),
-    vendor(
-        b"VBoxVBoxVBox",
-        "Oracle VirtualBox",
-        "VirtualBox manual, paravirtualization provider \"minimal\"",
-    ),
-    vendor(b"TCGTCGTCGTCG", "QEMU TCG", "QEMU target/i386/cpu.c; recorded from QEMU 7.2"),
-    vendor(b"bhyve bhyve ", "FreeBSD bhyve", "FreeBSD sys/amd64/vmm/x86.c"),
-    vendor(b"BHyVE BHyVE ", "FreeBSD bhyve, before 10.0", "FreeBSD sys/amd64/vmm/x86.c, history"),
-    vendor(b"ACRNACRNACRN", "Project ACRN", "Linux Documentation/virt/acrn/cpuid.rst"),
-    vendor(b"Jailhouse\0\0\0", "Jailhouse", "Linux arch/x86/kernel/jailhouse.c"),
-    vendor(b"OpenBSDVMM58", "OpenBSD vmm", "OpenBSD sys/arch/amd64/include/vmmvar.h"),
-    vendor(b"___ NVMM ___", "NetBSD NVMM", "NetBSD sys/dev/nvmm/x86"),
-    vendor(b"HAXMHAXMHAXM", "Intel HAXM", "intel/haxm core/cpuid.c"),
-    vendor(b"EVMMEVMMEVMM", "Intel KGT (Trusty)", "minigbm i915.c asks for it; collected"),
-    vendor(b" lrpepyh  vr", "Parallels", "systemd, util-linux lscpu"),
-    vendor(b" prl hyperv ", "Parallels", "collected"),
-    vendor(b"prl hyperv  ", "Parallels", "collected"),
+vendors! {
+    (&KVM.0, "KVM", "Linux cpuid.rst"),
+    (&XEN.0, "Xen", "xen/include/public/arch-x86/cpuid.h"),
+    (&HYPER_V.0, "Microsoft Hyper-V", "Hyper-V TLFS §2.4"),
+    (b"Linux KVM Hv", "KVM with Hyper-V interface", "QEMU docs/system/i386/hyperv.rst"),
+    (b"VMwareVMware", "VMware", "Linux arch/x86/kernel/cpu/vmware.c"),
+    (b"VBoxVBoxVBox", "Oracle VirtualBox", "VirtualBox manual, paravirtualization provider \"minimal\""),
+    (b"TCGTCGTCGTCG", "QEMU TCG", "QEMU target/i386/cpu.c; recorded from QEMU 7.2"),
+    (b"bhyve bhyve ", "FreeBSD bhyve", "FreeBSD sys/amd64/vmm/x86.c"),
+    (b"BHyVE BHyVE ", "FreeBSD bhyve, before 10.0", "FreeBSD sys/amd64/vmm/x86.c, history"),
+    (b"ACRNACRNACRN", "Project ACRN", "Linux Documentation/virt/acrn/cpuid.rst"),
+    (b"Jailhouse\0\0\0", "Jailhouse", "Linux arch/x86/kernel/jailhouse.c"),
+    (b"OpenBSDVMM58", "OpenBSD vmm", "OpenBSD sys/arch/amd64/include/vmmvar.h"),
+    (b"___ NVMM ___", "NetBSD NVMM", "NetBSD sys/dev/nvmm/x86"),
+    (b"HAXMHAXMHAXM", "Intel HAXM", "intel/haxm core/cpuid.c"),
+    (b"EVMMEVMMEVMM", "Intel KGT (Trusty)", "minigbm i915.c asks for it; collected"),
+    (b" lrpepyh  vr", "Parallels", "systemd, util-linux lscpu"),
+    (b" prl hyperv ", "Parallels", "collected"),
+    (b"prl hyperv  ", "Parallels", "collected"),
     // The vendor's own check compares byte-swapped EBX and ECX with "QNXQVMBS" and ignores EDX.
-    vendor(b"QXNQSBMV", "QNX Hypervisor", "QNX Hypervisor manual, \"Checking the guest's environment\""),
-    vendor(b" QNXQVMBSQG ", "QNX Hypervisor", "collected"),
-    vendor(b"QNXQVMBSQG", "QNX Hypervisor", "systemd src/basic/virt.c"),
-    vendor(b"UnisysSpar64", "Unisys s-Par", "Linux drivers/visorbus; util-linux lscpu"),
-    vendor(b"SRESRESRESRE", "Lockheed Martin LMHS", "systemd src/basic/virt.c"),
-    vendor(b"Apple VZ", "Apple Virtualization", "systemd src/basic/virt.c"),
-    vendor(b"LKVMLKVMLKVM", "kvmtool", "collected"),
-    vendor(b"FEXIFEXIEMU\0", "FEX-Emu", "FEX docs/CPUID.md"),
-    vendor(b"NoirVisor ZT", "NoirVisor", "collected"),
-    vendor(b"Napocahv    ", "Bitdefender Napoca", "collected"),
-    vendor(b"Barevisor!\0\0", "Barevisor", "collected"),
-    vendor(b"MiniVisor\0\0\0", "MiniVisor", "collected"),
-];
+    (b"QXNQSBMV", "QNX Hypervisor", "QNX Hypervisor manual, \"Checking the guest's environment\""),
+    (b" QNXQVMBSQG ", "QNX Hypervisor", "collected"),
+    (b"QNXQVMBSQG", "QNX Hypervisor", "systemd src/basic/virt.c"),
+    (b"UnisysSpar64", "Unisys s-Par", "Linux drivers/visorbus; util-linux lscpu"),
+    (b"SRESRESRESRE", "Lockheed Martin LMHS", "systemd src/basic/virt.c"),
+    (b"Apple VZ", "Apple Virtualization", "systemd src/basic/virt.c"),
+    (b"LKVMLKVMLKVM", "kvmtool", "collected"),
+    (b"FEXIFEXIEMU\0", "FEX-Emu", "FEX docs/CPUID.md"),
+    (b"NoirVisor ZT", "NoirVisor", "collected"),
+    (b"Napocahv    ", "Bitdefender Napoca", "collected"),
+    (b"Barevisor!\0\0", "Barevisor", "collected"),
+    (b"MiniVisor\0\0\0", "MiniVisor", "collected"),
+}
+
+impl Vendor {
+    /// Where its signature is documented.
+    pub fn source(&self) -> Option<&'static str> {
+        let place = KNOWN.iter().position(|known| known == self)?;
+        SOURCES.get(place).copied()
+    }
+}
 
 impl Signature {
     /// Puts the registers in the order of the text: EBX, ECX, EDX (arch-x86/cpuid.h).

@@ -4,7 +4,7 @@
 //!
 //! `PvOps` is a backend's constant: for every op an [`Op`], code and perhaps the bytes to put in its place. The two
 //! are one value, so that a backend which overrides an op cannot inherit another's bytes for it by oversight.
-//! `TABLE` is what runs: the code addresses of the installed backend, alone in the section `.data.pv_table`.
+//! `TABLE` is what runs: the code addresses of the installed backend, alone in the section `.pv_table`.
 
 use crate::{
     backend::{Backend, Environment},
@@ -174,7 +174,7 @@ const _: () = {
     }
     assert!(crate::ops::op::iret::INDEX == 0, "iret! has slot 0 in its text");
     assert!(SITE_LENGTHS[0] == CALL_LENGTH, "iret! has the site's length in its text");
-    assert!(COUNT <= u16::MAX as usize && size_of::<Table>() == 4096);
+    assert!(COUNT <= u16::MAX as usize);
 };
 
 /// How far the table has come.
@@ -203,8 +203,8 @@ struct Slots {
     backend: Option<&'static Backend>,
 }
 
-/// The running table, one page of its own so that the kernel can make it read-only after patching.
-#[repr(C, align(4096))]
+/// The running table, on pages of its own (`boot/link.ld`) so that the kernel can make it read-only after patching.
+#[repr(C)]
 pub(crate) struct Table {
     slots: UnsafeCell<Slots>,
     stage: AtomicU8,
@@ -215,7 +215,7 @@ pub(crate) struct Table {
 unsafe impl Sync for Table {}
 
 #[unsafe(export_name = "pv_ops_table")]
-#[unsafe(link_section = ".data.pv_table")]
+#[unsafe(link_section = ".pv_table")]
 pub(crate) static TABLE: Table = Table {
     slots: UnsafeCell::new(Slots {
         code: [pv_op_called_before_install; COUNT],

@@ -6,6 +6,7 @@
 //! those of the time stamp counter, the least and the median of many runs; instructions are those that a call
 //! site executes. Under TCG, and on hosts that emulate a guest's kernel instruction by instruction, cycles tell of the
 //! emulator: there a nop behind the instruction costs something too.
+//! `app.threads` leaves the ops out, `app.idle=SECONDS` does nothing for so long.
 //! Files: `ops` (what is measured), `sample` (the measuring), `cost` (instructions at a call site), `threads` (all but the
 //! ops).
 //!
@@ -39,6 +40,17 @@ struct Row {
 
 async fn main() {
     println!("on {}, {} operations", hypervisor::name(), hypervisor::detection().backend.name);
+    let value = |name| kernel::args().find(|(key, _)| *key == name).map(|(_, value)| value);
+    if let Some(seconds) = value("idle") {
+        return threads::idle(seconds.parse().unwrap_or(1)).await;
+    }
+    if value("threads").is_none() {
+        ops();
+    }
+    threads::measure().await;
+}
+
+fn ops() {
     println!("                  instructions       cycles: least (median)");
     println!("op                table  site   bare  table              site               bare");
     let rows = ops::measure();
@@ -48,7 +60,6 @@ async fn main() {
     println!("patched is bare: the same instructions for {bare} of {} ops, + a nop each +", rows.len());
     println!("of these {equal} take no longer than bare, within {TOLERANCE_PERCENT} %");
     println!();
-    threads::measure().await;
 }
 
 /// Two runs of the very same code differ by so much.

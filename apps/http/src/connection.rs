@@ -6,7 +6,7 @@ use core::{ops::Range, time::Duration};
 
 use kernel::{
     net::{Error, TcpStream},
-    task::timeout,
+    task::Alarm,
 };
 
 use crate::{
@@ -25,42 +25,52 @@ const PATIENCE: Duration = Duration::from_secs(30);
 const SMALL_BYTES: u64 = 4096;
 
 /// Serves a client until one of both ends it.
-pub(crate) async fn serve(mut stream: TcpStream) {
+pub(crate) async fn serve(stream: TcpStream) {
     // A client that goes away has nothing to be told.
-    let _ = answer_all(&mut stream).await;
+    let _ = answer_all(&mut Client { stream, alarm: Alarm::new() }).await;
 }
 
-async fn answer_all(stream: &mut TcpStream) -> Result<(), Error> {
+/// A connection, and how long it has been waited for.
+struct Client {
+    stream: TcpStream,
+    alarm: Alarm,
+}
+
+async fn answer_all(client: &mut Client) -> Result<(), Error> {
     let mut requests = vec![0; MOST_REQUEST_BYTES];
     // Bytes that came and are not answered: from `start` on.
     let (mut start, mut end) = (0, 0);
     let mut out = Vec::new();
     loop {
-        match request::find(&requests[start..end]) {
+        let found = match start == end {
+            true => Found::Partial,
+            false => request::find(&requests[start..end]),
+        };
+        match found {
             Found::Request(request) => {
-                answer(stream, &request, &mut out).await?;
+                answer(client, &request, &mut out).await?;
                 start += request.len;
                 // Answers to requests that came together go out together.
                 if start == end || !request.keeps_alive {
-                    send(stream, &mut out).await?;
+                    send(client, &mut out).await?;
                 }
                 if !request.keeps_alive {
-                    return finish(stream).await;
+                    return finish(client).await;
                 }
             }
-            Found::Bad(status) => return refuse(stream, &mut out, status).await,
+            Found::Bad(status) => return refuse(client, &mut out, status).await,
             Found::Partial => {
-                send(stream, &mut out).await?;
+                send(client, &mut out).await?;
                 requests.copy_within(start..end, 0);
                 (start, end) = (0, end - start);
                 if end == MOST_REQUEST_BYTES {
-                    return refuse(stream, &mut out, Status::FieldsTooLarge).await;
+                    return refuse(client, &mut out, Status::FieldsTooLarge).await;
                 }
-                match timeout(PATIENCE, stream.read(&mut requests[end..])).await {
+                match client.alarm.timeout(PATIENCE, client.stream.read(&mut requests[end..])).await {
                     Ok(Ok(0)) => return Ok(()),
                     Ok(read) => end += read?,
-                    Err(_) if end > 0 => return refuse(stream, &mut out, Status::RequestTimeout).await,
-                    Err(_) => return finish(stream).await,
+                    Err(_) if end > 0 => return refuse(client, &mut out, Status::RequestTimeout).await,
+                    Err(_) => return finish(client).await,
                 }
             }
         }
@@ -68,14 +78,14 @@ async fn answer_all(stream: &mut TcpStream) -> Result<(), Error> {
 }
 
 /// Says why there is no answer, and ends the connection.
-async fn refuse(stream: &mut TcpStream, out: &mut Vec<u8>, status: Status) -> Result<(), Error> {
+async fn refuse(client: &mut Client, out: &mut Vec<u8>, status: Status) -> Result<(), Error> {
     write_status(out, status, 0, false, false);
-    send(stream, out).await?;
-    finish(stream).await
+    send(client, out).await?;
+    finish(client).await
 }
 
 /// Writes the answer to `request` to `out`; sends what is too much for it.
-async fn answer(stream: &mut TcpStream, request: &Request, out: &mut Vec<u8>) -> Result<(), Error> {
+async fn answer(client: &mut Client, request: &Request<'_>, out: &mut Vec<u8>) -> Result<(), Error> {
     let (keeps_alive, is_head) = (request.keeps_alive, request.is_head);
     let file = match files::find(&request.path).await {
         Ok(file) => file,
@@ -85,7 +95,7 @@ async fn answer(stream: &mut TcpStream, request: &Request, out: &mut Vec<u8>) ->
         }
     };
     let file_len = file.len();
-    let part = request.range.as_deref().map_or(Part::Whole, |range| range::part(range, file_len));
+    let part = request.range.map_or(Part::Whole, |range| range::part(range, file_len));
     let (status, bytes) = match part {
         Part::Whole => (Status::Ok, 0..file_len),
         Part::Bytes(bytes) => (Status::PartialContent, bytes),
@@ -106,15 +116,15 @@ async fn answer(stream: &mut TcpStream, request: &Request, out: &mut Vec<u8>) ->
                 out.extend_from_slice(content);
                 return Ok(());
             }
-            send(stream, out).await?;
-            write_all(stream, content).await
+            send(client, out).await?;
+            write_all(client, content).await
         }
-        File::Disk(path, _) => send_from_disk(stream, &path, bytes, out).await,
+        File::Disk(path, _) => send_from_disk(client, &path, bytes, out).await,
     }
 }
 
 async fn send_from_disk(
-    stream: &mut TcpStream,
+    client: &mut Client,
     path: &Arc<str>,
     bytes: Range<u64>,
     out: &mut Vec<u8>,
@@ -129,20 +139,22 @@ async fn send_from_disk(
         };
         at += piece.len() as u64;
         out.extend_from_slice(&piece);
-        send(stream, out).await?;
+        send(client, out).await?;
     }
     Ok(())
 }
 
-async fn send(stream: &mut TcpStream, out: &mut Vec<u8>) -> Result<(), Error> {
-    write_all(stream, out).await?;
-    out.clear();
+async fn send(client: &mut Client, out: &mut Vec<u8>) -> Result<(), Error> {
+    if !out.is_empty() {
+        write_all(client, out).await?;
+        out.clear();
+    }
     Ok(())
 }
 
-async fn write_all(stream: &mut TcpStream, mut bytes: &[u8]) -> Result<(), Error> {
+async fn write_all(client: &mut Client, mut bytes: &[u8]) -> Result<(), Error> {
     while !bytes.is_empty() {
-        let written = match timeout(PATIENCE, stream.write(bytes)).await {
+        let written = match client.alarm.timeout(PATIENCE, client.stream.write(bytes)).await {
             Ok(written) => written?,
             Err(_) => return Err(Error::Reset),
         };
@@ -153,10 +165,10 @@ async fn write_all(stream: &mut TcpStream, mut bytes: &[u8]) -> Result<(), Error
 
 /// Ends the connection so that the client sees all of the answer: what he still sends is read for a while, for a reset
 /// would make him forget what he has not read (RFC 9112 §9.6).
-async fn finish(stream: &mut TcpStream) -> Result<(), Error> {
-    stream.shut_down();
+async fn finish(client: &mut Client) -> Result<(), Error> {
+    client.stream.shut_down();
     let mut rest = [0; 512];
-    let drain = async { while stream.read(&mut rest).await.is_ok_and(|read| read > 0) {} };
-    let _ = timeout(Duration::from_secs(2), drain).await;
+    let drain = async { while client.stream.read(&mut rest).await.is_ok_and(|read| read > 0) {} };
+    let _ = client.alarm.timeout(Duration::from_secs(2), drain).await;
     Ok(())
 }

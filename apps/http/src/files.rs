@@ -50,9 +50,12 @@ pub(crate) async fn find(path: &str) -> Result<File, Status> {
 
 /// What a file is, by the end of its name.
 pub(crate) fn content_type(path: &str) -> &'static str {
-    let name = path.rsplit('/').next().unwrap_or("");
-    match name.rsplit_once('.').map(|(_, end)| end) {
-        Some("html" | "htm") | None if name.is_empty() || name.contains('.') => "text/html; charset=utf-8",
+    let after = |byte: u8| path.as_bytes().iter().rposition(|&other| other == byte).map(|at| at + 1);
+    let name = after(b'/').map_or(path, |at| &path[at..]);
+    let end = after(b'.').map(|at| &path[at..]).filter(|end| end.len() < name.len());
+    match end {
+        Some("html" | "htm") => "text/html; charset=utf-8",
+        None if name.is_empty() => "text/html; charset=utf-8",
         Some("txt") => "text/plain; charset=utf-8",
         Some("css") => "text/css",
         Some("js") => "text/javascript",

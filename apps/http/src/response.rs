@@ -1,8 +1,10 @@
 //! The heads of answers (RFC 9110 §15, RFC 9112 §4).
 #![forbid(unsafe_code)]
 
-use alloc::{string::String, vec::Vec};
-use core::{fmt::Write, ops::Range};
+use alloc::{format, vec::Vec};
+use core::ops::Range;
+
+use kernel::sync::IrqMutex;
 
 /// How a request ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,32 +67,68 @@ pub(crate) struct Head<'a> {
     pub(crate) keeps_alive: bool,
 }
 
-/// Writes the head of an answer to `out`.
+/// Writes the head of an answer to `out`. Piece by piece: formatting would take as long as everything else.
 pub(crate) fn write_head(out: &mut Vec<u8>, head: &Head<'_>) {
-    let mut text = String::new();
-    let length = head.bytes.end - head.bytes.start;
-    // Writing to a string does not fail.
-    let _ = write!(
-        text,
-        "HTTP/1.1 {}\r\nServer: Pliant\r\nContent-Type: {}\r\nContent-Length: {length}\r\n",
-        head.status.line(),
-        head.content_type,
-    );
-    let _ = match head.status {
+    let Range { start, end } = head.bytes;
+    let mut put = |piece: &str| out.extend_from_slice(piece.as_bytes());
+    put("HTTP/1.1 ");
+    put(head.status.line());
+    put("\r\nServer: Pliant\r\nContent-Type: ");
+    put(head.content_type);
+    put("\r\nContent-Length: ");
+    write_number(out, end - start);
+    match head.status {
         Status::PartialContent => {
-            let Range { start, end } = head.bytes;
-            write!(text, "Content-Range: bytes {start}-{}/{}\r\n", end.saturating_sub(1), head.file_len)
+            out.extend_from_slice(b"\r\nContent-Range: bytes ");
+            write_number(out, start);
+            out.push(b'-');
+            write_number(out, end.saturating_sub(1));
+            out.push(b'/');
+            write_number(out, head.file_len);
         }
-        Status::RangeNotSatisfiable => write!(text, "Content-Range: bytes */{}\r\n", head.file_len),
-        Status::MethodNotAllowed => text.write_str("Allow: GET, HEAD\r\n"),
-        Status::Ok => text.write_str("Accept-Ranges: bytes\r\n"),
-        _ => Ok(()),
-    };
-    if let Some(now) = kernel::time::wall() {
-        let _ = write!(text, "Date: {}\r\n", Date(now.as_secs()));
+        Status::RangeNotSatisfiable => {
+            out.extend_from_slice(b"\r\nContent-Range: bytes */");
+            write_number(out, head.file_len);
+        }
+        Status::MethodNotAllowed => out.extend_from_slice(b"\r\nAllow: GET, HEAD"),
+        Status::Ok => out.extend_from_slice(b"\r\nAccept-Ranges: bytes"),
+        _ => {}
     }
-    text.push_str(if head.keeps_alive { "\r\n" } else { "Connection: close\r\n\r\n" });
-    out.extend_from_slice(text.as_bytes());
+    if let Some(now) = kernel::time::wall() {
+        write_date(out, now.as_secs());
+    }
+    out.extend_from_slice(if head.keeps_alive { b"\r\n\r\n" } else { b"\r\nConnection: close\r\n\r\n" });
+}
+
+fn write_number(out: &mut Vec<u8>, mut number: u64) {
+    let mut digits = [0; 20];
+    let mut first = digits.len();
+    while first == digits.len() || number > 0 {
+        first -= 1;
+        digits[first] = b'0' + (number % 10) as u8;
+        number /= 10;
+    }
+    out.extend_from_slice(&digits[first..]);
+}
+
+/// Bytes of a date.
+const DATE_BYTES: usize = 29;
+
+/// The date is the same for a second.
+fn write_date(out: &mut Vec<u8>, seconds: u64) {
+    static LAST: IrqMutex<(u64, [u8; DATE_BYTES])> = IrqMutex::new((0, [0; DATE_BYTES]));
+    let mut last = LAST.lock();
+    if last.0 != seconds {
+        let text = format!("{}", Date(seconds));
+        // A year of five digits does not fit, and has time.
+        if let Ok(date) = text.as_bytes().try_into() {
+            *last = (seconds, date);
+        }
+    }
+    let date = last.1;
+    drop(last);
+    out.extend_from_slice(b"\r\nDate: ");
+    out.extend_from_slice(&date);
 }
 
 /// Writes a whole answer that says no more than its status.

@@ -3,7 +3,11 @@
 
 use alloc::{format, string::ToString, vec::Vec};
 
-use kernel::{app, hypervisor, pv_ops, pv_ops::sites::Installed, stages};
+use kernel::{
+    app, hypervisor, pv_ops,
+    pv_ops::{signature::Vendor, sites::Installed},
+    stages,
+};
 
 use crate::document::{Value, object};
 
@@ -42,7 +46,7 @@ pub(crate) fn hypervisors() -> Value {
         object! {
             signature: found.signature.to_string(),
             name: found.vendor().map(|vendor| vendor.name),
-            documented_in: found.vendor().map(|vendor| vendor.source),
+            documented_in: found.vendor().and_then(Vendor::source),
             base: format!("{:#010x}", found.base),
             max_leaf: format!("{:#010x}", found.max_leaf),
             leaves: Value::List(leaves.collect()),

@@ -11,7 +11,7 @@ mod framebuffer;
 mod screen;
 mod vga;
 
-use alloc::vec::Vec;
+use alloc::{boxed::Box, vec::Vec};
 
 pub use framebuffer::{Format, Framebuffer};
 pub use screen::{Cell, Colour, Screen};
@@ -39,6 +39,33 @@ pub trait Surface: Send {
     /// Moves everything up by `rows`, fewer than there are, if the device does that faster than it is drawn.
     fn scroll(&mut self, _rows: u16) -> Scroll {
         Scroll::Unchanged
+    }
+}
+
+/// A surface that is known when the guest runs: one [`TextConsole`] in the image serves all.
+impl Surface for Box<dyn Surface> {
+    fn name(&self) -> &'static str {
+        (**self).name()
+    }
+
+    fn size(&self) -> (u16, u16) {
+        (**self).size()
+    }
+
+    fn clear(&mut self) {
+        (**self).clear();
+    }
+
+    fn draw(&mut self, column: u16, row: u16, cell: Cell) {
+        (**self).draw(column, row, cell);
+    }
+
+    fn mark(&mut self, column: u16, row: u16) {
+        (**self).mark(column, row);
+    }
+
+    fn scroll(&mut self, rows: u16) -> Scroll {
+        (**self).scroll(rows)
     }
 }
 

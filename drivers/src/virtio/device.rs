@@ -19,13 +19,15 @@ pub(super) struct Device {
     transport: Box<dyn Transport>,
     features: Features,
     fault: Option<Error>,
+    /// It has finished the reset that followed.
+    is_reset: bool,
 }
 
 impl Device {
     /// Lets the device run; its queues are made.
     pub(super) fn run(init: Init) -> Self {
         let features = init.features();
-        Self { transport: init.finish(), features, fault: None }
+        Self { transport: init.finish(), features, fault: None, is_reset: false }
     }
 
     /// What was negotiated.
@@ -40,9 +42,16 @@ impl Device {
 
     /// Tells the device of what was added to queue `index`, if it wants to know.
     pub(super) fn notify<T>(&mut self, index: u16, queue: &mut Queue<T>) {
+        if let Some(position) = queue.take_notification() {
+            self.ring(index, position);
+        }
+    }
+
+    /// Notifies the device of queue `index`, whose ring has come to `position`.
+    pub(super) fn ring(&mut self, index: u16, position: u16) {
         if self.fault.is_none() {
             let tells_position = self.features.contains(Features::NOTIFICATION_DATA);
-            queue.notify(|position| self.transport.notify(index, tells_position.then_some(position)));
+            self.transport.notify(index, tells_position.then_some(position));
         }
     }
 
@@ -82,6 +91,9 @@ impl Device {
     /// Gives the device up for `fault`, resets it, and reports both. What it returns says whether the reset is done: if
     /// not, the device may still write to what it was told of.
     pub(super) fn fail(&mut self, fault: Fault) -> bool {
+        if self.fault.is_some() {
+            return self.is_reset;
+        }
         let error = Error::Fault(fault);
         self.fault = Some(error);
         let name = self.transport.device_id().name();
@@ -90,13 +102,15 @@ impl Device {
         if let Err(stuck) = &is_reset {
             log::error!("virtio-{name}: {stuck}: its buffers are lost");
         }
-        is_reset.is_ok()
+        self.is_reset = is_reset.is_ok();
+        self.is_reset
     }
 
     /// As [`fail`](Self::fail), for who may not log.
     pub(super) fn fail_quietly(&mut self, fault: Fault) -> bool {
         self.fault = Some(Error::Fault(fault));
-        self.stop()
+        self.is_reset = self.stop();
+        self.is_reset
     }
 
     /// Resets a device whose driver goes; false if it does not finish the reset.

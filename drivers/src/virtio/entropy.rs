@@ -12,7 +12,7 @@ use super::{
     transport::Transport,
 };
 use crate::{
-    class::{self, Outcome, Submitted},
+    class::{self, Exclusive, Outcome, Shared, Submitted},
     dma::{Direction, DmaBuffer},
     error::Error,
     hal::{Hal, Lock},
@@ -63,9 +63,13 @@ impl Entropy {
         let is_reset = self.device.fail(fault);
         self.requests.fail(Error::Fault(fault), is_reset);
     }
+}
 
-    /// Asks for bytes; the names are those of [`class::Requests`].
-    pub fn submit(&mut self, buffer: DmaBuffer, waker: &Waker) -> Submitted<DmaBuffer, Outcome> {
+impl Exclusive for Entropy {
+    type Request = DmaBuffer;
+    type Outcome = Outcome;
+
+    fn submit(&mut self, buffer: DmaBuffer, waker: &Waker) -> Submitted<DmaBuffer, Outcome> {
         if buffer.is_empty() {
             let result = Err(Error::Request("the buffer has no room"));
             return Submitted::Refused(Outcome { result, buffer: Some(buffer) });
@@ -76,19 +80,20 @@ impl Entropy {
         };
         let segment = buffer.segment(0..buffer.len(), Direction::FromDevice);
         let data_bytes = buffer.len();
-        match self.requests.send(&mut self.device, token, &[segment], (Some(buffer), data_bytes), waker) {
-            Ok(token) => Submitted::Sent(token),
+        match self.requests.send(token, &[segment], (Some(buffer), data_bytes), waker) {
+            Ok(token) => {
+                if let Some(position) = self.requests.take_notification() {
+                    self.device.ring(REQUESTQ, position);
+                }
+                Submitted::Sent(token)
+            }
             Err(NotSent::Full(Some(buffer))) => Submitted::Full(buffer),
             Err(NotSent::Full(None)) => unreachable!("what was not sent keeps its buffer"),
             Err(NotSent::Dead(error, buffer)) => Submitted::Refused(Outcome { result: Err(error), buffer }),
         }
     }
 
-    /// Takes the answer to a request, or gives the token back.
-    ///
-    /// # Errors
-    /// There is no answer yet.
-    pub fn poll(&mut self, token: Token, waker: &Waker) -> Result<Outcome, Token> {
+    fn poll(&mut self, token: Token, waker: &Waker) -> Result<Outcome, Token> {
         let Answer { buffer, written, .. } = self.requests.poll(token, waker)?;
         // Without a length there is no telling which bytes are random (§5.4.6.1).
         let result = written.and_then(|written| match written {
@@ -98,8 +103,7 @@ impl Entropy {
         Ok(Outcome { result, buffer })
     }
 
-    /// Nobody wants the answer.
-    pub fn forget(&mut self, token: Token) {
+    fn forget(&mut self, token: Token) {
         self.requests.forget(token);
     }
 }
@@ -113,24 +117,4 @@ impl Drop for Entropy {
     }
 }
 
-/// An entropy source with a lock around, for tasks and the interrupt handler.
-pub struct Shared<L>(pub L);
-
-impl<L: Lock<Entropy>> class::Requests for Shared<L> {
-    type Request = DmaBuffer;
-    type Outcome = Outcome;
-
-    fn submit(&self, buffer: DmaBuffer, waker: &Waker) -> Submitted<DmaBuffer, Outcome> {
-        self.0.with(|entropy| entropy.submit(buffer, waker))
-    }
-
-    fn poll(&self, token: Token, waker: &Waker) -> Result<Outcome, Token> {
-        self.0.with(|entropy| entropy.poll(token, waker))
-    }
-
-    fn forget(&self, token: Token) {
-        self.0.with(|entropy| entropy.forget(token));
-    }
-}
-
-impl<L: Lock<Entropy>> class::Entropy for Shared<L> {}
+impl<L: Lock<Value = Entropy>> class::Entropy for Shared<L> {}

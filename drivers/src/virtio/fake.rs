@@ -17,9 +17,28 @@ use super::{
 use crate::{
     dma::{self, Dma},
     error::Error,
-    hal::Hal,
+    hal::{Hal, Lock, Locks},
     mmio::Mmio,
 };
+
+/// A lock as a host program has it.
+pub(crate) struct StdLock<T>(pub(crate) Mutex<T>);
+
+impl<T: Send> Lock for StdLock<T> {
+    type Value = T;
+
+    fn with<R>(&self, act: impl FnOnce(&mut T) -> R) -> R {
+        act(&mut self.0.lock().expect("nobody panicked with the lock"))
+    }
+}
+
+impl Locks for FakeHal {
+    type Lock<T: Send> = StdLock<T>;
+
+    fn lock<T: Send>(value: T) -> StdLock<T> {
+        StdLock(Mutex::new(value))
+    }
+}
 
 /// Memory for DMA that is counted, and that the device may access only while the driver has it.
 #[derive(Clone, Default)]

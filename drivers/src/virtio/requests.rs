@@ -85,6 +85,10 @@ pub(super) struct Requests {
     free: Vec<u16>,
     waiting: VecDeque<Waker>,
     areas: Dma,
+    /// The device is to interrupt.
+    wants_interrupt: bool,
+    /// Why nothing is sent any more, if nothing is.
+    fault: Option<Error>,
 }
 
 impl Requests {
@@ -102,6 +106,8 @@ impl Requests {
             waiting: VecDeque::with_capacity(usize::from(count)),
             areas,
             queue,
+            wants_interrupt: true,
+            fault: None,
         })
     }
 
@@ -126,16 +132,16 @@ impl Requests {
         usize::from(token.entry) * AREA_BYTES + offset
     }
 
-    /// Sends a request for which `reserve` gave the token, with its buffer and the bytes of it that the device is to fill.
+    /// Makes a request available for which `reserve` gave the token, with its buffer and the bytes of it that the device is
+    /// to fill. The device is to be [told](Self::take_notification).
     pub(super) fn send(
         &mut self,
-        device: &mut Device,
         token: Token,
         segments: &[Segment],
         (buffer, data_bytes): (Option<DmaBuffer>, usize),
         waker: &Waker,
     ) -> Result<Token, NotSent> {
-        if let Some(error) = device.fault() {
+        if let Some(error) = self.fault {
             self.free.push(token.entry);
             return Err(NotSent::Dead(error, buffer));
         }
@@ -146,8 +152,20 @@ impl Requests {
         }
         self.entries[usize::from(token.entry)] =
             Entry::Sent { buffer, waker: Some(waker.clone()), data_bytes };
-        device.notify(self.index, &mut self.queue);
         Ok(token)
+    }
+
+    /// What to notify the device with, if requests were made available since it was last asked and it wants to know.
+    pub(super) fn take_notification(&mut self) -> Option<u16> {
+        match self.fault {
+            None => self.queue.take_notification(),
+            Some(_) => None,
+        }
+    }
+
+    /// Whether the device has requests.
+    pub(super) fn is_busy(&self) -> bool {
+        self.queue.in_flight() > 0
     }
 
     /// Calls `waker` when a request may be sent.
@@ -197,16 +215,39 @@ impl Requests {
     /// # Errors
     /// The device lies.
     pub(super) fn collect(&mut self) -> Result<(), Fault> {
+        if self.fault.is_some() {
+            return Ok(());
+        }
         loop {
-            // No more than the queue holds at a time: a device cannot keep the handler for ever.
-            for _ in 0..self.queue.size() {
-                let Some((index, written)) = self.queue.pop()? else { break };
-                self.answer(index, Ok(written));
-            }
+            self.take()?;
+            self.wants_interrupt = true;
             if !self.queue.ask_for_interrupt() {
                 return Ok(());
             }
         }
+    }
+
+    /// As [`collect`](Self::collect), but wants no interrupt for what comes next; says how much there was.
+    ///
+    /// # Errors
+    /// The device lies.
+    pub(super) fn look(&mut self) -> Result<u16, Fault> {
+        if self.fault.is_some() {
+            return Ok(0);
+        }
+        if core::mem::replace(&mut self.wants_interrupt, false) {
+            self.queue.suppress_interrupts();
+        }
+        self.take()
+    }
+
+    /// No more than the queue holds at a time: a device cannot keep the caller for ever.
+    fn take(&mut self) -> Result<u16, Fault> {
+        for taken in 0..self.queue.size() {
+            let Some((index, written)) = self.queue.pop()? else { return Ok(taken) };
+            self.answer(index, Ok(written));
+        }
+        Ok(self.queue.size())
     }
 
     fn answer(&mut self, index: u16, written: Result<Option<u32>, Error>) {
@@ -232,13 +273,19 @@ impl Requests {
         again.ask_for_interrupt();
         // The old ring is freed only now: the device does not look at it any more.
         self.queue = again;
-        self.fail(Error::Cancelled, true);
+        self.wants_interrupt = true;
+        self.answer_all(Error::Cancelled, true);
         Ok(())
     }
 
     /// Fails everything that the device was asked for. If it did not finish its reset, what it may still write to is
     /// never freed.
     pub(super) fn fail(&mut self, error: Error, is_reset: bool) {
+        self.fault = Some(error);
+        self.answer_all(error, is_reset);
+    }
+
+    fn answer_all(&mut self, error: Error, is_reset: bool) {
         for index in 0..self.entries.len() as u16 {
             if !is_reset {
                 self.keep_entry(index);

@@ -15,13 +15,13 @@ use super::{
     block::{Block, Cpus},
     console::Console,
     entropy::Entropy,
-    fake::{FakeDevice, FakeHal, Player},
+    fake::{FakeDevice, FakeHal, Player, StdLock},
     net::{Net, Shared, Sizes},
     transport::Interrupt,
 };
 use crate::{
     class::{
-        BlockRequest, Submitted,
+        BlockRequest, Exclusive, Requests, Submitted,
         net::{Control, Frame, MacAddress, NetDevice, SendOffload},
     },
     dma::DmaBuffer,
@@ -80,7 +80,7 @@ pub fn run(script: &[u8]) {
 }
 
 fn probe(id: DeviceId, device: &FakeDevice, hal: &FakeHal) -> Result<Box<dyn Driver>, Error> {
-    const CPUS: Cpus = Cpus { count: 2, current: || 1 };
+    const CPUS: Cpus = Cpus { count: 2, current: || 1, later: || () };
     let transport = device.transport();
     Ok(match id {
         DeviceId::BLOCK => Box::new(BlockUser(Block::probe(transport, hal, CPUS)?, Vec::new())),
@@ -178,7 +178,7 @@ fn ring_bytes(player: &Player) -> u64 {
     at.device - at.descriptors + device_bytes
 }
 
-struct BlockUser(Block, Vec<Token>);
+struct BlockUser(Block<FakeHal>, Vec<Token>);
 
 impl Driver for BlockUser {
     fn interrupt(&mut self) {
@@ -186,7 +186,11 @@ impl Driver for BlockUser {
     }
 
     fn queue_interrupt(&mut self, queue: u16) {
-        self.0.queue_interrupt(queue, 1);
+        match queue % 3 {
+            0 => _ = self.0.look(queue / 3),
+            1 => self.0.tell(),
+            _ => self.0.queue_interrupt(queue / 3, 1),
+        }
     }
 
     fn act(&mut self, what: u8, value: u32, hal: &FakeHal) {
@@ -282,16 +286,7 @@ impl Driver for Balloon {
     }
 }
 
-/// A lock as a host program has it.
-struct StdLock(Mutex<Net>);
-
-impl Lock<Net> for StdLock {
-    fn with<R>(&self, act: impl FnOnce(&mut Net) -> R) -> R {
-        act(&mut self.0.lock().expect("nobody panicked with the lock"))
-    }
-}
-
-struct NetUser(Shared<StdLock>, Vec<Frame>);
+struct NetUser(Shared<StdLock<Net>>, Vec<Frame>);
 
 impl Driver for NetUser {
     fn interrupt(&mut self) {

@@ -128,21 +128,27 @@ pub fn brand() -> heapless::String<48> {
 }
 
 fn brand_of(cpuid: impl Fn(u32, u32) -> CpuidResult) -> heapless::String<48> {
-    let mut brand = heapless::String::new();
     if !(0x8000_0004..0x8001_0000).contains(&cpuid(0x8000_0000, 0).eax) {
-        let _ = brand.push_str("CPU without a name");
-        return brand;
+        return text("CPU without a name".bytes());
     }
-    let leaves = (0x8000_0002..=0x8000_0004).map(|leaf| cpuid(leaf, 0));
-    let bytes = leaves.flat_map(|leaf| [leaf.eax, leaf.ebx, leaf.ecx, leaf.edx]).flat_map(u32::to_le_bytes);
-    let printable = bytes.take_while(|&byte| byte != 0).filter(|byte| (b' '..=b'~').contains(byte));
-    for character in printable.map(char::from).skip_while(|character| *character == ' ') {
-        let _ = brand.push(character);
+    let mut bytes = [0; 48];
+    for (leaf, chunk) in (0x8000_0002..).zip(bytes.chunks_exact_mut(16)) {
+        let CpuidResult { eax, ebx, ecx, edx } = cpuid(leaf, 0);
+        for (register, place) in [eax, ebx, ecx, edx].into_iter().zip(chunk.chunks_exact_mut(4)) {
+            place.copy_from_slice(&register.to_le_bytes());
+        }
     }
-    while brand.ends_with(' ') {
-        brand.pop();
+    let name = bytes.split(|&byte| byte == 0).next().unwrap_or_default();
+    text(name.trim_ascii().iter().copied().filter(|byte| (b' '..=b'~').contains(byte)))
+}
+
+/// At most 48 characters of ASCII.
+fn text(bytes: impl Iterator<Item = u8>) -> heapless::String<48> {
+    let mut text = heapless::String::new();
+    for byte in bytes {
+        let _ = text.push(char::from(byte));
     }
-    brand
+    text
 }
 
 mod bit {

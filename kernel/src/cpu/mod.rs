@@ -1,13 +1,16 @@
 //! CPUs: the segments, data and features of each, what touches them directly, and how the others are brought up.
 //! Neighbours: `pv_ops` (the privileged instructions), `irq` (exceptions and interrupts).
 
+mod copy;
 pub mod features;
 pub(crate) mod fpu;
 pub mod gdt;
 pub mod host_clock;
 pub mod image;
 pub mod ipi;
+pub(crate) mod lend;
 mod mp_table;
+pub(crate) mod nmi;
 pub(crate) mod owned;
 pub mod percpu;
 pub mod physical;
@@ -24,6 +27,7 @@ mod tests;
 pub mod timer_ports;
 pub mod tlb;
 pub mod topology;
+mod torture;
 mod trampoline;
 
 pub use features::{Feature, features};
@@ -51,4 +55,11 @@ pub fn sleep() {
     pv_ops::safe_halt();
     pv_ops::irq_disable();
     tlb::wake(current());
+}
+
+/// Lets the interrupts in that wait, for a moment. They are disabled by the caller, and on return.
+pub fn let_interrupts_in() {
+    pv_ops::irq_enable();
+    core::hint::spin_loop();
+    pv_ops::irq_disable();
 }

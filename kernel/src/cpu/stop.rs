@@ -1,8 +1,8 @@
 //! The end of the guest begins: one CPU reports it, the others stop where they are.
-//! Neighbours: `panic`, `irq::exceptions` (who report), `power` (what comes then).
+//! Neighbours: `nmi` (how), `panic`, `irq::exceptions` (who report), `power` (what comes then).
 
-use super::percpu;
-use crate::{hypervisor, irq::apic};
+use super::{nmi, percpu};
+use crate::hypervisor;
 use core::sync::atomic::{AtomicU32, Ordering};
 use pv_ops::AtomicCpuSet;
 
@@ -23,11 +23,10 @@ pub fn others() {
     }
     let others = percpu::others();
     for cpu in others.iter() {
-        match (hypervisor::services().stop_cpu, pv_ops::native::irq::apic_id(cpu)) {
-            (Some(stop), _) => stop(cpu),
+        match hypervisor::services().stop_cpu {
+            Some(stop) => stop(cpu),
             // SAFETY: the handler of the interrupt stops the CPU, as is wanted.
-            (None, Some(apic_id)) => unsafe { apic::send_nmi(apic_id) },
-            (None, None) => {}
+            None => _ = unsafe { nmi::send(cpu) },
         }
     }
     let all_stopped = || others.iter().all(|cpu| STOPPED.contains(cpu));
@@ -37,7 +36,7 @@ pub fn others() {
 }
 
 /// Called by the handler of a non-maskable interrupt: stops this CPU if that is what it was sent for.
-pub(crate) fn on_nmi() {
+pub(super) fn on_nmi() {
     let reporter = REPORTER.load(Ordering::Acquire);
     if reporter != 0 && reporter != percpu::this_cpu() + 1 {
         stop();

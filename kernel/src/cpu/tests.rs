@@ -1,93 +1,37 @@
-//! Tests of several CPUs at once; with one CPU most of them are trivially kept. Neighbours: `ipi`, `tlb`, `smp`.
+//! Tests of several CPUs at once; with one CPU most of them are trivially kept. Neighbours: `ipi`, `tlb`, `smp`, `torture`.
 //! A call on all CPUs makes them run at the same time: those that let interrupts in can be interrupted meanwhile.
 #![cfg(all(feature = "self-test", target_os = "none"))]
 
-use super::{call_on, percpu, probe, smp, this_cpu, tlb};
+use super::{call_on, percpu, probe, smp, this_cpu};
 use crate::{
     mm::{
-        frame, heap,
+        frame,
         layout::{HUGE, HUGE_LEN_BYTES, PAGE_SIZE},
         map::{self, Caching, Protection},
     },
     sync::IrqMutex,
-    time,
+    thread, time,
 };
 use alloc::{sync::Arc, task::Wake, vec::Vec};
 use core::{
-    sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::SeqCst},
+    sync::atomic::{AtomicBool, AtomicU32, Ordering::SeqCst},
     task::Waker,
+    time::Duration,
 };
 
 /// The last page of a window that no allocation reaches.
-const PAGE: u64 = HUGE + HUGE_LEN_BYTES - PAGE_SIZE;
+pub(super) const PAGE: u64 = HUGE + HUGE_LEN_BYTES - PAGE_SIZE;
 const NS_PER_MS: u64 = 1_000_000;
 
 /// Lets [`PAGE`] be this memory.
-fn show(phys: u64) {
+pub(super) fn show(phys: u64) {
     // SAFETY: the window's last page, which nobody else uses; it is only read, by who can take a fault.
     unsafe { map::map(PAGE, phys, PAGE_SIZE, Protection::ReadOnly, Caching::WriteBack) }.unwrap();
 }
 
-fn hide() {
+pub(super) fn hide() {
     // SAFETY: as in `show`.
     unsafe { map::unmap(PAGE, PAGE_SIZE) }.unwrap();
-}
-
-crate::kernel_test! {
-    /// Two frames take turns behind one page while all other CPUs read it, half of them with interrupts disabled:
-    /// whoever reads between two changes reads the frame that is there.
-    fn no_cpu_reads_through_a_stale_translation() {
-        const ROUNDS: u64 = 40;
-        let mut frames = [frame::alloc(0).unwrap(), frame::alloc(0).unwrap()];
-        for (value, frame) in frames.iter_mut().enumerate() {
-            frame.bytes().fill(value as u8);
-        }
-        let phys = [frames[0].address(), frames[1].address()];
-        // Twice the number of changes, odd while one is made.
-        let (stage, done, reads) = (AtomicU64::new(0), AtomicBool::new(false), AtomicU64::new(0));
-        show(phys[0]);
-        let write = || {
-            for change in 1..=ROUNDS {
-                stage.fetch_add(1, SeqCst);
-                hide();
-                show(phys[(change % 2) as usize]);
-                stage.fetch_add(1, SeqCst);
-                let seen = reads.load(SeqCst);
-                // Somebody gets a chance to fill a TLB.
-                for _ in 0..10_000 {
-                    if reads.load(SeqCst) != seen {
-                        break;
-                    }
-                    core::hint::spin_loop();
-                }
-            }
-            done.store(true, SeqCst);
-        };
-        let read = || {
-            while !done.load(SeqCst) {
-                tlb::poll();
-                let before = stage.load(SeqCst);
-                let found = probe::read_frame(PAGE).map(|[word, _]| word & 0xff);
-                if before % 2 == 0 && stage.load(SeqCst) == before {
-                    assert_eq!(found, Some(before / 2 % 2), "CPU {} after {before}", this_cpu());
-                    reads.fetch_add(1, SeqCst);
-                }
-            }
-        };
-        call_on(percpu::up(), &|| match this_cpu() {
-            0 => write(),
-            cpu if cpu % 2 == 1 => read(),
-            _ => {
-                pv_ops::irq_enable();
-                read();
-                pv_ops::irq_disable();
-            }
-        });
-        hide();
-        if percpu::up().len() > 1 {
-            assert!(reads.load(SeqCst) > 0);
-        }
-    }
 }
 
 crate::kernel_test! {
@@ -105,52 +49,6 @@ crate::kernel_test! {
             });
             hide();
         }
-    }
-}
-
-crate::kernel_test! {
-    /// Every CPU takes, fills, hands to others and frees memory of all sizes: nothing is given out twice, all comes back.
-    fn memory_is_nobody_elses_while_all_cpus_allocate() {
-        const SHARED: usize = 16;
-        static SHELF: IrqMutex<[Vec<u64>; SHARED]> = IrqMutex::new([const { Vec::new() }; SHARED]);
-        // More CPUs than the host has wait for each other's turns most of the time.
-        let rounds = if percpu::up().len() <= 8 { 400 } else { 4 };
-        heap::trim();
-        let before = frame::statistics().free;
-        let arena = heap::statistics().arena_bytes;
-        call_on(percpu::up(), &|| {
-            let mut random = u64::from(this_cpu()) * 0x9e37_79b9_7f4a_7c15 + 1;
-            for _ in 0..rounds {
-                random ^= random << 13;
-                random ^= random >> 7;
-                random ^= random << 17;
-                // Small, mostly; now and then a page, a piece of the arena, or pages of its own.
-                let len = match random % 64 {
-                    0 => 40_000,
-                    1..=3 => 600 + random as usize / 64 % 4000,
-                    _ => 1 + random as usize / 64 % 256,
-                };
-                let mut mine = Vec::new();
-                if mine.try_reserve_exact(len).is_err() {
-                    continue;
-                }
-                mine.resize(len, random);
-                tlb::poll();
-                assert!(mine.iter().all(|&word| word == random), "CPU {}", this_cpu());
-                let place = (random >> 32) as usize % SHARED;
-                let other = core::mem::replace(&mut SHELF.lock()[place], mine);
-                assert!(other.iter().all(|&word| word == other[0]), "CPU {}", this_cpu());
-            }
-        });
-        for place in 0..SHARED {
-            let left = core::mem::take(&mut SHELF.lock()[place]);
-            drop(left);
-        }
-        heap::trim();
-        // The arena does not shrink; its tables are few.
-        let grown = (heap::statistics().arena_bytes - arena) / PAGE_SIZE;
-        let missing = before.saturating_sub(frame::statistics().free);
-        assert!(missing <= grown + 8, "{missing} frames are missing, the arena has taken {grown}");
     }
 }
 
@@ -216,6 +114,101 @@ crate::kernel_test! {
             before.into_iter().all(|(cpu, count)| interrupts(cpu) == count)
         };
         assert!((0..10).any(is_quiet), "something interrupts idle CPUs again and again");
+    }
+}
+
+crate::kernel_test! {
+    /// Everybody sleeps, the CPU with the test too: in 200 ms one timer comes, and what ends the sleep.
+    fn an_idle_guest_is_woken_by_nothing_but_its_sleeper() {
+        const FEW: u64 = 4;
+        if !time::has_timer() {
+            crate::skip!("this machine has no timer");
+        }
+        call_on(percpu::up(), &|| ());
+        let all = || percpu::all().map(|cpu| interrupts(cpu.id())).sum::<u64>();
+        let is_quiet = |_| {
+            thread::sleep(Duration::from_millis(20));
+            let before = all();
+            thread::sleep(Duration::from_millis(200));
+            all() - before <= FEW
+        };
+        // A task of the kernel's own may have something to do now and then; what ticks ticks every time.
+        assert!((0..10).any(is_quiet), "something interrupts an idle guest again and again");
+    }
+}
+
+/// Has all other CPUs run with interrupts enabled while `act` runs here: how many interrupts each of them took meanwhile.
+fn interrupts_of_busy_cpus(act: impl Fn() + Sync) -> Vec<u64> {
+    let (ready, done) = (AtomicU32::new(0), AtomicBool::new(false));
+    let count = percpu::up().len() - 1;
+    let counted = IrqMutex::new(Vec::new());
+    call_on(percpu::up(), &|| match this_cpu() {
+        0 => {
+            while ready.load(SeqCst) < count {
+                core::hint::spin_loop();
+            }
+            act();
+            done.store(true, SeqCst);
+        }
+        cpu => {
+            pv_ops::irq_enable();
+            let before = interrupts(cpu);
+            ready.fetch_add(1, SeqCst);
+            while !done.load(SeqCst) {
+                core::hint::spin_loop();
+            }
+            let taken = interrupts(cpu) - before;
+            pv_ops::irq_disable();
+            counted.lock().push(taken);
+        }
+    });
+    core::mem::take(&mut *counted.lock())
+}
+
+crate::kernel_test! {
+    /// However many pages a call changes: a CPU that runs is interrupted once at most, and not at all where the
+    /// hypervisor flushes.
+    fn a_flush_of_many_pages_is_one_interrupt_a_cpu() {
+        const PAGES: u64 = 24;
+        const FLUSHES: u64 = 8;
+        if percpu::up().len() == 1 {
+            crate::skip!("there is one CPU");
+        }
+        let frame = frame::alloc(5).unwrap();
+        let (start, len) = (PAGE - (PAGES - 1) * PAGE_SIZE, PAGES * PAGE_SIZE);
+        let flush = || for _ in 0..FLUSHES {
+            // SAFETY: the end of the window, which nobody else uses; nobody reads it.
+            unsafe { map::map(start, frame.address(), len, Protection::ReadOnly, Caching::WriteBack) }.unwrap();
+            // SAFETY: as above.
+            unsafe { map::unmap(start, len) }.unwrap();
+        };
+        flush();
+        // A timer may come in between, not every time.
+        let is_one = |_| interrupts_of_busy_cpus(flush).into_iter().all(|taken| taken <= FLUSHES);
+        assert!((0..5).any(is_one), "more than one interrupt a flush, again and again");
+    }
+}
+
+crate::kernel_test! {
+    /// CPUs that sleep flush when they wake: nobody wakes them for it.
+    fn a_cpu_that_sleeps_is_not_interrupted_for_a_flush() {
+        const FLUSHES: u64 = 50;
+        if percpu::up().len() == 1 {
+            crate::skip!("there is one CPU");
+        }
+        let frame = frame::alloc(0).unwrap();
+        let is_quiet = |_| {
+            thread::sleep(Duration::from_millis(20));
+            let stay = super::stay();
+            let before: Vec<(u32, u64)> = percpu::others().iter().map(|cpu| (cpu, interrupts(cpu))).collect();
+            for _ in 0..FLUSHES {
+                show(frame.address());
+                hide();
+            }
+            drop(stay);
+            before.into_iter().all(|(cpu, count)| interrupts(cpu) - count < FLUSHES / 2)
+        };
+        assert!((0..10).any(is_quiet), "CPUs that sleep are interrupted again and again");
     }
 }
 

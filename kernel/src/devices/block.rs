@@ -8,17 +8,19 @@ use core::{
 };
 
 use drivers::{
-    class::{BlockDevice, SECTOR_BYTES},
+    class::{BlockDevice, SECTOR_BYTES, Shared},
     virtio::{
         DeviceId,
-        block::{Block, Cpus, Shared},
+        block::{Block, Cpus},
         transport::Transport,
     },
     xen::block as xen,
 };
+use spin::Once;
 
 use super::{
     Counts, Failure, failure,
+    habit::Habit,
     virtio::{self, rings},
     wiring::{Cause, Connect},
 };
@@ -26,6 +28,7 @@ use crate::{
     cpu::{self, percpu},
     platform::Platform,
     sync::{IrqMutex, OnceCell},
+    task::round::{self, Devices},
 };
 
 static DISKS: IrqMutex<Vec<Disk>> = IrqMutex::new(Vec::new());
@@ -35,14 +38,36 @@ static DISKS: IrqMutex<Vec<Disk>> = IrqMutex::new(Vec::new());
 pub struct Disk {
     name: Arc<str>,
     device: Device,
-    interrupts: Arc<AtomicU64>,
 }
 
 /// What drives it.
 #[derive(Clone)]
 enum Device {
-    Virtio(Arc<Shared<IrqMutex<Block>>>),
-    Xen(Arc<xen::Shared<IrqMutex<xen::Block>>>),
+    Virtio(Arc<Virtio>),
+    Xen(Arc<Shared<IrqMutex<xen::Block>>>),
+}
+
+/// A virtio disk, and what came from it.
+struct Virtio {
+    block: Block<Platform>,
+    interrupts: Box<[Interrupts]>,
+}
+
+/// Interrupts for one queue, or, in the first place, for everything.
+#[derive(Default)]
+struct Interrupts {
+    all: AtomicU64,
+    /// Of them, those that came to the CPU whose queue it is.
+    own: AtomicU64,
+}
+
+/// What one queue of a disk has done so far.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct QueueCounts {
+    /// As of the disk.
+    pub counts: Counts,
+    /// Interrupts that came to the CPU whose queue it is.
+    pub own_interrupts: u64,
 }
 
 impl Disk {
@@ -54,11 +79,11 @@ impl Disk {
     /// What was sent to and fro so far.
     pub fn counts(&self) -> Counts {
         match &self.device {
-            Device::Virtio(device) => {
-                let counts = device.0.lock().counts();
-                let interrupts = self.interrupts.load(Relaxed);
-                Counts { requests: counts.buffers, notifications: counts.notifications, interrupts }
-            }
+            Device::Virtio(device) => device.counts().fold(Counts::default(), |sum, queue| Counts {
+                requests: sum.requests + queue.counts.requests,
+                notifications: sum.notifications + queue.counts.notifications,
+                interrupts: sum.interrupts + queue.counts.interrupts,
+            }),
             Device::Xen(device) => {
                 let xen::Counts { requests, notifications, interrupts } = device.0.lock().counts();
                 Counts { requests, notifications, interrupts }
@@ -66,9 +91,17 @@ impl Disk {
         }
     }
 
+    /// The same, for each queue, CPU by CPU; nothing where a disk has one for all.
+    pub fn queue_counts(&self) -> Vec<QueueCounts> {
+        match &self.device {
+            Device::Virtio(device) => device.counts().collect(),
+            Device::Xen(_) => Vec::new(),
+        }
+    }
+
     /// A disk that another domain serves; the driver counts its interrupts itself.
-    pub(crate) fn of_xen(name: &str, device: Arc<xen::Shared<IrqMutex<xen::Block>>>) -> Self {
-        Self { name: name.into(), device: Device::Xen(device), interrupts: Arc::default() }
+    pub(crate) fn of_xen(name: &str, device: Arc<Shared<IrqMutex<xen::Block>>>) -> Self {
+        Self { name: name.into(), device: Device::Xen(device) }
     }
 
     /// Takes back every request that the disk has not answered: each ends with [`drivers::Error::Cancelled`], and its buffer.
@@ -77,19 +110,8 @@ impl Disk {
     /// The device cannot do that, as most cannot.
     pub fn cancel(&self) -> Result<(), drivers::Error> {
         match &self.device {
-            Device::Virtio(device) => device.0.lock().cancel(&Platform),
+            Device::Virtio(device) => device.block.cancel(&Platform),
             Device::Xen(_) => Err(drivers::Error::Request("the device cannot take requests back")),
-        }
-    }
-
-    /// Called by the interrupt handler.
-    fn interrupt(&self, cause: Cause) {
-        self.interrupts.fetch_add(1, Relaxed);
-        let Device::Virtio(device) = &self.device else { return };
-        let mut block = device.0.lock();
-        match cause {
-            Cause::Any => block.interrupt(),
-            Cause::Queues { first, step } => block.queue_interrupt(first, step),
         }
     }
 
@@ -103,8 +125,38 @@ impl Deref for Disk {
 
     fn deref(&self) -> &Self::Target {
         match &self.device {
-            Device::Virtio(device) => &**device,
+            Device::Virtio(device) => &device.block,
             Device::Xen(device) => &**device,
+        }
+    }
+}
+
+impl Virtio {
+    fn counts(&self) -> impl Iterator<Item = QueueCounts> {
+        self.block.counts().zip(&self.interrupts).map(|(queue, interrupts)| QueueCounts {
+            counts: Counts {
+                requests: queue.buffers,
+                notifications: queue.notifications,
+                interrupts: interrupts.all.load(Relaxed),
+            },
+            own_interrupts: interrupts.own.load(Relaxed),
+        })
+    }
+
+    /// Called by the interrupt handler.
+    fn interrupt(&self, cause: Cause) {
+        let first = match cause {
+            Cause::Any => 0,
+            Cause::Queues { first, .. } => first,
+        };
+        if let Some(interrupts) = self.interrupts.get(usize::from(first)) {
+            interrupts.all.fetch_add(1, Relaxed);
+            let is_own = cpu::current().id() == u32::from(first);
+            interrupts.own.fetch_add(is_own.into(), Relaxed);
+        }
+        match cause {
+            Cause::Any => self.block.interrupt(),
+            Cause::Queues { first, step } => self.block.queue_interrupt(first, step),
         }
     }
 }
@@ -123,25 +175,87 @@ pub(crate) fn remove(name: &str) {
 }
 
 fn cpus() -> Cpus {
-    Cpus { count: percpu::all().count() as u16, current: || cpu::current().id() as u16 }
+    Cpus { count: percpu::all().count() as u16, current: || cpu::current().id() as u16, later: round::later }
+}
+
+/// The virtio disks, one behind the other: read without a lock, by every CPU at the end of its rounds.
+struct Node {
+    device: Arc<Virtio>,
+    next: Once<Box<Node>>,
+}
+
+static FIRST: Once<Box<Node>> = Once::new();
+
+fn nodes() -> impl Iterator<Item = &'static Node> {
+    core::iter::successors(FIRST.get(), |node| node.next.get()).map(|node| &**node)
+}
+
+/// The disks as the scheduler sees them.
+struct Rounds;
+
+static HABITS: [IrqMutex<Habit>; pv_ops::MAX_CPUS] =
+    [const { IrqMutex::new(Habit::new()) }; pv_ops::MAX_CPUS];
+/// How long a CPU looks for answers before it halts, at most.
+const LOOK_NS: u64 = 100_000;
+/// Turns of a loop between two looks: what the device writes stays on its CPU meanwhile. No PAUSE: for that TCG takes the lock
+/// that QEMU's devices need.
+const RELAX: u32 = 250;
+
+impl Devices for Rounds {
+    fn tell(&self) {
+        nodes().for_each(|node| node.device.block.tell());
+    }
+
+    fn wait(&self, cpu: u32, asked: u32, is_ready: &dyn Fn() -> bool) {
+        let begin = pv_ops::monotonic_ns();
+        let looks = HABITS[cpu as usize % HABITS.len()].lock().decide(begin, asked);
+        if !looks || look(cpu) != Some(0) {
+            return rest(cpu);
+        }
+        while !is_ready() && pv_ops::monotonic_ns() < begin + LOOK_NS {
+            pv_ops::irq_enable();
+            (0..RELAX).for_each(|turn| _ = core::hint::black_box(turn));
+            pv_ops::irq_disable();
+            if look(cpu) != Some(0) {
+                break;
+            }
+        }
+        rest(cpu);
+        rest(cpu);
+    }
+}
+
+/// Takes the answers to what `cpu` has asked; `None` if nothing is asked.
+fn look(cpu: u32) -> Option<u16> {
+    nodes().filter_map(|node| node.device.block.look(cpu as u16)).reduce(u16::saturating_add)
+}
+
+/// Wants interrupts, and looks once more. Also of a CPU that has not looked, and twice of one that has: with one CPU TCG leaves
+/// fences out up to QEMU 8.0 (`tcg_gen_mb`), so that the device may miss the wish and the CPU the answer. By the next look the
+/// wish is public.
+fn rest(cpu: u32) {
+    nodes().for_each(|node| node.device.block.queue_interrupt(cpu as u16, u16::MAX));
 }
 
 fn bring_up(transport: Box<dyn Transport>, name: String, connect: Connect) -> Result<(), Failure> {
-    let block = Block::probe(transport, &Platform, cpus()).map_err(failure)?;
+    let block = Block::<Platform>::probe(transport, &Platform, cpus()).map_err(failure)?;
     let (info, features, queues) = (block.info(), block.features(), block.queues());
-    let device = Device::Virtio(Arc::new(Shared(IrqMutex::new(block))));
-    let disk = Disk { name: name.into(), device, interrupts: Arc::default() };
-    let handler = disk.clone();
+    let interrupts = (0..queues).map(|_| Interrupts::default()).collect();
+    let device = Arc::new(Virtio { block, interrupts });
+    let handler = device.clone();
     connect.to("virtio-blk", Box::new(move |cause| handler.interrupt(cause))).map_err(failure)?;
     log::info!(
-        "{}: {} KiB, blocks of {} bytes, {queues} queue{}, {}{}",
-        disk.name(),
+        "{name}: {} KiB, blocks of {} bytes, {queues} queue{}, {}{}",
         info.sectors / (1024 / SECTOR_BYTES as u64),
         info.block_bytes,
         if queues == 1 { "" } else { "s" },
         if info.read_only { "read-only" } else { "read-write" },
         rings(features)
     );
-    disk.register();
+    round::serve(&Rounds);
+    // Devices are brought up one after the other.
+    let last = nodes().last().map_or(&FIRST, |node| &node.next);
+    last.call_once(|| Box::new(Node { device: device.clone(), next: Once::new() }));
+    Disk { name: name.into(), device: Device::Virtio(device) }.register();
     Ok(())
 }

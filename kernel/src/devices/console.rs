@@ -13,10 +13,10 @@ use core::{
 };
 
 use drivers::{
-    class::{self, ByteStream},
+    class::{self, ByteStream, Shared},
     virtio::{
         DeviceId,
-        console::{Console, PortInfo, Shared, Stream},
+        console::{Console, PortInfo, Stream},
         transport::Transport,
     },
 };

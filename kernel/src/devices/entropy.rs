@@ -5,12 +5,8 @@ use alloc::{boxed::Box, string::String, sync::Arc, vec::Vec};
 use core::ops::Deref;
 
 use drivers::{
-    class,
-    virtio::{
-        DeviceId,
-        entropy::{Entropy, Shared},
-        transport::Transport,
-    },
+    class::{self, Shared},
+    virtio::{DeviceId, entropy::Entropy, transport::Transport},
 };
 
 use super::{

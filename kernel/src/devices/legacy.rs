@@ -100,7 +100,7 @@ fn framebuffer(told: boot::Framebuffer) -> Result<(), Failure> {
     let memory = mmio::device(address, len_bytes, Caching::WriteCombining).map_err(failure)?;
     let framebuffer = Framebuffer::new(memory, format).map_err(failure)?;
     let (columns, rows) = framebuffer.size();
-    screen(framebuffer)?;
+    screen(Box::new(framebuffer))?;
     log::info!(
         "framebuffer at {address:#x}: {width} x {height} pixels of {} bits, {columns} x {rows} characters",
         bytes_per_pixel * 8
@@ -114,12 +114,12 @@ fn vga() -> Result<(), Failure> {
     let memory = mmio::device(address, len_bytes, Caching::Uncached).map_err(failure)?;
     let vga = VgaText::new(memory, controller).map_err(failure)?;
     let (columns, rows) = vga.size();
-    screen(vga)?;
+    screen(Box::new(vga))?;
     log::info!("vga at {address:#x}: text mode, {columns} x {rows} characters");
     Ok(())
 }
 
-fn screen(surface: impl Surface + 'static) -> Result<(), Failure> {
+fn screen(surface: Box<dyn Surface>) -> Result<(), Failure> {
     let console: Box<dyn Console> = Box::new(TextConsole::new(surface).map_err(failure)?);
     console::register(console, Kind::Screen);
     Ok(())

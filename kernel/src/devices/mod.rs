@@ -13,6 +13,7 @@ pub mod balloon;
 pub mod block;
 pub mod console;
 pub mod entropy;
+mod habit;
 mod legacy;
 pub mod net;
 mod pci;

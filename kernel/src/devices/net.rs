@@ -89,7 +89,7 @@ fn sizes() -> Sizes {
     let pages = frame::statistics().free;
     let part = |of: u64, most: u64| (pages / of).clamp(8, most) as u16;
     let long = (pages / 2048).min(16) as u16;
-    Sizes { receive: part(32, 256), short: part(64, 128), long, long_bytes: LONG_BYTES }
+    Sizes { receive: part(32, 256), short: part(64, 240), long, long_bytes: LONG_BYTES }
 }
 
 /// An address for a card that has none: of those that anyone may give (IEEE 802, locally administered).

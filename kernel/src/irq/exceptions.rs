@@ -6,7 +6,7 @@
 use super::{entry::Frame, idt, page_ready, vectors};
 use crate::{
     backtrace::Backtrace,
-    cpu::{self, fpu, gdt, gdt::ExceptionStack, probe, reset},
+    cpu::{self, fpu, gdt, gdt::ExceptionStack, nmi, probe, reset},
     mm::{OutOfMemory, map, stack},
     panic::Emergency,
     power, symbols,
@@ -52,10 +52,7 @@ pub fn give_stacks(cpu: &cpu::PerCpu) -> Result<(), OutOfMemory> {
 /// Called by `dispatch` for vectors 0 to 31.
 pub(super) fn handle(frame: &mut Frame) {
     match frame.vector as u8 {
-        vectors::NMI => {
-            cpu::stop::on_nmi();
-            die(frame)
-        }
+        vectors::NMI if nmi::arrived(frame) => {}
         vectors::BREAKPOINT => log::debug!("breakpoint at {:#x}", frame.rip),
         vectors::PAGE_FAULT if page_ready::wait_for_host() => {}
         vectors::INVALID_OPCODE

@@ -89,11 +89,11 @@ impl Stack {
         }
     }
 
-    /// Takes over what a DHCP server has said.
-    pub(super) fn take_lease(&mut self) {
-        let Some(dhcp) = self.dhcp else { return };
+    /// Takes over what a DHCP server has said; whether that is an address.
+    pub(super) fn take_lease(&mut self) -> bool {
+        let Some(dhcp) = self.dhcp else { return false };
         let lease = match self.services.get_mut::<dhcpv4::Socket>(dhcp).poll() {
-            None => return,
+            None => return false,
             Some(dhcpv4::Event::Deconfigured) => None,
             Some(dhcpv4::Event::Configured(lease)) => Some((
                 lease.address,
@@ -123,6 +123,7 @@ impl Stack {
         }
         self.set_dns(servers);
         self.watchers.drain(..).for_each(Waker::wake);
+        address.is_some()
     }
 
     /// Names are asked of `servers`.

@@ -173,13 +173,15 @@ fn start(card: Card) -> Shared {
     of_interface.random_seed = random::number();
     of_interface.slaac = true;
     let mut port = port::Port::new(&*card, &capabilities, false);
-    let now = smoltcp::time::Instant::from_micros(crate::time::now().as_ns() as i64 / 1000);
+    let now = stack::instant(crate::time::now().as_ns());
+    let of_clock = smoltcp::iface::Config::new(of_interface.hardware_addr);
     let mut interface = Interface::new(of_interface, &mut port, now);
+    let clock = Interface::new(of_clock, &mut port, now);
     addresses::set_up(&mut interface, mac, &config);
     let mut services = SocketSet::new(Vec::new());
     let dhcp = config.dhcp.then(|| services.add(dhcpv4::Socket::new()));
     let dns = services.add(smoltcp::socket::dns::Socket::new(&[], Vec::new()));
-    let mut stack = Stack::new(interface, services, capabilities, dhcp, dns);
+    let mut stack = Stack::new(interface, clock, services, capabilities, dhcp, dns);
     stack.set_dns(config.dns);
     Shared { card, stack: spin::Mutex::new(stack), released: IrqMutex::new(Vec::new()) }
 }

@@ -17,6 +17,22 @@ pub(super) struct Tuple {
     pub(super) local: IpEndpoint,
 }
 
+impl Tuple {
+    /// A number that few others have: ports, and the end of the other's address.
+    pub(super) fn key(&self) -> u64 {
+        let address = match &self.remote.addr {
+            IpAddress::Ipv4(address) => address.octets(),
+            IpAddress::Ipv6(address) => {
+                let [.., a, b, c, d] = address.octets();
+                [a, b, c, d]
+            }
+        };
+        u64::from(u32::from_be_bytes(address)) << 32
+            | u64::from(self.remote.port) << 16
+            | u64::from(self.local.port)
+    }
+}
+
 /// What a received frame is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {

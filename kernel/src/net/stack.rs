@@ -16,7 +16,7 @@ use smoltcp::{
     iface::{Interface, PollResult, SocketHandle, SocketSet},
     phy::DeviceCapabilities,
     socket::tcp::{self, State},
-    time::Instant,
+    time::{Duration, Instant},
     wire::{
         ArpOperation, ArpPacket, ArpRepr, EthernetAddress, EthernetFrame, EthernetProtocol, IpAddress, IpCidr,
     },
@@ -28,19 +28,21 @@ use super::{
     port::Port,
     table::{Id, Table},
 };
-use crate::{
-    random,
-    time::{self, queue::Queue},
-};
+use crate::{random, time::queue::Queue};
 
 /// A deadline that is over already is looked at after this long: whoever caused it could do nothing.
 const LEAST_DELAY_NS: u64 = 10_000_000;
+/// How often the interface looks for what it has to do of its own accord: ask for routers (RFC 4861 §10), forget addresses.
+const MAINTENANCE: Duration = Duration::from_secs(4);
 /// Bytes of headers that a segment may have.
 const MOST_HEADER_BYTES: usize = 14 + 40 + 60;
 
 /// Everything between a card and the sockets.
 pub(super) struct Stack {
     pub(super) interface: Interface,
+    /// One that no frame goes through: it tells when a socket is to be looked at. `interface` would answer with the time of
+    /// its last question for routers, which is over for ever where there are none (smoltcp 0.14).
+    clock: Interface,
     /// Sockets of all kinds but TCP.
     pub(super) services: SocketSet<'static>,
     pub(super) dhcp: Option<SocketHandle>,
@@ -53,7 +55,10 @@ pub(super) struct Stack {
     pub(super) table: Table,
     pub(super) listeners: Vec<Option<Listener>>,
     deadlines: Queue<Id>,
-    services_deadline: Option<u64>,
+    /// When `services`, and what `interface` does of its own accord, are to be looked at.
+    services_deadline: u64,
+    /// They are to be looked at in any case.
+    services_are_dirty: bool,
     /// Connections that may have something to send.
     dirty: Vec<Id>,
     /// A socket was used since the last `egress`.
@@ -62,8 +67,9 @@ pub(super) struct Stack {
     pub(super) next_port: u16,
 }
 
-fn now() -> Instant {
-    Instant::from_micros(time::now().as_ns() as i64 / 1000)
+/// A time of [`time::now`], in nanoseconds, for smoltcp.
+pub(super) fn instant(ns: u64) -> Instant {
+    Instant::from_micros((ns / 1000) as i64)
 }
 
 fn to_ns(instant: Instant) -> u64 {
@@ -73,6 +79,7 @@ fn to_ns(instant: Instant) -> u64 {
 impl Stack {
     pub(super) fn new(
         interface: Interface,
+        clock: Interface,
         services: SocketSet<'static>,
         capabilities: DeviceCapabilities,
         dhcp: Option<SocketHandle>,
@@ -80,6 +87,7 @@ impl Stack {
     ) -> Self {
         Self {
             interface,
+            clock,
             services,
             dhcp,
             dns,
@@ -89,7 +97,8 @@ impl Stack {
             table: Table::default(),
             listeners: Vec::new(),
             deadlines: Queue::new(),
-            services_deadline: None,
+            services_deadline: 0,
+            services_are_dirty: true,
             dirty: Vec::new(),
             is_touched: true,
             waker: None,
@@ -97,14 +106,14 @@ impl Stack {
         }
     }
 
-    /// Takes in a frame.
-    pub(super) fn ingress(&mut self, card: &dyn NetDevice, frame: Frame) {
+    /// Takes in a frame that came `now`.
+    pub(super) fn ingress(&mut self, card: &dyn NetDevice, frame: Frame, now: Instant) {
         match packet::classify(frame.bytes(), frame.checksum_is_good()) {
             Kind::Broken => card.recycle(frame),
-            Kind::Tcp { tuple, opens } => self.segment(card, frame, tuple, opens),
-            Kind::Other => self.serve(card, frame),
+            Kind::Tcp { tuple, opens } => self.segment(card, frame, tuple, opens, now),
+            Kind::Other => self.serve(card, frame, now),
             Kind::Neighbor => {
-                self.serve(card, frame);
+                self.serve(card, frame, now);
                 // Whoever waits for a neighbour's address may have it now.
                 let all: Vec<Id> = self.table.iter().map(|(id, _)| id).collect();
                 all.into_iter().for_each(|id| self.mark(id));
@@ -112,7 +121,7 @@ impl Stack {
         }
     }
 
-    fn segment(&mut self, card: &dyn NetDevice, frame: Frame, tuple: Tuple, opens: bool) {
+    fn segment(&mut self, card: &dyn NetDevice, frame: Frame, tuple: Tuple, opens: bool, now: Instant) {
         let mut id = self.table.find(&tuple);
         if opens {
             // A connection that is over but for the wait gives way to a new one between the same ends.
@@ -131,20 +140,21 @@ impl Stack {
             }
         }
         // A segment that belongs to nothing is answered with a reset, by what has no TCP socket.
-        let Some(id) = id else { return self.serve(card, frame) };
+        let Some(id) = id else { return self.serve(card, frame, now) };
         let Some(connection) = self.table.get(id) else { return card.recycle(frame) };
         let mut port = Port::new(card, &self.capabilities, false);
         port.frame = Some(frame);
-        self.interface.poll_ingress_single(now(), &mut port, &mut connection.sockets);
+        self.interface.poll_ingress_single(now, &mut port, &mut connection.sockets);
         self.follow(id);
         self.mark(id);
     }
 
     /// Hands a frame to everything but TCP.
-    fn serve(&mut self, card: &dyn NetDevice, frame: Frame) {
+    fn serve(&mut self, card: &dyn NetDevice, frame: Frame, now: Instant) {
+        self.services_are_dirty = true;
         let mut port = Port::new(card, &self.capabilities, false);
         port.frame = Some(frame);
-        self.interface.poll_ingress_single(now(), &mut port, &mut self.services);
+        self.interface.poll_ingress_single(now, &mut port, &mut self.services);
     }
 
     /// Nobody has it, and nothing is left to send.
@@ -171,21 +181,24 @@ impl Stack {
         }
     }
 
-    /// Sends what there is to send, as far as the card has room.
-    pub(super) fn egress(&mut self, card: &dyn NetDevice) {
+    /// Sends what there is to send at `now_ns`, as far as the card has room.
+    pub(super) fn egress(&mut self, card: &dyn NetDevice, now_ns: u64) {
+        let now = instant(now_ns);
         self.is_touched = false;
-        while let Some(id) = self.deadlines.pop_due(time::now().as_ns()) {
+        while let Some(id) = self.deadlines.pop_due(now_ns) {
             if let Some(connection) = self.table.get(id) {
                 connection.deadline = None;
             }
             self.mark(id);
         }
-        self.egress_services(card);
+        if core::mem::take(&mut self.services_are_dirty) || self.services_deadline <= now_ns {
+            self.egress_services(card, now);
+        }
         // Those for which the card has no room stay in the list: they are asked again when it has.
         let mut dirty = core::mem::take(&mut self.dirty);
-        dirty.retain(|&id| match self.egress_connection(card, id) {
-            Sent::All => {
-                self.settle(id);
+        dirty.retain(|&id| match self.egress_connection(card, id, now) {
+            Sent::All { look_again } => {
+                self.settle(id, look_again, now_ns);
                 false
             }
             Sent::NoRoom => true,
@@ -194,40 +207,42 @@ impl Stack {
         self.dirty = dirty;
     }
 
-    fn egress_services(&mut self, card: &dyn NetDevice) {
-        let now = now();
+    fn egress_services(&mut self, card: &dyn NetDevice, now: Instant) {
         self.interface.poll_maintenance(now);
         let mut port = Port::new(card, &self.capabilities, false);
         while self.interface.poll_egress(now, &mut port, &mut self.services) != PollResult::None {}
-        self.services_deadline = self.interface.poll_at(now, &self.services).map(to_ns);
+        let at = self.clock.poll_at(now, &self.services).unwrap_or(Instant::from_micros(i64::MAX));
+        let soon = now + Duration::from_micros(LEAST_DELAY_NS / 1000);
+        self.services_deadline = to_ns(at.max(soon).min(now + MAINTENANCE));
     }
 
-    fn egress_connection(&mut self, card: &dyn NetDevice, id: Id) -> Sent {
-        let Some(connection) = self.table.get(id) else { return Sent::All };
+    fn egress_connection(&mut self, card: &dyn NetDevice, id: Id, now: Instant) -> Sent {
+        let Some(connection) = self.table.get(id) else { return Sent::All { look_again: None } };
         let long = self.capabilities.max_transmission_unit - MOST_HEADER_BYTES;
         let is_ipv4 = matches!(connection.tuple.remote.addr, IpAddress::Ipv4(_));
         loop {
             let is_long = is_ipv4 && connection.socket().send_queue() > long;
             let mut port = Port::new(card, &self.capabilities, is_long);
-            let result = self.interface.poll_egress(now(), &mut port, &mut connection.sockets);
+            let result = self.interface.poll_egress(now, &mut port, &mut connection.sockets);
             if port.is_exhausted {
                 return Sent::NoRoom;
             }
-            if result == PollResult::None {
+            let look_again = self.clock.poll_at(now, &connection.sockets);
+            if result == PollResult::None || look_again.is_none_or(|at| at > now) {
                 connection.is_dirty = false;
-                return Sent::All;
+                return Sent::All { look_again };
             }
         }
     }
 
     /// Has a connection looked at again when its time has come, or forgets it if it is over.
-    fn settle(&mut self, id: Id) {
+    fn settle(&mut self, id: Id, look_again: Option<Instant>, now_ns: u64) {
         let Some(connection) = self.table.get(id) else { return };
         if connection.socket().state() == State::Closed && !connection.is_owned {
             return self.remove(id);
         }
-        let Some(at) = self.interface.poll_at(now(), &connection.sockets) else { return };
-        let at = to_ns(at).max(time::now().as_ns() + LEAST_DELAY_NS);
+        let Some(at) = look_again else { return };
+        let at = to_ns(at).max(now_ns + LEAST_DELAY_NS);
         // One that comes too early does no harm: it is cheaper than to change it with every segment.
         if connection.deadline.is_some_and(|(earlier, _)| earlier <= at) {
             return;
@@ -261,9 +276,8 @@ impl Stack {
     }
 
     /// When `egress` is to be called at the latest, in nanoseconds.
-    pub(super) fn deadline(&self) -> Option<u64> {
-        let both = [self.deadlines.next_deadline(), self.services_deadline];
-        both.into_iter().flatten().min()
+    pub(super) fn deadline(&self) -> u64 {
+        self.deadlines.next_deadline().map_or(self.services_deadline, |at| at.min(self.services_deadline))
     }
 
     /// Calls `waker` when a socket is used; false if one was.
@@ -275,8 +289,18 @@ impl Stack {
         !self.is_touched
     }
 
-    /// A socket was used: it may have something to send.
+    /// Whether a socket was used since the last `egress`.
+    pub(super) fn is_touched(&self) -> bool {
+        self.is_touched
+    }
+
+    /// A socket that is no connection was used: it may have something to send.
     pub(super) fn touch(&mut self) {
+        self.services_are_dirty = true;
+        self.wake();
+    }
+
+    fn wake(&mut self) {
         self.is_touched = true;
         self.waker.take().into_iter().for_each(Waker::wake);
     }
@@ -294,11 +318,14 @@ impl Stack {
     /// The socket of a connection was used.
     pub(super) fn touch_connection(&mut self, id: Id) {
         self.mark(id);
-        self.touch();
+        self.wake();
     }
 }
 
+/// What became of what a connection had to send.
 enum Sent {
-    All,
+    /// All that may be sent now was; there may be something to do at another time.
+    All { look_again: Option<Instant> },
+    /// The card has no room.
     NoRoom,
 }

@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 use alloc::vec::Vec;
+use core::cmp::Ordering;
 
 use smoltcp::{
     iface::{SocketHandle, SocketSet},
@@ -74,17 +75,22 @@ struct Slot {
 pub(super) struct Table {
     slots: Vec<Slot>,
     free: Vec<u32>,
-    /// Sorted by the ends.
-    places: Vec<(Tuple, u32)>,
+    /// Sorted by the ends: by their keys first, which are quickly compared.
+    places: Vec<(u64, Tuple, u32)>,
 }
 
 impl Table {
     fn place(&self, tuple: &Tuple) -> Result<usize, usize> {
-        self.places.binary_search_by(|(known, _)| known.cmp(tuple))
+        let key = tuple.key();
+        self.places.binary_search_by(|(other, known, _)| match other.cmp(&key) {
+            Ordering::Equal if known == tuple => Ordering::Equal,
+            Ordering::Equal => known.cmp(tuple),
+            unequal => unequal,
+        })
     }
 
     pub(super) fn find(&self, tuple: &Tuple) -> Option<Id> {
-        let (_, slot) = self.places[self.place(tuple).ok()?];
+        let (_, _, slot) = self.places[self.place(tuple).ok()?];
         Some(Id { slot, generation: self.slots.get(slot as usize)?.generation })
     }
 
@@ -106,7 +112,7 @@ impl Table {
         }
         let number = self.free.pop()?;
         let slot = self.slots.get_mut(number as usize)?;
-        self.places.insert(place, (connection.tuple, number));
+        self.places.insert(place, (connection.tuple.key(), connection.tuple, number));
         slot.connection = Some(connection);
         Some(Id { slot: number, generation: slot.generation })
     }

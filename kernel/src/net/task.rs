@@ -3,22 +3,25 @@
 #![forbid(unsafe_code)]
 
 use core::{
-    future::{Future, poll_fn},
-    pin::Pin,
+    future::poll_fn,
     task::{Context, Poll, Waker},
 };
 
 use drivers::class::net::Control;
 
-use super::Shared;
+use super::{Shared, stack::instant};
 use crate::{
     sync::IrqMutex,
-    task::{Sleep, sleep_until, yield_now},
+    task::{Alarm, would_halt, yield_now},
     time::{self, Instant},
 };
 
-/// Frames that are taken in before what they caused goes out.
-const BATCH: usize = 64;
+/// Frames that are taken in before what they caused goes out: so few that the device works on the last ones while the next
+/// are looked at, so many that it is not notified of each.
+const BATCH: usize = 8;
+/// How long the card is looked at before its interrupt is waited for, where that has been worth it: to be woken from a halt
+/// costs about as much.
+const WATCH_NS: u64 = 100_000;
 
 /// Woken when something was released.
 static WAKER: IrqMutex<Option<Waker>> = IrqMutex::new(None);
@@ -38,9 +41,17 @@ pub(super) async fn run(shared: &'static Shared) {
             log::debug!("net: {control:?}: {error}");
         }
     }
-    let mut alarm = Alarm::default();
+    let mut alarm = Alarm::new();
+    // The next frames are expected soon: the last ones came soon after those before.
+    let mut comes_soon = false;
+    let mut begins = true;
     loop {
-        let taken = ingress(shared);
+        let mut taken = ingress(shared);
+        if taken == 0 && comes_soon {
+            let watched = watch(shared);
+            comes_soon = watched.is_some();
+            taken = watched.unwrap_or(0);
+        }
         if taken > 0 {
             // Whoever was woken writes first: it goes out with the acknowledgements.
             yield_now().await;
@@ -48,30 +59,50 @@ pub(super) async fn run(shared: &'static Shared) {
         shared.release_all();
         {
             let mut stack = shared.stack.lock();
-            stack.take_lease();
-            if card.take_announcement() {
+            // Whoever looks for the guest already need not ask again.
+            let is_new = stack.take_lease() || core::mem::take(&mut begins);
+            if card.take_announcement() || is_new {
                 stack.announce(card);
             }
-            stack.egress(card);
+            stack.egress(card, time::now().as_ns());
         }
         card.flush();
-        if taken < BATCH {
+        if !comes_soon {
+            let begun = time::now();
             poll_fn(|cx| wait(shared, &mut alarm, cx)).await;
+            comes_soon = begun.elapsed().as_nanos() < WATCH_NS.into();
         }
     }
 }
 
 /// Takes frames in; says how many.
 fn ingress(shared: &Shared) -> usize {
+    let Some(first) = shared.card.receive() else { return 0 };
+    let now = instant(time::now().as_ns());
     let mut stack = shared.stack.lock();
-    let mut taken = 0;
+    stack.ingress(&*shared.card, first, now);
+    let mut taken = 1;
     while taken < BATCH
         && let Some(frame) = shared.card.receive()
     {
-        stack.ingress(&*shared.card, frame);
+        stack.ingress(&*shared.card, frame, now);
         taken += 1;
     }
     taken
+}
+
+/// Looks for a while whether there is something to do, as long as this CPU would only halt otherwise: takes frames in, and
+/// says how many; none if a socket was used.
+fn watch(shared: &Shared) -> Option<usize> {
+    let until = time::now().as_ns() + WATCH_NS;
+    while would_halt() && time::now().as_ns() < until {
+        let taken = ingress(shared);
+        if taken > 0 || shared.stack.lock().is_touched() {
+            return Some(taken);
+        }
+        // Without the hint that this is a loop: QEMU's TCG takes its big lock at each, which the device's side needs.
+    }
+    None
 }
 
 fn wait(shared: &Shared, alarm: &mut Alarm, cx: &mut Context<'_>) -> Poll<()> {
@@ -83,34 +114,5 @@ fn wait(shared: &Shared, alarm: &mut Alarm, cx: &mut Context<'_>) -> Poll<()> {
     if !stack.wait(cx.waker()) || !shared.card.wait(cx.waker()) {
         return Poll::Ready(());
     }
-    match stack.deadline() {
-        Some(at) => alarm.poll(at, cx),
-        None => Poll::Pending,
-    }
-}
-
-/// A timer that is set anew only for earlier deadlines: to be woken once too often is cheaper than to set it with every
-/// segment that is sent.
-#[derive(Default)]
-struct Alarm(Option<(u64, Sleep)>);
-
-impl Alarm {
-    /// Ready when `at`, in nanoseconds, is over.
-    fn poll(&mut self, at: u64, cx: &mut Context<'_>) -> Poll<()> {
-        if time::now().as_ns() >= at {
-            self.0 = None;
-            return Poll::Ready(());
-        }
-        if self.0.as_ref().is_none_or(|(armed, _)| *armed > at) {
-            self.0 = Some((at, sleep_until(Instant::from_ns(at))));
-        }
-        let is_over = self.0.as_mut().is_some_and(|(_, sleep)| Pin::new(sleep).poll(cx).is_ready());
-        if is_over {
-            self.0 = None;
-        }
-        match is_over {
-            true => Poll::Ready(()),
-            false => Poll::Pending,
-        }
-    }
+    alarm.poll(Instant::from_ns(stack.deadline()), cx)
 }

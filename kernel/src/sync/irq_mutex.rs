@@ -49,10 +49,10 @@ impl Default for Spin {
 }
 
 impl Raw for Spin {
-    /// A function of its own: its caller is what the mark tells, and there are many.
+    /// A function of its own, as is [`IrqMutex::lock`]: whose caller is what the mark tells.
     #[inline(never)]
     fn lock(&self) {
-        let mark = stall::mark();
+        let mark = stall::mark_of_caller();
         if !self.queue.try_lock_in_turn() {
             self.wait(mark);
         }
@@ -63,7 +63,7 @@ impl Raw for Spin {
     fn try_lock(&self) -> bool {
         let locked = self.queue.try_lock();
         if locked {
-            self.holder.store(stall::mark(), Ordering::Relaxed);
+            self.holder.store(stall::mark_of_caller(), Ordering::Relaxed);
         }
         locked
     }
@@ -83,12 +83,14 @@ impl<T> IrqMutex<T> {
 
 impl<T: ?Sized> IrqMutex<T> {
     /// Disables interrupts on this CPU and waits for the lock. Dropping the guard puts both back.
+    #[inline(never)]
     pub fn lock(&self) -> IrqGuard<'_, T> {
         let irq = IrqState::disable();
         IrqGuard { value: self.0.lock(), _irq: irq }
     }
 
     /// As [`lock`](Self::lock), but gives up at once when the lock is taken: for panics and log lines.
+    #[inline(never)]
     pub fn try_lock(&self) -> Option<IrqGuard<'_, T>> {
         let irq = IrqState::disable();
         self.0.try_lock().map(|value| IrqGuard { value, _irq: irq })

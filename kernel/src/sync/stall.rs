@@ -8,9 +8,10 @@
 use alloc::sync::Arc;
 use core::{
     fmt::{self, Write},
-    sync::atomic::{AtomicU64, Ordering::Relaxed},
+    sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
 };
 
+use super::wait;
 use crate::{
     cpu,
     panic::Emergency,
@@ -24,11 +25,21 @@ const PATIENCE_NS: u64 = 10_000_000_000;
 /// An address of the image is told by its lower bits; the upper ones are the CPU's number, plus one.
 const ADDRESS_BITS: u32 = 48;
 
-/// Which CPU runs this, and where.
+/// Which CPU runs this, and where it will return to.
 #[inline(always)]
 pub(super) fn mark() -> u64 {
-    cpu::probe::return_address() & ((1 << ADDRESS_BITS) - 1)
-        | (u64::from(cpu::this_cpu()) + 1) << ADDRESS_BITS
+    mark_at(cpu::probe::return_address())
+}
+
+/// As [`mark`], with where its caller will return to.
+#[inline(always)]
+pub(super) fn mark_of_caller() -> u64 {
+    mark_at(cpu::probe::caller_return_address())
+}
+
+#[inline(always)]
+fn mark_at(address: u64) -> u64 {
+    address & ((1 << ADDRESS_BITS) - 1) | (u64::from(cpu::this_cpu()) + 1) << ADDRESS_BITS
 }
 
 /// A mark, in words.
@@ -43,6 +54,31 @@ impl fmt::Display for Mark {
             Some((name, offset)) => write!(out, " {name}+{offset:#x}"),
             None => Ok(()),
         }
+    }
+}
+
+/// Somebody reports.
+static REPORTS: AtomicBool = AtomicBool::new(false);
+/// Times that is looked whether that is over: who reports may be stuck as well.
+const REPORT_LOOKS: u32 = 1_000_000;
+
+/// Reports of one CPU at a time, while this lives.
+pub(crate) struct Report(());
+
+impl Report {
+    /// Begins a report, once others are through, or should be.
+    pub(crate) fn begin() -> Self {
+        let _ = (0..REPORT_LOOKS).find(|_| {
+            wait::relax();
+            !REPORTS.swap(true, Relaxed)
+        });
+        Self(())
+    }
+}
+
+impl Drop for Report {
+    fn drop(&mut self) {
+        REPORTS.store(false, Relaxed);
     }
 }
 
@@ -78,9 +114,12 @@ pub(super) fn spins_on(cpu: u32, holder: u64) {
         _ => {
             own.since_ns.store(REPORTED, Relaxed);
             let (place, seconds) = (Mark(own.place.load(Relaxed)), PATIENCE_NS / 1_000_000_000);
-            let mut out = Emergency::default();
+            let (report, mut out) = (Report::begin(), Emergency::default());
             let _ =
                 writeln!(out, "\nSTALL: {place} spins for a lock for {seconds} s; {} has it", Mark(holder));
+            drop(report);
+            // Whoever has a lock has interrupts disabled: nobody else could have taken it here.
+            assert!(holder >> ADDRESS_BITS != u64::from(cpu) + 1, "this CPU waits for itself");
         }
     }
 }
@@ -106,10 +145,14 @@ impl Blocking {
     /// The thread that runs this waits for it.
     #[inline(always)]
     pub(super) fn waits(&self) -> Waits<'_> {
-        let thread = scheduler::current();
-        thread.waits.begin(mark());
-        Waits { lock: self, thread }
+        Waits { lock: self, thread: begin(mark()) }
     }
+}
+
+fn begin(place: u64) -> Arc<Thread> {
+    let thread = scheduler::current();
+    thread.waits.begin(place);
+    thread
 }
 
 /// A thread waits for a blocking lock while this lives.
@@ -122,6 +165,22 @@ impl Waits<'_> {
     /// Notes who has it now.
     pub(super) fn look(&self) {
         self.thread.waits.look(self.lock.thread.load(Relaxed), self.lock.place.load(Relaxed));
+    }
+}
+
+/// The thread that runs this waits for the end of the one with this number while what is returned lives.
+#[inline(always)]
+pub(crate) fn waits_for_end(number: u64) -> impl Drop {
+    let thread = begin(mark());
+    thread.waits.look(number, 0);
+    WaitsForEnd(thread)
+}
+
+struct WaitsForEnd(Arc<Thread>);
+
+impl Drop for WaitsForEnd {
+    fn drop(&mut self) {
+        self.0.waits.end();
     }
 }
 

@@ -4,85 +4,27 @@
 
 use alloc::{sync::Arc, vec::Vec};
 use core::{
-    sync::atomic::{AtomicU32, AtomicUsize, Ordering::SeqCst},
+    sync::atomic::{AtomicUsize, Ordering::SeqCst},
     time::Duration,
 };
 
-use super::{Barrier, Condvar, IrqMutex, Mutex, Semaphore, channel};
+use super::{Barrier, Condvar, Mutex, RwLock, Semaphore, channel};
 use crate::{
-    cpu, task,
+    task,
     thread::{self, JoinHandle, spawn},
     time,
 };
 
-/// Two for each CPU, so that they wait for the CPU and for each other.
-fn everywhere<T: Send + 'static>(body: impl Fn(usize) -> T + Clone + Send + 'static) -> Vec<T> {
-    let count = 2 * cpu::percpu::up().len() as usize;
-    let start = |number| {
-        let body = body.clone();
-        spawn(move || body(number))
-    };
-    let threads: Vec<_> = (0..count).map(start).collect();
-    threads.into_iter().map(JoinHandle::join).collect()
-}
-
 /// Data that a second holder would spoil.
 #[derive(Default)]
-struct Pair(u64, u64);
+pub(super) struct Pair(pub(super) u64, pub(super) u64);
 
 impl Pair {
-    fn add(&mut self) {
+    pub(super) fn add(&mut self) {
         assert_eq!(self.0, self.1, "two holders");
         self.0 += 1;
         core::hint::spin_loop();
         self.1 += 1;
-    }
-}
-
-const ROUNDS: u64 = 2000;
-
-crate::kernel_test! {
-    fn a_spin_lock_has_one_holder_on_all_cpus() {
-        static PAIR: IrqMutex<Pair> = IrqMutex::new(Pair(0, 0));
-        let threads = everywhere(|_| (0..ROUNDS).for_each(|_| PAIR.lock().add())).len() as u64;
-        let pair = PAIR.lock();
-        assert_eq!((pair.0, pair.1), (threads * ROUNDS, threads * ROUNDS));
-    }
-}
-
-crate::kernel_test! {
-    /// All CPUs stand in the queue at once, again and again: each gets the lock as often as it asks.
-    fn cpus_that_queue_for_a_spin_lock_all_get_it() {
-        static LOCK: IrqMutex<u32> = IrqMutex::new(0);
-        let cpus = cpu::percpu::up().len();
-        let rounds = [const { AtomicU32::new(0) }; cpu::MAX_CPUS];
-        cpu::call_on(cpu::percpu::up(), &|| {
-            for _ in 0..200 {
-                let mut count = LOCK.lock();
-                *count += 1;
-                rounds[cpu::this_cpu() as usize].fetch_add(1, SeqCst);
-            }
-        });
-        assert_eq!(*LOCK.lock(), cpus * 200);
-        assert_eq!(rounds.iter().filter(|rounds| rounds.load(SeqCst) == 200).count(), cpus as usize);
-    }
-}
-
-crate::kernel_test! {
-    fn a_mutex_has_one_holder_among_threads() {
-        static PAIR: Mutex<Pair> = Mutex::new(Pair(0, 0));
-        let threads = everywhere(|_| {
-            for round in 0..ROUNDS {
-                let mut pair = PAIR.lock();
-                pair.add();
-                if round % 64 == 0 {
-                    // The others come to wait.
-                    thread::yield_now();
-                }
-            }
-        }).len() as u64;
-        assert_eq!(PAIR.lock().0, threads * ROUNDS);
-        assert!(PAIR.try_lock().is_some());
     }
 }
 
@@ -262,18 +204,34 @@ crate::kernel_test! {
 }
 
 crate::kernel_test! {
-    /// Timers of thousands of tasks on all CPUs at once: each wakes its own, none early.
-    async fn a_storm_of_timers_wakes_everybody() {
-        if !time::has_timer() {
-            crate::skip!("this machine has no timer");
-        }
-        let tasks: Vec<_> = (0..4000_u64).map(|number| task::spawn(async move {
-            let deadline = time::now() + Duration::from_micros(number * 7919 % 20_000);
-            task::sleep_until(deadline).await;
-            time::now() >= deadline
+    /// Readers never see a pair half written, and whoever gives up waiting holds nobody back.
+    async fn a_lock_for_readers_and_writers_serves_tasks_and_threads() {
+        static PAIR: RwLock<Pair> = RwLock::new(Pair(0, 0));
+        let look = |pair: &Pair| assert_eq!(pair.0, pair.1, "a writer beside a reader");
+        let tasks: Vec<_> = (0..4).map(|_| task::spawn(async move {
+            for _ in 0..100 {
+                PAIR.write_async().await.add();
+                look(&*PAIR.read_async().await);
+                task::yield_now().await;
+            }
+        })).collect();
+        let threads: Vec<_> = (0..4).map(|_| spawn(move || for _ in 0..100 {
+            PAIR.write().add();
+            let pair = PAIR.read();
+            thread::yield_now();
+            look(&pair);
         })).collect();
         for task in tasks {
-            assert!(task.await, "woken early");
+            task.await;
+        }
+        for thread in threads {
+            thread.await;
+        }
+        let (one, two) = (PAIR.read(), PAIR.try_read());
+        assert_eq!((one.1, two.is_some(), PAIR.try_write().is_none()), (800, true, true));
+        if time::has_timer() {
+            assert!(task::timeout(Duration::from_millis(2), PAIR.write_async()).await.is_err());
+            assert!(PAIR.try_read().is_some(), "a writer that gave up holds readers back");
         }
     }
 }

@@ -112,10 +112,10 @@ pub(super) extern "sysv64" fn begin() -> ! {
     exit()
 }
 
-/// Calls `each` with every thread, unless one is starting or ending this moment. None may start or end in it.
-pub(super) fn for_each_thread(each: &mut dyn FnMut(&Thread)) {
+/// Calls `look` with all threads, unless one is starting or ending this moment. None may start or end in it.
+pub(super) fn with_threads(look: &mut dyn FnMut(&[Arc<Thread>])) {
     if let Some(threads) = THREADS.try_lock() {
-        threads.iter().for_each(|thread| each(thread));
+        look(&threads);
     }
 }
 

@@ -4,13 +4,17 @@
 //! Interrupt handlers wake tasks and threads, they never run them. With nothing ready a CPU halts, and no timer
 //! interrupts it but the one that the next sleeper asked for.
 //! Reads in this order: `executor` (ready tasks), `waker`, `ready` (when a task is ready), `join` (a result), `sleep`
-//! (`sleep`, `timeout`), `worker` (the threads that poll, `block_on`), `scheduler` (which thread runs), `life` (their start and end), `queue`, `slice`,
-//! `idle`, `thread`, `parker`, `list`, `watch` (reports of
+//! (`sleep`, `timeout`), `alarm` (a deadline that is put off), `worker` (the threads that poll, `block_on`), `scheduler` (which thread runs), `life` (their start and end), `queue`, `slice`,
+//! `idle`, `round` (what devices are told), `thread`, `parker`, `list`, `watch` and `heartbeat` (reports of
 //! who gets no further), `memory` (allocations that may fail). Apps see threads through
 //! [`crate::thread`].
 #![forbid(unsafe_code)]
 
+mod alarm;
+mod bell;
+mod eagerness;
 mod executor;
+mod heartbeat;
 mod idle;
 mod join;
 pub(crate) mod life;
@@ -19,6 +23,7 @@ pub(crate) mod memory;
 mod parker;
 mod queue;
 mod ready;
+pub(crate) mod round;
 pub(crate) mod scheduler;
 mod sleep;
 mod slice;
@@ -31,6 +36,7 @@ mod worker;
 
 use crate::sync::atomic;
 
+pub use alarm::Alarm;
 pub use executor::{YieldNow, yield_now};
 pub use join::JoinHandle;
 pub use memory::OutOfMemory;
@@ -42,5 +48,6 @@ pub use worker::{
 };
 pub(crate) use {
     join::{Receiver, promise},
-    thread::Thread,
+    thread::{Body, Thread},
+    worker::would_halt,
 };

@@ -10,7 +10,7 @@
 use alloc::sync::Arc;
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
-use super::{idle, life, queue::RunQueue, slice::Slice, thread::Thread};
+use super::{idle, life, queue::RunQueue, round, slice::Slice, thread::Thread};
 use crate::{
     cpu::{self, switch},
     irq::dispatch,
@@ -106,6 +106,11 @@ pub(super) fn is_online(number: u32) -> bool {
     cpu(number).online.load(Ordering::Relaxed)
 }
 
+/// Whether a thread is ready on this CPU, beside the one that runs.
+pub(super) fn has_ready(number: u32) -> bool {
+    cpu(number).len.load(Ordering::Relaxed) != 0
+}
+
 /// The thread that runs this.
 pub(crate) fn current() -> Arc<Thread> {
     let _irq = IrqState::disable();
@@ -126,6 +131,15 @@ pub(super) fn for_each_stuck_cpu(each: &mut dyn FnMut(u32, &Thread, usize)) {
         if before == turn && queue.len() != 0 {
             each(number, current, queue.len());
         }
+    }
+}
+
+/// Calls `tell` with the thread that a CPU runs, unless the CPU changes it this moment.
+pub(super) fn with_running(number: u32, tell: &mut dyn FnMut(&Thread)) {
+    if let Some(queue) = cpu(number).queue.try_lock()
+        && let Some(current) = &queue.current
+    {
+        tell(current);
     }
 }
 
@@ -170,7 +184,7 @@ pub(crate) fn enqueue(thread: Arc<Thread>) {
     queue.push(thread);
     there.len.store(queue.len(), Ordering::Relaxed);
     drop(queue);
-    if idle::is_idle(target) {
+    if idle::must_be_kicked(target) {
         if target != here {
             idle::kick(target);
         }
@@ -252,6 +266,7 @@ pub(super) fn leave(thread: Arc<Thread>, way: Way) {
     loop {
         let number = this_cpu();
         let this = cpu(number);
+        round::end(number);
         let mut queue = this.queue.lock();
         let next = queue.pick();
         let len = queue.len();
@@ -262,9 +277,12 @@ pub(super) fn leave(thread: Arc<Thread>, way: Way) {
             continue;
         };
         this.preempt.store(false, Ordering::Relaxed);
-        this.slice.set_fresh(way != Way::SliceOver);
+        if way != Way::SliceOver {
+            this.slice.comes(number);
+        }
         if len != 0 {
             this.slice.begin();
+            share(number);
         }
         if !Arc::ptr_eq(&next, &thread) {
             next.cpu.store(number, Ordering::Relaxed);

@@ -18,7 +18,7 @@ use super::{
     join::JoinHandle,
     life::{self, Plan},
     memory::{self, OutOfMemory},
-    scheduler,
+    round, scheduler,
     thread::{Priority, Thread},
 };
 use spin::Once;
@@ -59,7 +59,7 @@ pub fn enter_cpu(leaving: impl Fn() -> bool) {
     scheduler::give_up(cpu);
     fence(Ordering::SeqCst);
     if TASKS.len(cpu) != 0 {
-        notify(cpu);
+        notify(cpu, true);
     }
 }
 
@@ -80,18 +80,28 @@ fn worker(cpu: u32) -> Option<&'static Arc<Thread>> {
 
 /// One turn for each task that is ready now; then the other threads of this CPU have theirs.
 fn work(cpu: u32) {
-    let round = TASKS.len(cpu).max(1);
-    if (0..round).all(|_| TASKS.run_one(cpu, scheduler::cpus().end)) {
+    let count = TASKS.len(cpu).max(1);
+    if (0..count).all(|_| TASKS.run_one(cpu, scheduler::cpus().end)) {
+        round::end(cpu);
         scheduler::yield_now();
     } else {
         scheduler::block();
     }
 }
 
-/// A task has become ready on `cpu`: its worker has to run, and one of a CPU without work if there is more than that.
-fn notify(cpu: u32) {
-    fence(Ordering::SeqCst);
-    wake_cpu(if scheduler::is_online(cpu) { cpu } else { 0 });
+/// Whether this CPU has nothing to do but what asks this: no task and no thread is ready here, no device to be told.
+pub(crate) fn would_halt() -> bool {
+    let cpu = crate::cpu::this_cpu();
+    TASKS.len(cpu) == 0 && !scheduler::has_ready(cpu) && !round::is_awaited(cpu)
+}
+
+/// A task has become ready on `cpu`: its worker has to run, and one of a CPU without work if there is more than that. Who
+/// found the list empty has woken a worker, which waits only when it has found all lists empty again.
+fn notify(cpu: u32, is_first: bool) {
+    if is_first {
+        fence(Ordering::SeqCst);
+        wake_cpu(if scheduler::is_online(cpu) { cpu } else { 0 });
+    }
     if scheduler::cpus().end > 1
         && TASKS.len(cpu) > 1
         && let Some(other) = idle::find(scheduler::cpus(), cpu)

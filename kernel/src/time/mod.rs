@@ -6,6 +6,7 @@
 
 mod calibrate;
 mod clock;
+pub(crate) mod lead;
 pub mod queue;
 mod reference;
 mod tests;

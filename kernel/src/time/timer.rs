@@ -2,7 +2,10 @@
 //! Neighbours: `queue` (the order), `pv_ops::timer_arm` (the hardware), `task` (who sleeps).
 #![forbid(unsafe_code)]
 
-use super::queue::{Key, OutOfMemory, Queue};
+use super::{
+    lead,
+    queue::{Key, OutOfMemory, Queue},
+};
 use crate::{
     cpu,
     sync::{IrqMutex, IrqState},
@@ -51,6 +54,7 @@ pub(crate) fn set_slice(deadline_ns: u64) {
     let timers = timers_of(this_queue()).lock();
     slice().store(deadline_ns.max(1), Ordering::Relaxed);
     if timers.next_deadline().is_none_or(|next_ns| next_ns > deadline_ns) {
+        lead::is_exact();
         pv_ops::timer_arm(deadline_ns);
     }
 }
@@ -66,8 +70,16 @@ fn slice() -> &'static AtomicU64 {
 
 /// Arms for the earlier of the next timer and the end of the slice.
 fn arm(next_ns: Option<u64>) {
+    lead::is_exact();
     let slice_ns = Some(slice().load(Ordering::Relaxed)).filter(|&ns| ns != 0);
     pv_ops::timer_arm(next_ns.into_iter().chain(slice_ns).min().unwrap_or(NEVER));
+}
+
+/// The next deadline that somebody waits for on this CPU, unless the end of a slice comes before. Interrupts are disabled.
+pub(super) fn next() -> Option<u64> {
+    let deadline_ns = timers_of(this_queue()).lock().next_deadline()?;
+    let slice_ns = slice().load(Ordering::Relaxed);
+    (slice_ns == 0 || slice_ns >= deadline_ns).then_some(deadline_ns)
 }
 
 impl Timer {
@@ -97,7 +109,8 @@ pub fn pending() -> usize {
     TIMERS.iter().filter_map(Once::get).map(|timers| timers.lock().len()).sum()
 }
 
-/// The handler of the timer interrupt: wakes who is due, notes the end of a slice, and arms for the next.
+/// The handler of the timer interrupt: wakes who is due, notes the end of a slice, and arms for the next, but where a halt
+/// was interrupted that does.
 pub(super) fn expire() {
     let timers = timers_of(this_queue());
     if (1..=pv_ops::monotonic_ns()).contains(&slice().load(Ordering::Relaxed)) {
@@ -107,7 +120,7 @@ pub(super) fn expire() {
         let due = {
             let mut timers = timers.lock();
             let due = timers.pop_due(pv_ops::monotonic_ns());
-            if due.is_none() {
+            if due.is_none() && !lead::comes_to_halt() {
                 arm(timers.next_deadline());
             }
             due

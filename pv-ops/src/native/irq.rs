@@ -160,7 +160,8 @@ fn set_initial_count(count: u32) {
     }
 }
 
-/// xAPIC: destination first, since the write of the lower half sends; not interruptible in between.
+/// xAPIC: destination first, since the write of the lower half sends; not interruptible in between. Only the next one waits
+/// until it is sent: under a hypervisor each look at the register is an exit.
 /// # Safety
 /// As for [`send_ipi`](crate::send_ipi).
 pub(crate) unsafe extern "sysv64" fn send_ipi(apic_id: u32, icr_low: u32) {
@@ -169,7 +170,6 @@ pub(crate) unsafe extern "sysv64" fn send_ipi(apic_id: u32, icr_low: u32) {
     wait_until_sent();
     write_register(ICR_HIGH, apic_id << 24);
     write_register(ICR_LOW, icr_low);
-    wait_until_sent();
     crate::irq_restore(flags);
 }
 
@@ -223,9 +223,15 @@ pub(crate) unsafe extern "sysv64" fn send_ipi_many_x2apic(cpus: *const CpuSet, v
         // SAFETY: the register is there in this mode; the vector is the caller's promise.
         unsafe { crate::wrmsr(X2APIC_ICR, logical << 32 | LOGICAL | u64::from(vector)) }
     };
-    let mut message = 0;
     // SAFETY: the op's argument is a reference.
-    for apic_id in unsafe { *cpus }.iter().filter_map(apic_id).map(u64::from) {
+    let ids = unsafe { *cpus }.iter().filter_map(apic_id);
+    for_each_message(ids.map(u64::from), send);
+}
+
+/// The logical IDs to send to: one for the CPUs of a cluster, as far as they come one after the other.
+fn for_each_message(apic_ids: impl Iterator<Item = u64>, mut send: impl FnMut(u64)) {
+    let mut message = 0;
+    for apic_id in apic_ids {
         let (cluster, bit) = ((apic_id >> 4) << 16, 1 << (apic_id & 15));
         if message != 0 && message >> 16 << 16 != cluster {
             send(message);
@@ -259,5 +265,25 @@ fn write_register(offset: u64, value: u32) {
     // SAFETY: as for reading; what ICR and timer then do is what the caller was asked for.
     unsafe {
         core::ptr::with_exposed_provenance_mut::<u32>((LOCAL_APIC + offset) as usize).write_volatile(value);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::vec::Vec;
+
+    /// SDM vol. 3A §11.12.10.2: the cluster in the upper half, a bit for each of its 16.
+    #[test]
+    fn sixteen_cpus_take_one_message() {
+        let messages = |ids: &[u64]| {
+            let mut sent = Vec::new();
+            for_each_message(ids.iter().copied(), |message| sent.push(message));
+            sent
+        };
+        assert!(messages(&[]).is_empty());
+        assert_eq!(messages(&(0..16).collect::<Vec<_>>()), [0xffff]);
+        assert_eq!(messages(&(1..64).collect::<Vec<_>>()), [0xfffe, 0x1_ffff, 0x2_ffff, 0x3_ffff]);
+        assert_eq!(messages(&[3, 300, 301]), [1 << 3, 0x12_0000 | 0b11 << 12]);
     }
 }

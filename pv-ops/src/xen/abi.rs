@@ -104,6 +104,9 @@ pub mod vcpu {
     /// Disarms it.
     #[doc(alias = "VCPUOP_stop_singleshot_timer")]
     pub const STOP_SINGLESHOT_TIMER: u32 = 9;
+    /// Interrupts a virtual CPU even where it holds events back.
+    #[doc(alias = "VCPUOP_send_nmi")]
+    pub const SEND_NMI: u32 = 11;
 
     /// Where Xen tells it.
     #[repr(C)]

@@ -29,6 +29,8 @@ enum Command {
     Matrix,
     /// Measure a virtio disk under Pliant, by a bare loop, and under Linux in the same QEMU
     BenchBlock(bench::Arguments),
+    /// Measure threads, wake-ups, locks, timers and memory, beside Linux, and what an idle guest costs
+    BenchThreads(bench::ThreadsArguments),
     /// Show where the time of a start goes
     BootChart(boot_chart::Arguments),
     /// Measure a network card: requests, round trips, bulk bytes, beside Linux
@@ -57,6 +59,7 @@ fn main() -> ExitCode {
         Some(Command::Size(arguments)) => size::run(&arguments),
         Some(Command::BenchBlock(arguments)) => bench::run(&arguments),
         Some(Command::BenchNet(arguments)) => bench::run_net(&arguments),
+        Some(Command::BenchThreads(arguments)) => bench::run_threads(&arguments),
         Some(Command::Matrix) => matrix::run(),
         Some(Command::Doctor) => doctor::run(),
         Some(Command::Clippy(arguments)) => clippy::run(&arguments),

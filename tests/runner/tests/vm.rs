@@ -31,6 +31,8 @@ mod matrix;
 mod memory;
 #[path = "vm/net.rs"]
 mod net;
+#[path = "vm/net_tools.rs"]
+mod net_tools;
 #[path = "vm/patching.rs"]
 mod patching;
 #[path = "vm/platforms.rs"]
@@ -43,6 +45,8 @@ mod raw_socket;
 mod row;
 #[path = "vm/screen.rs"]
 mod screen;
+#[path = "vm/stalls.rs"]
+mod stalls;
 #[path = "vm/xen.rs"]
 mod xen;
 #[path = "vm/xen_disk.rs"]
@@ -67,6 +71,7 @@ fn main() -> ExitCode {
         bare::rows(),
         screen::rows(),
         faults::rows(),
+        stalls::rows(),
         hostile::rows(),
         patching::rows(),
         kvm::rows(),
@@ -76,6 +81,7 @@ fn main() -> ExitCode {
         matrix::rows(),
         memory::rows(),
         net::rows(),
+        net_tools::rows(),
         http::rows(),
     ];
     row::run(&arguments, rows.into_iter().flatten().collect())

@@ -300,18 +300,15 @@ impl Drop for Console {
     }
 }
 
-/// A console device with a lock around, for tasks and the interrupt handler.
-pub struct Shared<L>(pub L);
-
-/// One port of a [`Shared`] device.
+/// One port of a [`Shared`](class::Shared) device.
 pub struct Stream<L> {
     /// The device.
-    pub device: alloc::sync::Arc<Shared<L>>,
+    pub device: alloc::sync::Arc<class::Shared<L>>,
     /// The port's number.
     pub id: u16,
 }
 
-impl<L: Lock<Console>> class::ByteStream for Stream<L> {
+impl<L: Lock<Value = Console>> class::ByteStream for Stream<L> {
     fn poll_read(&self, bytes: &mut [u8], waker: &Waker) -> Poll<Result<usize, Error>> {
         self.device.0.with(|console| console.poll_read(self.id, bytes, waker))
     }

@@ -288,7 +288,7 @@ impl Drop for Net {
 /// A card with a lock around, for tasks and the interrupt handler.
 pub struct Shared<L>(pub L);
 
-impl<L: Lock<Net>> NetDevice for Shared<L> {
+impl<L: Lock<Value = Net>> NetDevice for Shared<L> {
     fn info(&self) -> NetInfo {
         self.0.with(|net| net.info)
     }

@@ -186,12 +186,17 @@ impl<T> Queue<T> {
         }
     }
 
-    /// Calls `notify` with the ring's position if the device wants to know of what was added (§2.9).
-    pub fn notify(&mut self, notify: impl FnOnce(u16)) {
-        if each!(&mut self.ring, ring => ring.take_should_notify()) {
+    /// The ring's position, if the device wants to know of what was added since the last call (§2.9).
+    pub fn take_notification(&mut self) -> Option<u16> {
+        each!(&mut self.ring, ring => ring.take_should_notify()).then(|| {
             self.counts.notifications += 1;
-            notify(each!(&self.ring, ring => ring.position()));
-        }
+            each!(&self.ring, ring => ring.position())
+        })
+    }
+
+    /// Buffers that the device has.
+    pub fn in_flight(&self) -> u16 {
+        each!(&self.ring, ring => ring.in_flight())
     }
 
     /// The next buffer that the device has used: its value and the bytes that the device says it wrote. A device

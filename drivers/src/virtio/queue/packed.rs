@@ -12,7 +12,7 @@ use super::{
     Addresses, Full, Used,
     event_idx::has_passed,
     indirect::Indirect,
-    layout::{DESCRIPTOR_BYTES, INDIRECT, Layout, NEXT, direction_flag, writable_bytes, write_place},
+    layout::{DESCRIPTOR_BYTES, INDIRECT, Layout, NEXT, direction_flag, writable_bytes},
     order,
 };
 use crate::{
@@ -142,6 +142,10 @@ impl Packed {
         self.size
     }
 
+    pub(super) fn in_flight(&self) -> u16 {
+        self.in_flight
+    }
+
     /// How far the ring has come, as a notification may tell it (§2.9).
     pub(super) fn position(&self) -> u16 {
         self.next_available.word()
@@ -198,7 +202,8 @@ impl Packed {
 
     fn write_descriptor(&self, place: Position, address: u64, len_bytes: u32, id: u16) {
         let offset = self.offset(place);
-        write_place(&self.memory, offset, address, len_bytes);
+        self.memory.u64(offset).store(address, Relaxed);
+        self.memory.u32(offset + 8).store(len_bytes, Relaxed);
         self.memory.u16(offset + 12).store(id, Relaxed);
     }
 

@@ -11,7 +11,7 @@ use super::{
     Addresses, Full, Used,
     event_idx::has_passed,
     indirect::Indirect,
-    layout::{DESCRIPTOR_BYTES, INDIRECT, Layout, NEXT, direction_flag, writable_bytes, write_place},
+    layout::{DESCRIPTOR_BYTES, INDIRECT, Layout, NEXT, direction_flag, writable_bytes, write_descriptor},
     order,
 };
 use crate::{
@@ -102,6 +102,10 @@ impl Split {
         self.size
     }
 
+    pub(super) fn in_flight(&self) -> u16 {
+        self.in_flight
+    }
+
     /// How far the ring has come, as a notification may tell it (§2.9).
     pub(super) fn position(&self) -> u16 {
         self.available
@@ -152,9 +156,7 @@ impl Split {
 
     fn write_descriptor(&self, index: u16, address: u64, len_bytes: u32, flags: u16, next: u16) {
         let offset = self.layout.descriptors + usize::from(index) * DESCRIPTOR_BYTES;
-        write_place(&self.memory, offset, address, len_bytes);
-        self.memory.u16(offset + 12).store(flags, Relaxed);
-        self.memory.u16(offset + 14).store(next, Relaxed);
+        write_descriptor(&self.memory, offset, (address, len_bytes), [flags, next]);
     }
 
     /// Whether the device wants to know of what was made available since the last call (§2.7.10.1).
@@ -239,18 +241,24 @@ impl Split {
     }
 
     /// Wants no interrupts until [`ask_for_interrupt`](Self::ask_for_interrupt): by the flag, or, with the event index, by
-    /// leaving the index that was named behind (§2.7.7).
+    /// naming the one that the device has just passed (§2.7.7).
     pub(super) fn suppress_interrupts(&mut self) {
-        if !self.event_idx {
+        if self.event_idx {
+            self.memory.u16(self.event_place()).store(self.used.wrapping_sub(1), Relaxed);
+        } else {
             self.memory.u16(self.layout.driver).store(NO_INTERRUPT, Relaxed);
         }
+    }
+
+    /// Where the driver says when it wants to be told.
+    fn event_place(&self) -> usize {
+        self.layout.driver + RING_ENTRIES + 2 * usize::from(self.size)
     }
 
     /// Asks to be interrupted at the next used buffer; true if there is one by now, which may raise none.
     pub(super) fn ask_for_interrupt(&mut self) -> bool {
         if self.event_idx {
-            let event = self.layout.driver + RING_ENTRIES + 2 * usize::from(self.size);
-            order::wish(self.memory.u16(event), self.used);
+            order::wish(self.memory.u16(self.event_place()), self.used);
         } else {
             order::wish(self.memory.u16(self.layout.driver), 0);
         }

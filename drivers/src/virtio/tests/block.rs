@@ -6,7 +6,7 @@ use std::{
     future::Future,
     pin::pin,
     sync::{
-        Arc, Mutex,
+        Arc,
         atomic::{AtomicU16, Ordering::SeqCst},
     },
     task::{Context, Poll},
@@ -19,27 +19,19 @@ use crate::{
     class::{BlockDevice, BlockRequest, Requests, SECTOR_BYTES, Submitted},
     dma::DmaBuffer,
     error::Error,
-    hal::{Hal, Lock},
+    hal::Hal,
     virtio::{
         DeviceId, Features, Token,
-        block::{Block, Cpus, Shared},
+        block::{Block, Cpus},
         fake::{Chain, FakeDevice, FakeHal, Player},
         transport::Interrupt,
     },
 };
 
 pub(super) const SECTORS: u64 = 64;
-pub(super) const ONE_CPU: Cpus = Cpus { count: 1, current: || 0 };
+pub(super) const ONE_CPU: Cpus = Cpus { count: 1, current: || 0, later: || () };
 
-pub(super) struct StdLock<T>(pub(super) Mutex<T>);
-
-impl<T: Send> Lock<T> for StdLock<T> {
-    fn with<R>(&self, act: impl FnOnce(&mut T) -> R) -> R {
-        act(&mut self.0.lock().unwrap())
-    }
-}
-
-pub(super) type Disk = Shared<StdLock<Block>>;
+pub(super) type Disk = Block<FakeHal>;
 
 /// A disk, and who plays it.
 pub(super) struct Rig {
@@ -66,10 +58,10 @@ pub(super) fn rig(features: Features, queue_size: u32) -> Rig {
     let hal = FakeHal::default();
     let features = features | Features::from_bits_retain(BLOCK_FEATURES);
     let device = FakeDevice::new(DeviceId::BLOCK, features, queue_size, config());
-    let block = Block::probe(device.transport(), &hal, ONE_CPU).unwrap();
+    let block = Disk::probe(device.transport(), &hal, ONE_CPU).unwrap();
     let player = device.player(&hal);
     let content = (0..SECTORS as usize * SECTOR_BYTES).map(|at| (at / SECTOR_BYTES) as u8).collect();
-    Rig { hal, device, player, content, disk: Arc::new(Shared(StdLock(Mutex::new(block)))) }
+    Rig { hal, device, player, content, disk: Arc::new(block) }
 }
 
 impl Rig {
@@ -86,7 +78,7 @@ impl Rig {
     }
 
     pub(super) fn interrupt(&self) {
-        self.disk.0.with(Block::interrupt);
+        self.disk.interrupt();
     }
 
     /// Carries out what was asked, as the standard says.
@@ -266,7 +258,7 @@ fn no_memory_is_an_error_and_leaves_none_behind() {
         let hal = FakeHal::default();
         hal.fail_after(pieces);
         let device = FakeDevice::new(DeviceId::BLOCK, Features::INDIRECT_DESC, 8, config());
-        let error = Block::probe(device.transport(), &hal, ONE_CPU).err();
+        let error = Disk::probe(device.transport(), &hal, ONE_CPU).err();
         assert!(matches!(error, Some(Error::NoDmaMemory { .. })), "{error:?}");
         assert_eq!((hal.pieces(), device.registers().queues.len()), (0, 0));
     }
@@ -276,13 +268,13 @@ fn no_memory_is_an_error_and_leaves_none_behind() {
 #[test]
 fn each_cpu_sends_to_its_own_queue() {
     static CPU: AtomicU16 = AtomicU16::new(0);
-    let cpus = Cpus { count: 3, current: || CPU.load(SeqCst) };
+    let cpus = Cpus { count: 3, current: || CPU.load(SeqCst), later: || () };
     let mut config = config();
     config[34] = 2;
     let hal = FakeHal::default();
     let device = FakeDevice::new(DeviceId::BLOCK, Features::from_bits_retain(1 << 12), 8, config);
     let device = device.with_queues(2);
-    let mut block = Block::probe(device.transport(), &hal, cpus).unwrap();
+    let block = Disk::probe(device.transport(), &hal, cpus).unwrap();
     assert_eq!(block.queues(), 2);
     let mut sent = Vec::new();
     for cpu in [1, 0, 2] {
@@ -290,8 +282,10 @@ fn each_cpu_sends_to_its_own_queue() {
         let Submitted::Sent(token) = block.submit(BlockRequest::Flush, &bell().1) else { panic!("no room") };
         sent.push(token);
     }
+    assert!(device.registers().notifications.is_empty(), "told later");
+    block.tell();
     let told: Vec<u16> = device.registers().notifications.iter().map(|(queue, _)| *queue).collect();
-    assert_eq!(told, [1, 0, 0]);
+    assert_eq!(told, [0, 1], "once for both of queue 0");
     let mut player = device.player_of(&hal, 1);
     let chain = player.take().unwrap();
     hal.write(chain.parts[1].0, &[0]);
@@ -321,7 +315,7 @@ fn a_request_without_an_answer_can_be_taken_back() {
         let (bell, waker) = bell();
         let read = |rig: &Rig| BlockRequest::Read { sector: 5, buffer: rig.buffer(1) };
         let Submitted::Sent(token) = rig.disk.submit(read(&rig), &waker) else { panic!("no room") };
-        rig.disk.0.with(|block| block.cancel(&rig.hal)).unwrap();
+        rig.disk.cancel(&rig.hal).unwrap();
         assert_eq!(bell.0.load(SeqCst), 1);
         let outcome = rig.disk.poll(token, &waker).unwrap();
         assert!(outcome.result == Err(Error::Cancelled) && outcome.buffer.is_some());
@@ -333,13 +327,38 @@ fn a_request_without_an_answer_can_be_taken_back() {
         // A device that does not finish keeps what it has.
         let token = rig.submit(read(&rig));
         rig.device.registers().is_stuck = true;
-        assert!(rig.disk.0.with(|block| block.cancel(&rig.hal)).is_err());
+        assert!(rig.disk.cancel(&rig.hal).is_err());
         assert!(rig.disk.poll(token, &waker).is_err());
         rig.device.registers().is_stuck = false;
         rig.serve();
     }
     let rig = rig(Features::empty(), 8);
-    assert!(matches!(rig.disk.0.with(|block| block.cancel(&rig.hal)), Err(Error::Request(_))));
+    assert!(matches!(rig.disk.cancel(&rig.hal), Err(Error::Request(_))));
+}
+
+/// A CPU that looks needs no interrupt, and looks where its own requests are.
+#[test]
+fn who_looks_finds_the_answers() {
+    let mut rig = rig(Features::EVENT_IDX, 8);
+    assert_eq!((rig.disk.look(0), rig.disk.look(1)), (None, None), "nothing was asked");
+    let token = rig.submit(BlockRequest::Flush);
+    assert_eq!((rig.disk.look(0), rig.disk.look(1)), (Some(0), None));
+    let chain = rig.player.take().unwrap();
+    let written = rig.carry_out(&chain);
+    rig.player.finish(&chain, written);
+    assert_eq!(rig.disk.look(0), Some(1));
+    assert_eq!(rig.disk.poll(token, &bell().1).unwrap().result, Ok(0));
+}
+
+/// Who asks again and again, instead of waiting, is not left alone with a request that the device was never told of.
+#[test]
+fn a_request_that_is_polled_again_is_told_of() {
+    let rig = rig(Features::empty(), 8);
+    let token = rig.submit(BlockRequest::Flush);
+    assert!(rig.device.registers().notifications.is_empty());
+    let token = rig.disk.poll(token, &bell().1).unwrap_err();
+    assert_eq!(rig.device.registers().notifications.len(), 1);
+    rig.disk.forget(token);
 }
 
 /// §5.2.4: the disk behind may write in larger pieces than it is addressed by.
@@ -350,7 +369,7 @@ fn the_topology_is_told() {
     (config[24], config[28]) = (3, 16);
     let features = Features::from_bits_retain(1 << 6 | 1 << 10);
     let device = FakeDevice::new(DeviceId::BLOCK, features, 8, config);
-    let info = Block::probe(device.transport(), &FakeHal::default(), ONE_CPU).unwrap().info();
+    let info = Disk::probe(device.transport(), &FakeHal::default(), ONE_CPU).unwrap().info();
     assert_eq!((info.block_bytes, info.physical_block_bytes, info.optimal_bytes), (512, 4096, 8192));
 }
 
@@ -358,10 +377,8 @@ fn the_topology_is_told() {
 #[test]
 fn a_disk_goes_to_any_task() {
     fn check<T: Send + Sync + ?Sized>(_: &T) {}
-    let disk: Box<dyn BlockDevice> = Box::new(Shared(StdLock(Mutex::new({
-        let hal = FakeHal::default();
-        let device = FakeDevice::new(DeviceId::BLOCK, Features::empty(), 8, config());
-        Block::probe(device.transport(), &hal, ONE_CPU).unwrap()
-    }))));
+    let device = FakeDevice::new(DeviceId::BLOCK, Features::empty(), 8, config());
+    let disk = Disk::probe(device.transport(), &FakeHal::default(), ONE_CPU).unwrap();
+    let disk: Box<dyn BlockDevice> = Box::new(disk);
     check(&*disk);
 }

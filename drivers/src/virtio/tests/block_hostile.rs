@@ -7,16 +7,14 @@ use proptest::{collection::vec, prelude::*};
 
 use super::{
     bell,
-    block::{ONE_CPU, Rig, SECTORS, rig},
+    block::{Disk, ONE_CPU, Rig, SECTORS, rig},
     ring_features,
 };
 use crate::{
-    class::{BlockRequest, Requests, Submitted},
+    class::{BlockDevice, BlockRequest, Requests, Submitted},
     error::Error,
-    hal::Lock,
     virtio::{
         DeviceId, Fault, Features, Status,
-        block::Block,
         fake::{FakeDevice, FakeHal},
         transport::Interrupt,
     },
@@ -79,7 +77,7 @@ proptest! {
         let hal = FakeHal::default();
         let features = Features::from_bits_retain(features);
         let device = FakeDevice::new(DeviceId::BLOCK, features, 8, config);
-        if let Ok(block) = Block::probe(device.transport(), &hal, ONE_CPU) {
+        if let Ok(block) = Disk::probe(device.transport(), &hal, ONE_CPU) {
             let info = block.info();
             prop_assert!(info.block_bytes.is_power_of_two() && info.max_bytes >= 512);
         }
@@ -122,7 +120,7 @@ proptest! {
             }
         }
         rig.interrupt();
-        if rig.disk.0.with(|block| block.fault()).is_some() {
+        if rig.disk.fault().is_some() {
             for token in tokens.drain(..) {
                 prop_assert!(rig.disk.poll(token, &waker).is_ok(), "a request of a dead device is answered");
             }

@@ -7,7 +7,7 @@ use proptest::{collection::vec, prelude::*};
 
 use super::{hostile, ring_features};
 use crate::{
-    class::Submitted,
+    class::{Exclusive, Submitted},
     error::Error,
     hal::Hal,
     virtio::{

@@ -9,13 +9,13 @@ use std::{
 
 use proptest::{collection::vec, prelude::*};
 
-use super::{bell, block::StdLock, ring_features};
+use super::{bell, ring_features};
 use crate::{
     class::net::{ChecksumPlace, Control, Frame, MacAddress, NetDevice, Offloads, Segments, SendOffload},
     error::Error,
     virtio::{
         DeviceId, Fault, Features, Status,
-        fake::{Chain, FakeDevice, FakeHal, Player},
+        fake::{Chain, FakeDevice, FakeHal, Player, StdLock},
         net::{Net, Shared, Sizes},
         transport::Interrupt,
     },

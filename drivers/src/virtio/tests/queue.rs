@@ -142,7 +142,7 @@ proptest! {
                     if queue.add(&segments(&data, count), next).is_ok() {
                         next += 1;
                     }
-                    queue.notify(|_| ());
+                    queue.take_notification();
                 }
                 // A device that has scribbled over descriptors reads nonsense itself; only ids are needed here.
                 Step::Take => taken.push(next as u16 % size),
@@ -224,11 +224,11 @@ fn a_device_that_wants_no_notification_gets_none() {
         let packed = features.contains(Features::RING_PACKED);
         hal.set_u16(device.at.device + if packed { 2 } else { 0 }, 1);
         queue.add(&segments(&data, 1), 0).unwrap();
-        queue.notify(|_| panic!("notified"));
+        assert_eq!(queue.take_notification(), None, "notified");
         hal.set_u16(device.at.device + if packed { 2 } else { 0 }, 0);
-        queue.notify(|_| panic!("nothing was added since"));
+        assert_eq!(queue.take_notification(), None, "nothing was added since");
         queue.add(&segments(&data, 1), 0).unwrap();
-        queue.notify(|_| ());
+        queue.take_notification();
         assert_eq!(queue.counts().notifications, 1);
     }
 }
@@ -247,9 +247,34 @@ fn a_device_is_left_alone_until_the_ring_passes_its_event_index() {
         let mut told = Vec::new();
         for value in 0..6 {
             queue.add(&segments(&data, 1), value).unwrap();
-            queue.notify(|_| told.push(value));
+            told.extend(queue.take_notification().map(|_| value));
         }
         assert_eq!(told, [3]);
+    }
+}
+
+/// §2.7.7, §2.8.14: who looks by itself is not interrupted; who asks is, at the next buffer.
+#[test]
+fn a_driver_that_looks_by_itself_wants_no_interrupt() {
+    for features in both().into_iter().flat_map(|ring| [ring, ring | Features::EVENT_IDX]) {
+        let Rig { hal, data, mut queue, mut device } = rig(8, features);
+        let (packed, event) =
+            (features.contains(Features::RING_PACKED), features.contains(Features::EVENT_IDX));
+        let is_wanted = |used: u16| match (packed, event) {
+            (true, _) => hal.u16(device.at.driver + 2) != 1,
+            (false, false) => hal.u16(device.at.driver) & 1 == 0,
+            // The device tells of the entry that the driver has named.
+            (false, true) => hal.u16(device.at.driver + 4 + 2 * 8) == used,
+        };
+        let at = |used: u16| is_wanted(used);
+        queue.suppress_interrupts();
+        assert!((0..8).all(|used| !at(used)), "{features:?}");
+        queue.add(&segments(&data, 1), 0).unwrap();
+        let wanted_later = !queue.ask_for_interrupt() && at(0);
+        assert!(wanted_later, "{features:?}");
+        let chain = device.take().unwrap();
+        device.finish(&chain, 0);
+        assert!(queue.ask_for_interrupt(), "what came before is told at once");
     }
 }
 
@@ -261,7 +286,7 @@ fn a_notification_tells_the_position() {
         let mut told = Vec::new();
         for value in 0..3 {
             queue.add(&segments(&data, 1), value).unwrap();
-            queue.notify(|position| told.push(position));
+            told.extend(queue.take_notification());
             let chain = device.take().unwrap();
             device.finish(&chain, 0);
             queue.pop().unwrap().unwrap();

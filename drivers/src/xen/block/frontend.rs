@@ -8,11 +8,11 @@ use super::{
         ring::FrontRing,
         xenbus::{Device, Frontend, Offer, State},
     },
-    Block, Link, MAX_PAGES, Shared,
+    Block, Link, MAX_PAGES,
     wire::{PROTOCOL, SLOT_BYTES},
 };
 use crate::{
-    class::{BlockInfo, SECTOR_BYTES},
+    class::{BlockInfo, SECTOR_BYTES, Shared},
     hal::Lock,
     xen::page::PAGE_BYTES,
 };
@@ -46,12 +46,12 @@ const MAX_PHYSICAL: u64 = 1 << 20;
 const READ_ONLY: u32 = 4;
 
 /// The frontend of one disk.
-pub struct BlockFront<L: Lock<Block> + 'static> {
+pub struct BlockFront<L: Lock<Value = Block> + 'static> {
     disk: Arc<Shared<L>>,
     hypervisor: Arc<dyn Hypervisor>,
 }
 
-impl<L: Lock<Block> + 'static> BlockFront<L> {
+impl<L: Lock<Value = Block> + 'static> BlockFront<L> {
     /// A disk without a backend; `lock` makes its lock.
     pub fn new(hypervisor: Arc<dyn Hypervisor>, lock: impl FnOnce(Block) -> L) -> Self {
         Self { disk: Arc::new(Shared(lock(Block::new()))), hypervisor }
@@ -78,7 +78,7 @@ impl<L: Lock<Block> + 'static> BlockFront<L> {
     }
 }
 
-impl<L: Lock<Block> + 'static> Frontend for BlockFront<L> {
+impl<L: Lock<Value = Block> + 'static> Frontend for BlockFront<L> {
     async fn offer(&mut self, device: &Device) -> Result<Offer, String> {
         let link = self.share(device)?;
         let values = [
@@ -136,7 +136,7 @@ impl<L: Lock<Block> + 'static> Frontend for BlockFront<L> {
 }
 
 /// The device is gone for good.
-impl<L: Lock<Block> + 'static> Drop for BlockFront<L> {
+impl<L: Lock<Value = Block> + 'static> Drop for BlockFront<L> {
     fn drop(&mut self) {
         self.disk.0.with(Block::end);
     }

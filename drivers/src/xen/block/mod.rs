@@ -18,7 +18,7 @@ use super::{
     ring::{self, FrontRing},
 };
 use crate::{
-    class::{self, BlockDevice, BlockInfo, BlockRequest, Outcome, SECTOR_BYTES, Submitted},
+    class::{BlockDevice, BlockInfo, BlockRequest, Exclusive, Outcome, SECTOR_BYTES, Shared, Submitted},
     dma::DmaBuffer,
     error::Error,
     hal::Lock,
@@ -233,38 +233,6 @@ impl Block {
         self.waiting.drain(..).for_each(Waker::wake);
     }
 
-    fn submit(&mut self, request: BlockRequest, waker: &Waker) -> Submitted<BlockRequest, Outcome> {
-        let (operation, sector, buffer) = match request {
-            BlockRequest::Read { sector, buffer } => (Operation::Read, sector, Some(buffer)),
-            BlockRequest::Write { sector, buffer } => (Operation::Write, sector, Some(buffer)),
-            BlockRequest::Flush if self.info.needs_flush => (Operation::Flush, 0, None),
-            BlockRequest::Flush => return answered(Ok(0), None),
-            BlockRequest::GetId { buffer } => return self.tell_name(buffer),
-            BlockRequest::Discard { .. } | BlockRequest::WriteZeroes { .. } => {
-                return answered(Err(Error::Request("the device cannot do that")), None);
-            }
-        };
-        let len_bytes = buffer.as_ref().map_or(0, DmaBuffer::len);
-        if let Err(error) = self.check(operation, sector, len_bytes) {
-            return answered(Err(error), buffer);
-        }
-        let is_idle = self.free.len() == self.entries.len();
-        let mut sent = Sent { operation, sector, buffer, pages: Vec::new(), waker: Some(waker.clone()) };
-        let Some(id) = self.free.last().copied().filter(|_| self.is_up) else {
-            return self.wait_for_room(sent, waker);
-        };
-        match self.transmit(id, &mut sent) {
-            Ok(()) => {
-                self.free.pop();
-                self.entries[usize::from(id)] = Entry::Sent(sent);
-                Submitted::Sent(Token::new(id))
-            }
-            // Nothing is on its way that would bring room.
-            Err(error) if is_idle => answered(Err(error), sent.buffer),
-            Err(_) => self.wait_for_room(sent, waker),
-        }
-    }
-
     fn wait_for_room(&mut self, sent: Sent, waker: &Waker) -> Submitted<BlockRequest, Outcome> {
         if !self.waiting.iter().any(|waiting| waiting.will_wake(waker)) {
             self.waiting.push(waker.clone());
@@ -334,6 +302,76 @@ impl Block {
         answered(Ok(NAME_BYTES), Some(buffer))
     }
 
+    fn give_back(&mut self, index: u16, pages: Vec<SharedPages>) {
+        self.free.push(index);
+        if let Some(link) = &mut self.link {
+            link.pool.extend(pages);
+        }
+        self.waiting.drain(..).for_each(Waker::wake);
+    }
+}
+
+impl Link {
+    /// Pages for a request, if there are enough or can be.
+    fn take_pages(&mut self, count: usize) -> Option<Vec<SharedPages>> {
+        while self.pool.len() < count && self.pages < POOL_PAGES {
+            self.pool.push(SharedPages::new(&self.hypervisor, self.domain, Access::ReadWrite).ok()?);
+            self.pages += 1;
+        }
+        let rest = self.pool.len().checked_sub(count)?;
+        Some(self.pool.split_off(rest))
+    }
+}
+
+fn outcome(status: i16) -> Result<(), Error> {
+    match status {
+        OKAY => Ok(()),
+        NOT_SUPPORTED => Err(Error::Failed("that it does not support the request")),
+        _ => Err(Error::Failed("an I/O error")),
+    }
+}
+
+/// An answer that needs no backend.
+fn answered(result: Result<usize, Error>, buffer: Option<DmaBuffer>) -> Submitted<BlockRequest, Outcome> {
+    Submitted::Refused(Outcome { result, buffer })
+}
+
+impl Exclusive for Block {
+    type Request = BlockRequest;
+    type Outcome = Outcome;
+
+    fn submit(&mut self, request: BlockRequest, waker: &Waker) -> Submitted<BlockRequest, Outcome> {
+        let (operation, sector, buffer) = match request {
+            BlockRequest::Read { sector, buffer } => (Operation::Read, sector, Some(buffer)),
+            BlockRequest::Write { sector, buffer } => (Operation::Write, sector, Some(buffer)),
+            BlockRequest::Flush if self.info.needs_flush => (Operation::Flush, 0, None),
+            BlockRequest::Flush => return answered(Ok(0), None),
+            BlockRequest::GetId { buffer } => return self.tell_name(buffer),
+            BlockRequest::Discard { .. } | BlockRequest::WriteZeroes { .. } => {
+                return answered(Err(Error::Request("the device cannot do that")), None);
+            }
+        };
+        let len_bytes = buffer.as_ref().map_or(0, DmaBuffer::len);
+        if let Err(error) = self.check(operation, sector, len_bytes) {
+            return answered(Err(error), buffer);
+        }
+        let is_idle = self.free.len() == self.entries.len();
+        let mut sent = Sent { operation, sector, buffer, pages: Vec::new(), waker: Some(waker.clone()) };
+        let Some(id) = self.free.last().copied().filter(|_| self.is_up) else {
+            return self.wait_for_room(sent, waker);
+        };
+        match self.transmit(id, &mut sent) {
+            Ok(()) => {
+                self.free.pop();
+                self.entries[usize::from(id)] = Entry::Sent(sent);
+                Submitted::Sent(Token::new(id))
+            }
+            // Nothing is on its way that would bring room.
+            Err(error) if is_idle => answered(Err(error), sent.buffer),
+            Err(_) => self.wait_for_room(sent, waker),
+        }
+    }
+
     fn poll(&mut self, token: Token, waker: &Waker) -> Result<Outcome, Token> {
         let index = token.entry();
         let entry = &mut self.entries[usize::from(index)];
@@ -369,62 +407,9 @@ impl Block {
             Entry::Free | Entry::Forgotten(_) => {}
         }
     }
-
-    fn give_back(&mut self, index: u16, pages: Vec<SharedPages>) {
-        self.free.push(index);
-        if let Some(link) = &mut self.link {
-            link.pool.extend(pages);
-        }
-        self.waiting.drain(..).for_each(Waker::wake);
-    }
 }
 
-impl Link {
-    /// Pages for a request, if there are enough or can be.
-    fn take_pages(&mut self, count: usize) -> Option<Vec<SharedPages>> {
-        while self.pool.len() < count && self.pages < POOL_PAGES {
-            self.pool.push(SharedPages::new(&self.hypervisor, self.domain, Access::ReadWrite).ok()?);
-            self.pages += 1;
-        }
-        let rest = self.pool.len().checked_sub(count)?;
-        Some(self.pool.split_off(rest))
-    }
-}
-
-fn outcome(status: i16) -> Result<(), Error> {
-    match status {
-        OKAY => Ok(()),
-        NOT_SUPPORTED => Err(Error::Failed("that it does not support the request")),
-        _ => Err(Error::Failed("an I/O error")),
-    }
-}
-
-/// An answer that needs no backend.
-fn answered(result: Result<usize, Error>, buffer: Option<DmaBuffer>) -> Submitted<BlockRequest, Outcome> {
-    Submitted::Refused(Outcome { result, buffer })
-}
-
-/// A disk with a lock around, for tasks and the event's handler.
-pub struct Shared<L>(pub L);
-
-impl<L: Lock<Block>> class::Requests for Shared<L> {
-    type Request = BlockRequest;
-    type Outcome = Outcome;
-
-    fn submit(&self, request: BlockRequest, waker: &Waker) -> Submitted<BlockRequest, Outcome> {
-        self.0.with(|block| block.submit(request, waker))
-    }
-
-    fn poll(&self, token: Token, waker: &Waker) -> Result<Outcome, Token> {
-        self.0.with(|block| block.poll(token, waker))
-    }
-
-    fn forget(&self, token: Token) {
-        self.0.with(|block| block.forget(token));
-    }
-}
-
-impl<L: Lock<Block>> BlockDevice for Shared<L> {
+impl<L: Lock<Value = Block>> BlockDevice for Shared<L> {
     fn info(&self) -> BlockInfo {
         self.0.with(|block| block.info)
     }

@@ -5,7 +5,7 @@ use super::*;
 use crate::{
     class::Requests,
     hal::Hal,
-    virtio::fake::FakeHal,
+    virtio::fake::{FakeHal, StdLock},
     xen::{
         fake::{FakeHypervisor, FakeStore, run_with},
         xenbus::{Device, End, Id, State, serve},
@@ -17,15 +17,7 @@ use std::sync::Mutex;
 
 const SECTORS: usize = 64;
 
-struct StdLock(Mutex<Block>);
-
-impl Lock<Block> for StdLock {
-    fn with<R>(&self, act: impl FnOnce(&mut Block) -> R) -> R {
-        act(&mut self.0.lock().unwrap())
-    }
-}
-
-type Disk = Arc<Shared<StdLock>>;
+type Disk = Arc<Shared<StdLock<Block>>>;
 
 /// A disk that is connected to a link of the test's own.
 struct Rig {

@@ -39,6 +39,8 @@ pub static BACKEND: Backend = Backend {
         cpu_count: vcpu::count,
         start_cpu: Some(vcpu::start),
         stop_cpu: Some(vcpu::stop),
+        send_nmi: Some(vcpu::send_nmi),
+        nmi_done: trap::nmi_done,
         keeps_entry_tables: true,
         // Each is a hypercall, as is the flush of everything.
         flush_limit: 1,

@@ -4,7 +4,9 @@
 //! per vector takes those two off and goes on to the kernel's native stub, so that one entry code serves all.
 
 use super::{
-    abi::{CALLBACKOP_REGISTER, CALLBACKTYPE_EVENT, CallbackRegister, FLAT_KERNEL_CS, TrapInfo},
+    abi::{
+        CALLBACKOP_REGISTER, CALLBACKTYPE_EVENT, CallbackRegister, FLAT_KERNEL_CS, FLAT_KERNEL_SS, TrapInfo,
+    },
     irq::{IF, MASK, PENDING},
 };
 use crate::{
@@ -112,8 +114,8 @@ pub fn set_event_vector(vector: u8) -> Result<(), hypercall::Errno> {
 /// that came while they were held back need Xen's `iret` (arch-x86/xen-x86_64.h, `struct iret_context`), which lets them in
 /// when nothing of this return is on the stack any more: below the frame it wants flags, rcx, r11 and rax.
 ///
-/// An event that comes after the mask was cleared interrupts the rest of this return, and loses nothing by it. What
-/// returns here is never an NMI, whose end Xen would want to be told: they end in a report.
+/// An event that comes after the mask was cleared interrupts the rest of this return, and loses nothing by it. That an NMI
+/// is over, which Xen does not see by this, is told by [`nmi_done`].
 #[unsafe(naked)]
 pub(super) unsafe extern "sysv64" fn iret() {
     naked_asm!(
@@ -142,6 +144,38 @@ pub(super) unsafe extern "sysv64" fn iret() {
         cs = const 8,
         mask = const MASK,
         pending = const PENDING,
+        iret = const Number::Iret as u64,
+    )
+}
+
+/// Tells Xen that an NMI of this CPU has been handled, so that the next may come: by its `iret` alone, to the next instruction.
+pub(super) fn nmi_done() {
+    // SAFETY: comes back as from a call, events held back as they are in a handler.
+    unsafe { iret_to_caller() };
+}
+
+/// CS as Xen shows it to the kernel, and wants it back.
+const KERNEL_CS: u16 = FLAT_KERNEL_CS & !3;
+
+#[unsafe(naked)]
+unsafe extern "sysv64" fn iret_to_caller() {
+    naked_asm!(
+        "mov rdx, rsp",
+        "push {ss}",
+        "push rdx",
+        "push 2", // RFLAGS: events stay held back
+        "push {cs}",
+        "lea rax, [rip + 2f]",
+        "push rax",
+        "push 0",
+        "push rcx",
+        "push r11",
+        "push rax",
+        "mov eax, {iret}",
+        "syscall",
+        "2: ret",
+        ss = const FLAT_KERNEL_SS,
+        cs = const KERNEL_CS,
         iret = const Number::Iret as u64,
     )
 }

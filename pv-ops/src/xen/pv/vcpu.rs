@@ -96,6 +96,12 @@ pub(super) fn stop(cpu: u32) {
     let _ = unsafe { command(vcpu::DOWN, cpu, &0_u64) };
 }
 
+/// Interrupts another virtual CPU, events held back or not: exception 2 of its trap table.
+pub(super) fn send_nmi(cpu: u32) {
+    // SAFETY: the kernel's handler knows what it is for. The command takes no argument.
+    let _ = unsafe { hypercall::call3(Number::VcpuOp, vcpu::SEND_NMI.into(), cpu.into(), 0) };
+}
+
 /// Lets GS lead to this CPU's area, and has Xen keep this CPU's `vcpu_info` in it: the event mask moves along. Nothing
 /// here looks at the mask in between.
 ///

@@ -11,9 +11,9 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use clap::Args;
 
-use super::rig;
+use super::{frames, rig};
 use crate::guest::{self, Profile};
-use crate::host::packages::Need;
+use crate::host::packages::{self, CC, IP, WRK};
 use crate::image;
 use crate::qemu::{Line, Machine, Options, Running, Scratch, Serial, Tee, network};
 use crate::toolchain::Toolchain;
@@ -23,8 +23,6 @@ const PATIENCE: Duration = Duration::from_secs(120);
 const BULK_BYTES: usize = 64 << 20;
 const ROUND_TRIPS: u32 = 2000;
 const CONNECTIONS: u32 = 300;
-/// What counts requests, with as many connections as it is told.
-const WRK: Need = Need { what: "wrk", package: "wrk" };
 
 /// How it is measured.
 #[derive(Args, Clone, Debug)]
@@ -54,17 +52,25 @@ const CASES: [(&str, bool); 7] = [
 /// Runs it and prints the table.
 ///
 /// # Errors
-/// A machine does not run, this needs root, or `wrk` is not there.
+/// A machine does not run, this needs root, or a program that measures cannot be had.
 pub fn run_net(arguments: &NetArguments) -> Result<u8> {
-    WRK.find().context("wrk is not there: apt install wrk")?;
+    packages::require(&[&[IP, WRK][..], &CC].concat())?;
     let toolchain = Toolchain::find()?;
     let http = guest::build(&toolchain, "http", Profile::Release)?;
     let net = guest::build(&toolchain, "net", Profile::Release)?;
     let scratch = Scratch::new()?;
     let program = rig::program(&scratch.0, include_str!("linux_net.c"))?;
+    let of_frames = guest::build(&toolchain, "bench_net", Profile::Release)?;
+    let frames_program = rig::program(&scratch.0, include_str!("linux_frames.c"))?;
+    let more = if arguments.device.is_empty() { String::new() } else { format!(",{}", arguments.device) };
+    let mut by_frames = frames::Results::new();
+    network::in_namespace(|| {
+        network::add_tap(1)?;
+        (0..arguments.rounds)
+            .try_for_each(|_| frames::round(&toolchain, &of_frames, &frames_program, &more, &mut by_frames))
+    })?;
     let mut results: [[Vec<f64>; 2]; CASES.len()] = Default::default();
     network::in_namespace(|| {
-        let more = if arguments.device.is_empty() { String::new() } else { format!(",{}", arguments.device) };
         let options = |tap| Options {
             memory: MEMORY.into(),
             append: format!("log=warn {}", network::cmdline(tap)),
@@ -78,7 +84,7 @@ pub fn run_net(arguments: &NetArguments) -> Result<u8> {
         };
         (1..3).try_for_each(network::add_tap)?;
         let begun = Instant::now();
-        let mut linux = rig::linux(MEMORY, |line| at(line, 2, &more))?;
+        let mut linux = rig::linux(MEMORY, 1, |line| at(line, 2, &more))?;
         results[6][1].push(begun.elapsed().as_secs_f64() * 1000.0);
         linux.put(&program, "/tmp/linux_net")?;
         let address = network::guest(2);
@@ -108,6 +114,7 @@ pub fn run_net(arguments: &NetArguments) -> Result<u8> {
         Ok(())
     })?;
     print(&mut results);
+    frames::print(&by_frames);
     Ok(0)
 }
 
@@ -116,10 +123,15 @@ fn at(line: &mut Line, tap: u8, more: &str) {
 }
 
 fn connect(tap: u8, port: u16) -> Result<TcpStream> {
+    connect_within(tap, port, Duration::from_secs(1))
+}
+
+/// As often as needed, each time for so long: a first segment that nobody has taken is sent again after a second.
+fn connect_within(tap: u8, port: u16, patience: Duration) -> Result<TcpStream> {
     let address = SocketAddr::new(network::guest(tap).into(), port);
     let begun = Instant::now();
     loop {
-        match TcpStream::connect_timeout(&address, Duration::from_secs(1)) {
+        match TcpStream::connect_timeout(&address, patience) {
             Ok(stream) => {
                 stream.set_nodelay(true)?;
                 stream.set_read_timeout(Some(PATIENCE))?;
@@ -133,7 +145,7 @@ fn connect(tap: u8, port: u16) -> Result<TcpStream> {
 
 /// Waits until the guest answers a request.
 fn first_answer(tap: u8) -> Result<()> {
-    get(connect(tap, 80)?)
+    get(connect_within(tap, 80, Duration::from_millis(20))?)
 }
 
 fn get(mut stream: TcpStream) -> Result<()> {

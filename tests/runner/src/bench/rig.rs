@@ -2,10 +2,11 @@
 
 use std::fs;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Child, Command};
 
 use anyhow::{Context, Result, ensure};
 
+use crate::host::packages::{self, CC};
 use crate::linux::{Linux, Recipe, Root, Setting, the_one_in};
 use crate::qemu::{Line, Serial, Tee};
 
@@ -18,17 +19,17 @@ const MODULES: [&str; 4] = ["virtio_pci", "virtio_blk", "virtio_console", "virti
 const KERNEL: &str = "console=ttyS0 quiet loglevel=4 mitigations=off nokaslr tsc=reliable no_timer_check \
     cryptomgr.notests panic=-1 rdinit=/init";
 
-/// Boots it with what `more` adds to its line.
+/// Boots it on so many CPUs, with what `more` adds to its line.
 ///
 /// # Errors
 /// A package cannot be had, or it does not boot.
-pub(super) fn linux(memory: &str, more: impl FnOnce(&mut Line)) -> Result<Linux> {
+pub(super) fn linux(memory: &str, cpus: u32, more: impl FnOnce(&mut Line)) -> Result<Linux> {
     let own = vec![INIT.to_owned(), include_str!("rig.rs").to_owned()];
     let recipe =
         Recipe { kind: "bench-rig", name: "the Linux to compare with", packages: &PACKAGES, own, assemble };
     let parts = recipe.get()?;
     let mut line = Line::bare("q35", "tcg", "max");
-    line.equip(1, memory, Serial::Plain);
+    line.equip(cpus, memory, Serial::Plain);
     line.option("-kernel", parts.file("vmlinuz"));
     line.option("-append", KERNEL);
     line.option("-initrd", parts.file("linux.cpio"));
@@ -50,16 +51,47 @@ fn assemble(packages: &Path, directory: &Path) -> Result<()> {
     Ok(())
 }
 
+/// Keeps the host's cores awake while it lives: a loop on each, of the class that runs where nothing else does. Else the host's
+/// waking a core is what is measured.
+pub(super) struct Awake(Vec<Child>);
+
+impl Awake {
+    /// # Errors
+    /// `chrt` or `taskset` (of package util-linux) is not there.
+    pub(super) fn keep() -> Result<Self> {
+        let cores = std::thread::available_parallelism()?.get();
+        let mut awake = Self(Vec::new());
+        for core in 0..cores {
+            let mut command = Command::new("chrt");
+            command.args(["--idle", "0", "taskset", "--cpu-list", &core.to_string()]);
+            command.args(["sh", "-c", "while :; do :; done"]);
+            awake.0.push(command.spawn().context("chrt: apt install util-linux")?);
+        }
+        Ok(awake)
+    }
+}
+
+impl Drop for Awake {
+    fn drop(&mut self) {
+        for child in &mut self.0 {
+            // It may have ended by itself.
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
 /// A program for Linux, whose source is `text`; compiled in `scratch`.
 ///
 /// # Errors
-/// There is no C compiler here, or none with a static library.
+/// A C compiler cannot be had, or the program does not compile.
 pub(super) fn program(scratch: &Path, text: &str) -> Result<Vec<u8>> {
+    packages::require(&CC)?;
     let (source, program) = (scratch.join("program.c"), scratch.join("program"));
     fs::write(&source, text)?;
     let mut compiler = Command::new("cc");
     compiler.args(["-O2", "-static", "-o"]).arg(&program).arg(&source);
-    let output = compiler.output().context("no C compiler: apt install gcc libc6-dev")?;
+    let output = compiler.output().context("the C compiler")?;
     ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     fs::read(&program).context("the compiler made nothing")
 }

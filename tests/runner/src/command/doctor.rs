@@ -5,7 +5,7 @@ use std::path::Path;
 
 use anyhow::Result;
 
-use crate::host::packages::{self, CLIPPY, GDB, Need};
+use crate::host::packages::{self, CLIPPY, GDB, NETWORK, Need};
 use crate::host::{paths, progress};
 use crate::image;
 use crate::qemu::Platform;
@@ -57,7 +57,9 @@ pub fn run() -> Result<u8> {
             println!("missing  {name}: {}", list.join(", "));
         }
     }
-    for (need, purpose) in [(GDB, "`gdb`"), (CLIPPY, "`clippy` with the distribution's compiler")] {
+    let network = NETWORK.map(|need| (need, "tests of the network, which install it"));
+    let others = [(GDB, "`gdb`"), (CLIPPY, "`clippy` with the distribution's compiler")];
+    for (need, purpose) in others.into_iter().chain(network) {
         match need.find() {
             Some(path) => println!("ok       {}: for {purpose}", path.display()),
             None => println!("optional {} is not there (package {}): for {purpose}", need.what, need.package),

@@ -36,7 +36,7 @@ pub struct Arguments {
     #[arg(long, value_enum)]
     pub accel: Option<Accel>,
     /// Number of processors
-    #[arg(long, default_value_t = 1)]
+    #[arg(long, visible_alias = "cpus", default_value_t = 1)]
     pub smp: u32,
     /// The kernel command line
     #[arg(long, default_value = "", allow_hyphen_values = true)]

@@ -40,7 +40,7 @@ pub struct Arguments {
     #[arg(long)]
     pub cpu: Option<String>,
     /// Number of processors
-    #[arg(long, default_value_t = 1)]
+    #[arg(long, visible_alias = "cpus", default_value_t = 1)]
     pub smp: u32,
     /// Size of memory
     #[arg(long, default_value = "256M")]

@@ -62,20 +62,21 @@ pub fn remove(path: &Path) -> Result<()> {
     result.with_context(|| format!("cannot remove {}", path.display()))
 }
 
-/// Deletes all but the newest `kept` files of `<cache>/<kind>`.
+/// Deletes all but the newest `kept` entries of `<cache>/<kind>`; their lock files stay, somebody may hold one.
 pub fn prune(kind: &str, kept: usize) {
     let Ok(entries) = fs::read_dir(paths::cache_directory().join(kind)) else { return };
-    let mut files: Vec<_> = entries
+    let mut done: Vec<_> = entries
         .flatten()
         .filter_map(|entry| Some((entry.metadata().ok()?.modified().ok()?, entry.path())))
-        .filter(|(_, path)| path.extension().is_none_or(|extension| extension != "new"))
+        .filter(|(_, path)| {
+            path.extension().is_none_or(|extension| extension != "new" && extension != "lock")
+        })
         .collect();
-    files.sort();
-    // Each entry has a lock file beside it.
-    let surplus = files.len().saturating_sub(2 * kept);
-    for (_, path) in files.into_iter().take(surplus) {
+    done.sort();
+    let surplus = done.len().saturating_sub(kept);
+    for (_, path) in done.into_iter().take(surplus) {
         // Another invocation may have removed it first; what counts is that it is gone.
-        let _ = fs::remove_file(path);
+        let _ = remove(&path);
     }
 }
 

@@ -38,6 +38,27 @@ pub const DEBIAN: [Need; 3] = [
     Need { what: "dpkg-deb", package: "dpkg" },
     Need { what: "gzip", package: "gzip" },
 ];
+/// What sets network devices up.
+pub const IP: Need = Need { what: "ip", package: "iproute2" };
+/// Asks whether somebody is there.
+pub const PING: Need = Need { what: "ping", package: "iputils-ping" };
+/// A client for the web.
+pub const CURL: Need = Need { what: "curl", package: "curl" };
+/// What counts answers of a web server, with as many connections as it is told.
+pub const WRK: Need = Need { what: "wrk", package: "wrk" };
+/// Moves bytes between a connection and its own input and output.
+pub const NC: Need = Need { what: "nc", package: "netcat-openbsd" };
+/// Looks for open ports, also in ways that no proper client has.
+pub const NMAP: Need = Need { what: "nmap", package: "nmap" };
+/// Measures how many bytes go through a connection.
+pub const IPERF3: Need = Need { what: "iperf3", package: "iperf3" };
+/// What makes an ext4 file system.
+pub const MKE2FS: Need = Need { what: "mke2fs", package: "e2fsprogs" };
+/// What the tests and benchmarks of the network use of this machine.
+pub const NETWORK: [Need; 8] = [IP, PING, CURL, WRK, NC, NMAP, IPERF3, MKE2FS];
+/// A C compiler and the library, for the programs that Linux is measured with.
+pub const CC: [Need; 2] =
+    [Need { what: "cc", package: "gcc" }, Need { what: "/usr/include/stdio.h", package: "libc6-dev" }];
 /// The debugger.
 pub const GDB: Need = Need { what: "gdb", package: "gdb" };
 /// The distribution's compiler with its library source, and a linker: used when the active toolchain cannot build guests.
@@ -91,6 +112,17 @@ pub fn require(needs: &[Need]) -> Result<()> {
     match needs.iter().find(|need| need.find().is_none()) {
         None => Ok(()),
         Some(need) => bail!("package {} is installed, but {} is not there", need.package, need.what),
+    }
+}
+
+/// Why something of these needs is missing, where this process may not install it.
+///
+/// # Errors
+/// It may, and cannot.
+pub fn missing(needs: &[Need]) -> Result<Option<String>> {
+    match require(needs) {
+        Err(error) if !is_root() => Ok(Some(format!("{error:#}"))),
+        result => result.map(|()| None),
     }
 }
 
@@ -162,5 +194,6 @@ mod tests {
         let shell = Need { what: "sh", package: "dash" };
         let root = Need { what: "/", package: "base-files" };
         assert!(require(&[shell, root]).is_ok());
+        assert!(matches!(missing(&[shell, root]), Ok(None)));
     }
 }

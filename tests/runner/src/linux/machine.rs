@@ -154,6 +154,11 @@ impl Linux {
         self.run(&format!("fetch 0 {length} {path}")).map(|_| ())
     }
 
+    /// The QEMU that runs it.
+    pub(crate) fn running(&self) -> &Running {
+        &self.running
+    }
+
     /// The QEMU line it was started by.
     pub(crate) fn line(&self) -> &str {
         &self.line

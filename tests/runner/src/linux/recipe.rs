@@ -39,6 +39,9 @@ pub(crate) struct Recipe {
     pub(crate) assemble: fn(&Path, &Path) -> Result<()>,
 }
 
+/// How many rigs of a kind stay in the cache, for checkouts whose files differ.
+const RIGS_KEPT: usize = 4;
+
 /// An assembled rig.
 #[derive(Clone, Debug)]
 pub(crate) struct Parts {
@@ -57,6 +60,7 @@ impl Recipe {
         let packages = debian::candidates(self.packages)?;
         let key = format!("{}-{}", self.own_digest(), short(&versions(&packages)));
         let directory = cache::get_or_make(self.kind, &key, |directory| self.make(&packages, directory))?;
+        cache::prune(self.kind, RIGS_KEPT);
         Ok(Parts { directory })
     }
 

@@ -7,10 +7,7 @@ use std::process::Command;
 use anyhow::{Context, Result, anyhow, ensure};
 
 use super::{Line, Machine};
-use crate::host::packages::Need;
-
-/// What sets network devices up.
-pub const IP: Need = Need { what: "ip", package: "iproute2" };
+use crate::host::packages::IP;
 
 /// The host's end of the first tap.
 pub const HOST: Ipv4Addr = host(0);
@@ -45,10 +42,10 @@ pub fn tap_cmdline() -> String {
 }
 
 /// Adds a card; `options` are QEMU's for the device, such as `,packed=on`.
-fn card(line: &mut Line, machine: Machine, backend: &str, options: &str) {
-    line.option("-netdev", format!("{backend},id=net"));
+fn card(line: &mut Line, machine: Machine, number: u8, backend: &str, options: &str) {
+    line.option("-netdev", format!("{backend},id=net{number}"));
     let bus = if machine == Machine::Microvm { "device" } else { "pci" };
-    line.option("-device", format!("virtio-net-{bus},netdev=net{options}"));
+    line.option("-device", format!("virtio-net-{bus},netdev=net{number}{options}"));
     // QEMU's MMIO transport speaks the legacy protocol unless told not to.
     line.option("-global", "virtio-mmio.force-legacy=false");
 }
@@ -60,7 +57,7 @@ pub fn at_tap(line: &mut Line, machine: Machine, options: &str) {
 
 /// Adds a card at tap `number`.
 pub fn at_tap_number(line: &mut Line, machine: Machine, number: u8, options: &str) {
-    card(line, machine, &format!("tap,ifname=tap{number},script=no,downscript=no"), options);
+    card(line, machine, number, &format!("tap,ifname=tap{number},script=no,downscript=no"), options);
 }
 
 /// Adds a card on QEMU's own network. Ports of this host, the first of each pair, are forwarded to ports of the guest;
@@ -68,7 +65,7 @@ pub fn at_tap_number(line: &mut Line, machine: Machine, number: u8, options: &st
 pub fn at_user(line: &mut Line, machine: Machine, forwards: &[(u16, u16)], options: &str) {
     let forward = |(host, guest): &(u16, u16)| format!(",hostfwd=tcp:127.0.0.1:{host}-:{guest}");
     let backend: String = std::iter::once("user".to_owned()).chain(forwards.iter().map(forward)).collect();
-    card(line, machine, &backend, options);
+    card(line, machine, 0, &backend, options);
 }
 
 /// A port of this host that is free: `wanted` if that is, else any.

@@ -173,6 +173,21 @@ impl Running {
         Ok(kib.context("the process has no VmRSS")? << 10)
     }
 
+    /// Time of the host's CPUs that this QEMU has taken, in all its threads: the first field of `schedstat` (Linux
+    /// `scheduler/sched-stats.rst`).
+    ///
+    /// # Errors
+    /// QEMU is gone, or the host does not tell.
+    pub fn host_time(&self) -> Result<Duration> {
+        let mut total = Duration::ZERO;
+        for thread in fs::read_dir(format!("/proc/{}/task", self.child.id()))? {
+            let said = fs::read_to_string(thread?.path().join("schedstat"))?;
+            let ns = said.split_whitespace().next().and_then(|word| word.parse().ok());
+            total += Duration::from_nanos(ns.context("the host does not tell the time of threads")?);
+        }
+        Ok(total)
+    }
+
     /// Waits until the console has `text` at or after byte `from`; returns the place behind it.
     ///
     /// # Errors

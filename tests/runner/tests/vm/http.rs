@@ -6,7 +6,7 @@ use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpStream};
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, ensure};
-use runner::host::packages::Need;
+use runner::host::packages::{CURL, MKE2FS, WRK};
 use runner::host::paths;
 use runner::qemu::{Line, Machine, Options, Running, network};
 
@@ -14,21 +14,26 @@ use crate::lab::{self, PATIENCE};
 use crate::net::{at_tap, noise, tool};
 use crate::row::{Row, Verdict};
 
-/// What makes the file system.
-const MKE2FS: Need = Need { what: "mke2fs", package: "e2fsprogs" };
-const CURL: Need = Need { what: "curl", package: "curl" };
-
 pub(crate) fn rows() -> Vec<Row> {
     let large = Options::default;
     let small = || Options { machine: Machine::Microvm, memory: "8M".into(), ..Options::default() };
     vec![
-        Row::new("http::curl_gets_files_parts_and_errors", "http", move || speaks_http(&large())),
-        Row::new("http::runs_in_8m", "http", move || speaks_http(&small())),
+        Row::new("http::curl_gets_files_parts_and_errors", "http", move || speaks_http(&large()))
+            .with(&[CURL]),
+        Row::new("http::runs_in_8m", "http", move || speaks_http(&small())).with(&[CURL]),
         // QEMU's own network takes one new connection at a time.
         at_tap("http::serves_300_clients_at_once", "http", move || serves_many(&large(), 300)),
         at_tap("http::serves_60_clients_at_once_in_8m", "http", move || serves_many(&small(), 60)),
-        Row::new("http::files_of_a_disk_arrive_unchanged_on_pci", "http", move || serves_a_disk(&large())),
-        Row::new("http::files_of_a_disk_arrive_unchanged_in_8m", "http", move || serves_a_disk(&small())),
+        at_tap("http::wrk_with_200_connections_finds_no_error", "http", move || bears_load(&large(), 200))
+            .with(&[WRK]),
+        at_tap("http::wrk_with_30_connections_finds_no_error_in_8m", "http", move || {
+            bears_load(&small(), 30)
+        })
+        .with(&[WRK]),
+        Row::new("http::files_of_a_disk_arrive_unchanged_on_pci", "http", move || serves_a_disk(&large()))
+            .with(&[CURL, MKE2FS]),
+        Row::new("http::files_of_a_disk_arrive_unchanged_in_8m", "http", move || serves_a_disk(&small()))
+            .with(&[CURL, MKE2FS]),
     ]
 }
 
@@ -83,16 +88,7 @@ impl Server {
     }
 }
 
-/// Which of the programs is missing, if one is.
-fn missing(needs: &[Need]) -> Option<Verdict> {
-    let need = needs.iter().find(|need| need.find().is_none())?;
-    Some(Verdict::Skipped(format!("{} is not there (package {})", need.what, need.package)))
-}
-
 fn speaks_http(options: &Options) -> Result<Verdict> {
-    if let Some(skipped) = missing(&[CURL]) {
-        return Ok(skipped);
-    }
     let server = Server::start(options, |_| ())?;
     let starts = |answer: &str, with: &str| -> Result<()> {
         ensure!(answer.starts_with(with), "expected {with:?}, not {answer:?}");
@@ -173,6 +169,23 @@ fn serves_many(options: &Options, clients: usize) -> Result<()> {
     Ok(())
 }
 
+/// As many requests as a load generator can ask for some seconds: each is answered, none with an error.
+fn bears_load(options: &Options, connections: u32) -> Result<()> {
+    let server = Server::at_tap(options)?;
+    let said = tool(
+        "wrk",
+        &["-t2", &format!("-c{connections}"), "-d3", "--timeout", "60", &server.url("/hello.txt")],
+    )?;
+    // What went wrong is told only if something did.
+    ensure!(!said.contains("Socket errors") && !said.contains("Non-2xx"), "{said}");
+    let requests = said.lines().find_map(|line| line.trim().split_once(" requests in "));
+    let requests: u32 = requests.with_context(|| said.clone())?.0.parse()?;
+    ensure!(requests >= connections, "{said}");
+    // Who comes afterwards is served as well.
+    ensure!(server.say(b"GET /hello.txt HTTP/1.0\r\n\r\n")?.ends_with("Hello, world!"));
+    Ok(())
+}
+
 /// A directory and the file system made of it; both go when the row is over.
 struct Disk(PathBuf);
 
@@ -183,9 +196,6 @@ impl Drop for Disk {
 }
 
 fn serves_a_disk(options: &Options) -> Result<Verdict> {
-    if let Some(skipped) = missing(&[CURL, MKE2FS]) {
-        return Ok(skipped);
-    }
     let name = format!("http-{:?}-{}", options.machine, std::process::id());
     let disk = Disk(paths::output_directory().join("disks").join(name));
     let (root, image) = (disk.0.join("root"), disk.0.join("image"));

@@ -83,6 +83,7 @@ pub(crate) fn rows() -> Vec<Row> {
         Row::new("kvm_features::the_host_is_told_not_to_poll", "hello", host_poll),
         Row::new("kvm_features::ipis_to_three_cpus_are_one_hypercall", "self_test", one_hypercall),
         Row::new("kvm_features::time_goes_on_where_clocks_do_not_agree", "self_test", unstable_clocks),
+        Row::new("kvm_features::threads_share_what_the_host_leaves", "self_test", equal_shares),
         Row::new("kvm_features::messages_reach_cpus_of_large_apic_ids", "self_test", far_messages),
         Row::new("kvm_features::the_clock_agrees_with_the_host_s", "shell", clock_agrees),
     ]);
@@ -244,6 +245,16 @@ fn stolen_time_is_seen() -> Result<Verdict> {
     let (some, none) = (stolen(&["--rivals=2"])?, stolen(&["--rivals=2", "--without=steal-time"])?);
     ensure!(!some.contains(NOTHING), "with two rivals, the guest says {some:?} was stolen");
     ensure!(none.contains(NOTHING), "without the feature, the guest says {none:?} was stolen");
+    Ok(Verdict::Kept)
+}
+
+/// The kernel's test, on a CPU that others have two thirds of: it must not find that too little was stolen.
+fn equal_shares() -> Result<Verdict> {
+    let test = "test=threads_share_what_the_host_leaves";
+    let run = lab::run("self_test", &Options { append: test.into(), ..on(Machine::Vmm, &["--rivals=2"]) })?;
+    run.ended(&Ending::Status(0))?;
+    let summary = run.summary()?;
+    ensure!(summary == (1, 0, 0), run.failure(&format!("passed, failed, skipped: {summary:?}")));
     Ok(Verdict::Kept)
 }
 

@@ -6,6 +6,7 @@ use std::sync::Mutex;
 
 use anyhow::Result;
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
+use runner::host::packages::{self, Need};
 
 use crate::lab;
 
@@ -22,6 +23,7 @@ pub(crate) struct Row {
     name: String,
     guests: Vec<&'static str>,
     disk_images: bool,
+    programs: Vec<Need>,
     body: Box<dyn FnOnce() -> Result<Verdict> + Send>,
 }
 
@@ -32,12 +34,24 @@ impl Row {
         guest: &'static str,
         body: impl FnOnce() -> Result<Verdict> + Send + 'static,
     ) -> Self {
-        Self { name: name.into(), guests: vec![guest], disk_images: false, body: Box::new(body) }
+        Self {
+            name: name.into(),
+            guests: vec![guest],
+            disk_images: false,
+            programs: Vec::new(),
+            body: Box::new(body),
+        }
     }
 
     /// The row boots a disk image as well.
     pub(crate) fn with_disk_image(mut self, needed: bool) -> Self {
         self.disk_images |= needed;
+        self
+    }
+
+    /// The row uses programs of this machine, which are installed if they are missing.
+    pub(crate) fn with(mut self, programs: &[Need]) -> Self {
+        self.programs.extend(programs);
         self
     }
 }
@@ -50,8 +64,12 @@ pub(crate) fn run(arguments: &Arguments, rows: Vec<Row>) -> ExitCode {
     let mut disk_images = false;
     let mut trials = Vec::new();
     for row in rows {
-        let Row { name, guests: needed, disk_images: images, body } = row;
+        let Row { name, guests: needed, disk_images: images, programs, body } = row;
         let label = name.clone();
+        let body = move || match packages::missing(&programs)? {
+            Some(reason) => Ok(Verdict::Skipped(reason)),
+            None => body(),
+        };
         let trial = Trial::ignorable_test(name, move || judge(&label, body()));
         if !arguments.is_filtered_out(&trial) && !arguments.is_ignored(&trial) {
             guests.extend(needed);
