@@ -68,11 +68,16 @@ crate::kernel_test! {
         if !PV_IPI.is_used() || others.is_empty() {
             crate::skip!("KVM's calls for interrupts are not in use, or there is one CPU");
         }
-        let came = AtomicU32::new(0);
-        let before = hypercall::answered(hypercall::SEND_IPI);
-        crate::cpu::ipi::call_on(others, &|| _ = came.fetch_add(1, Ordering::Relaxed));
-        assert_eq!(came.load(Ordering::Relaxed), others.len());
-        assert!(hypercall::answered(hypercall::SEND_IPI) > before);
+        // CPUs may call for reasons of their own meanwhile, but not every time.
+        const TRIES: usize = 20;
+        let calls = (0..TRIES).map(|_| {
+            let came = AtomicU32::new(0);
+            let before = hypercall::answered(hypercall::SEND_IPI);
+            crate::cpu::ipi::call_on(others, &|| _ = came.fetch_add(1, Ordering::Relaxed));
+            assert_eq!(came.load(Ordering::Relaxed), others.len());
+            hypercall::answered(hypercall::SEND_IPI) - before
+        });
+        assert_eq!(calls.filter(|&calls| calls > 0).min(), Some(1), "calls for {} CPUs", others.len());
     }
 }
 
@@ -145,5 +150,31 @@ crate::kernel_test! {
         if mmu::marked() == before {
             crate::skip!("the host has put no CPU aside meanwhile");
         }
+    }
+}
+
+crate::kernel_test! {
+    /// What one CPU has read, another that reads later does not undercut.
+    fn time_goes_on_from_cpu_to_cpu() {
+        use core::sync::atomic::{AtomicU64, Ordering};
+        const READINGS: usize = 2_000;
+        if !pv_ops::kvm::features::CLOCK.is_used() {
+            crate::skip!("KVM's clock is not in use");
+        }
+        let Some(other) = crate::cpu::percpu::others().iter().next() else {
+            crate::skip!("there is one CPU");
+        };
+        let (latest, worst) = (AtomicU64::new(0), AtomicU64::new(0));
+        let this = crate::cpu::current().id();
+        crate::cpu::ipi::call_on([this, other].into_iter().collect(), &|| {
+            for _ in 0..READINGS {
+                let seen = latest.load(Ordering::SeqCst);
+                let now = pv_ops::monotonic_ns();
+                worst.fetch_max(seen.saturating_sub(now), Ordering::Relaxed);
+                latest.fetch_max(now, Ordering::SeqCst);
+                crate::cpu::tlb::poll();
+            }
+        });
+        assert_eq!(worst.load(Ordering::Relaxed), 0, "ns that time went back");
     }
 }

@@ -7,6 +7,7 @@ use kernel::{
     cpu::{self, Feature},
     hypervisor, pv_ops,
     pv_ops::signature::{KVM, XEN},
+    time,
 };
 
 use crate::document::{Value, object};
@@ -59,7 +60,7 @@ pub(crate) fn find() -> Value {
     if hypervisor::detection().backend.name == "kvm-pvm" {
         tell("the host is kvm-pvm, which no CPUID leaf tells".into(), "docs/kvm.md");
     }
-    if pv_ops::wall_ns().is_none() {
+    if time::wall().is_none() {
         tell("nothing tells the date".into(), "-");
     }
     Value::List(found)

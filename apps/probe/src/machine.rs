@@ -27,6 +27,8 @@ const COMPARED_NS: u64 = 20_000_000;
 /// The clocks, and how far they agree over some milliseconds.
 pub(crate) fn clocks() -> Value {
     let rate = time::tsc_rate();
+    // Who asks first has the clock chip read.
+    let date = time::wall();
     let (start_ns, start_tsc, start_wall) = (pv_ops::monotonic_ns(), pv_ops::rdtsc(), pv_ops::wall_ns());
     let mut went_back = 0u64;
     let mut last = start_ns;
@@ -56,7 +58,7 @@ pub(crate) fn clocks() -> Value {
         monotonic_went_back: went_back,
         tsc_differs_ppm: by_tsc_ns.map(ppm),
         wall_differs_ppm: wall_ns.map(ppm),
-        wall: time::wall().map(|wall| wall.to_string()),
+        wall: date.map(|date| date.to_string()),
         stolen_ns: pv_ops::steal_ns(0),
         one_shot_timer: time::has_timer(),
     }
@@ -79,7 +81,7 @@ pub(crate) fn interrupts() -> Value {
 }
 
 /// What is on the buses, with the features that virtio devices offer; nothing is put to use.
-pub(crate) fn devices() -> Value {
+pub(crate) async fn devices() -> Value {
     let found = devices::survey::survey();
     let pci = found.functions.iter().map(|function| {
         object! {
@@ -96,6 +98,15 @@ pub(crate) fn devices() -> Value {
             features: device.features.map(|bits| format!("{bits:#018x}")),
         }
     });
+    let served = devices::survey::xenbus().await;
+    let served = served.iter().map(|device| {
+        let features = device.features.iter().map(|(key, value)| Value::from(format!("{key}={value}")));
+        object! {
+            path: device.path.as_str(),
+            state: device.state.as_deref(),
+            features: Value::List(features.collect()),
+        }
+    });
     let tables: Vec<Value> = [
         ("MADT", acpi::tables().madt.is_some()),
         ("FADT", acpi::tables().fadt.is_some()),
@@ -110,6 +121,7 @@ pub(crate) fn devices() -> Value {
         acpi: Value::List(tables),
         pci: Value::List(pci.collect()),
         virtio: Value::List(virtio.collect()),
+        xen: Value::List(served.collect()),
         xenstore: xen::xenstore().is_some(),
         grants: xen::hypervisor().is_some(),
     }

@@ -39,7 +39,7 @@ async fn main() {
         ("backend", host::backend()),
         ("clocks", machine::clocks()),
         ("interrupts", machine::interrupts()),
-        ("devices", machine::devices()),
+        ("devices", machine::devices().await),
         ("vmware", vmware::ask().map_or(Value::Null, vmware::Answer::into_value)),
         ("costs", costs::measure()),
         ("deviations", deviations::find()),

@@ -15,9 +15,10 @@ use drivers::{
             pci::{PciTransport, Vectors, device_id},
         },
     },
+    xen::xenstore::Transaction,
 };
 
-use crate::{acpi, cpu::port::PciPorts, platform::Platform};
+use crate::{acpi, cpu::port::PciPorts, platform::Platform, xen};
 
 /// A function of a PCI device.
 #[derive(Clone, Debug)]
@@ -43,6 +44,17 @@ pub struct VirtioDevice {
     pub name: &'static str,
     /// The features that it offers; `None` if they cannot be read.
     pub features: Option<u64>,
+}
+
+/// A device that another domain of Xen serves.
+#[derive(Clone, Debug)]
+pub struct XenDevice {
+    /// Its place below the domain's own: `device/vbd/51712`.
+    pub path: String,
+    /// The backend's state, as xenbus.h numbers them; `None` if it tells none.
+    pub state: Option<String>,
+    /// What the backend offers, key and value: the nodes whose names begin with `feature-` or `max-`, and some of fixed names.
+    pub features: Vec<(String, String)>,
 }
 
 /// What was seen.
@@ -77,6 +89,32 @@ pub fn survey() -> Survey {
     }
     survey
 }
+
+/// Looks at the devices that other domains serve; none where there is no xenstore. What cannot be read is left out.
+pub async fn xenbus() -> Vec<XenDevice> {
+    const NONE: Transaction = Transaction::NONE;
+    let Some(store) = xen::xenstore() else { return Vec::new() };
+    let mut devices = Vec::new();
+    for kind in store.directory(NONE, "device").await.unwrap_or_default() {
+        for id in store.directory(NONE, &format!("device/{kind}")).await.unwrap_or_default() {
+            let path = format!("device/{kind}/{id}");
+            let Ok(backend) = store.read(NONE, &format!("{path}/backend")).await else { continue };
+            let state = store.find(NONE, &format!("{backend}/state")).await.ok().flatten();
+            let mut features = Vec::new();
+            for key in store.directory(NONE, &backend).await.unwrap_or_default() {
+                let is_offer = OFFERS.iter().any(|offer| key.starts_with(offer));
+                if is_offer && let Ok(value) = store.read(NONE, &format!("{backend}/{key}")).await {
+                    features.push((key, value));
+                }
+            }
+            devices.push(XenDevice { path, state, features });
+        }
+    }
+    devices
+}
+
+/// How the names begin of what a backend offers (public/io/blkif.h, netif.h and others).
+const OFFERS: [&str; 6] = ["feature-", "max-", "multi-queue-max-", "sector", "info", "mac"];
 
 fn found(place: String, id: DeviceId, features: Option<u64>) -> VirtioDevice {
     VirtioDevice { place, id: id.0, name: id.name(), features }

@@ -107,12 +107,12 @@ pub fn has_timer() -> bool {
 }
 
 /// Begins to find out the counter's rate, which takes a millisecond where it must be measured.
-pub(crate) fn begin() -> tsc::Measuring {
+pub fn begin() -> tsc::Measuring {
     tsc::begin(acpi::tables())
 }
 
 /// Sets the clock and the timer up. Interrupts are up already.
-pub(crate) fn init(measuring: tsc::Measuring) {
+pub fn init(measuring: tsc::Measuring) {
     let rate = tsc::find(measuring, acpi::tables(), apic::local());
     let _ = RATE.try_init_once(|| rate);
     pv_ops::native::time::set_tsc_hz(rate.hz);

@@ -13,6 +13,6 @@ mod tests;
 pub mod timer;
 mod tsc;
 
-pub use clock::{Instant, UnixTime, has_timer, now, tsc_rate, wall};
-pub(crate) use clock::{begin, cpu_up, init};
-pub use tsc::{Rate, Source};
+pub(crate) use clock::cpu_up;
+pub use clock::{Instant, UnixTime, begin, has_timer, init, now, tsc_rate, wall};
+pub use tsc::{Measuring, Rate, Source};

@@ -58,7 +58,7 @@ const ASSUMED_HZ: u64 = 1_000_000_000;
 
 /// The rate as far as it is known before interrupts are up.
 #[derive(Debug)]
-pub(crate) struct Measuring(Way);
+pub struct Measuring(Way);
 
 #[derive(Debug)]
 enum Way {

@@ -130,8 +130,13 @@ pub(crate) fn setup_without(
     if MSI_EXT_DEST_ID.is_wanted() {
         MSI_EXT_DEST_ID.set_used();
     }
-    let has_vmmcall = WITH_VMMCALL.contains(&(environment.cpuid)(0, 0).ebx);
-    ops.hypercall = if has_vmmcall { OPS_X2APIC.hypercall } else { OPS.hypercall };
+    ops.hypercall =
+        if has_vmmcall((environment.cpuid)(0, 0).ebx) { OPS_X2APIC.hypercall } else { OPS.hypercall };
+}
+
+/// Whether the hypercall instruction is AMD's, by EBX of CPUID leaf 0, the beginning of the maker's name.
+fn has_vmmcall(maker: u32) -> bool {
+    WITH_VMMCALL.contains(&maker)
 }
 
 /// EBX of CPUID leaf 0 where the CPU has `vmmcall`: "Auth" of AMD, "Hygo" of Hygon. The other instruction would make KVM
@@ -157,5 +162,22 @@ fn choose_polling() {
     } else if HOST_POLL.is_offered() {
         // SAFETY: it is offered, and takes 0 or 1 (msr.rst).
         unsafe { msr::write(msr::POLL_CONTROL, 0) };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_hypercall_is_the_instruction_of_the_cpu_s_maker() {
+        let begins = |maker: &[u8; 4]| has_vmmcall(u32::from_le_bytes(*maker));
+        assert_eq!([b"Auth", b"Hygo"].map(begins), [true; 2]);
+        assert_eq!([b"Genu", b"Cent", b"  Sh"].map(begins), [false; 3]);
+        let holds = |bytes: Option<&'static [u8]>, instruction: [u8; 3]| {
+            bytes.is_some_and(|bytes| bytes.windows(3).any(|window| window == instruction))
+        };
+        assert!(holds(OPS.hypercall.erase().inline, [0x0f, 0x01, 0xc1]), "vmcall");
+        assert!(holds(OPS_X2APIC.hypercall.erase().inline, [0x0f, 0x01, 0xd9]), "vmmcall");
     }
 }

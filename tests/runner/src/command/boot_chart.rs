@@ -174,7 +174,7 @@ mod tests {
 
     #[test]
     fn exits_are_shown_stage_by_stage() {
-        let exits = Exits::read("exit 0x2 io 0x1 3\nexit 0x2 msr 0x2 4\nexit 0x3 io 0x1 1\n");
+        let exits = Exits::read("exit 0x2 io 0x200001 3\nexit 0x2 msr 0x200002 4\nexit 0x3 io 0x200001 1\n");
         let names = ["entry", "operations", "CPU"].map(str::to_owned);
         let table = table(&exits, &names, None);
         let words = words(&table);

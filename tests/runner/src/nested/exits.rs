@@ -2,7 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use crate::guest::symbols::Symbol;
+use crate::guest::symbols::{BASE, Symbol};
+
+/// Where the entry code runs before paging is on. What is executed elsewhere is the firmware's.
+const ENTRY: std::ops::Range<u64> = 0x20_0000..0x200_0000;
 
 /// Numbers of exits by stage, reason, and the guest's instruction.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -16,7 +19,9 @@ impl Exits {
             let words: Vec<&str> = line.split_ascii_whitespace().collect();
             let ["exit", stage, reason, rip, number] = words[..] else { continue };
             let hex = |word: &str| u64::from_str_radix(word.trim_start_matches("0x"), 16).ok();
-            if let (Some(stage), Some(rip), Ok(number)) = (hex(stage), hex(rip), number.parse::<u64>()) {
+            if let (Some(stage), Some(rip), Ok(number)) = (hex(stage), hex(rip), number.parse::<u64>())
+                && (ENTRY.contains(&rip) || rip >= BASE)
+            {
                 *exits.0.entry((stage as u32, reason.to_owned(), rip)).or_default() += number;
             }
         }
@@ -59,7 +64,7 @@ mod tests {
     #[test]
     fn exits_are_told_by_stage_by_reason_and_by_function() {
         let said = "count kvm_exit 1 2\nexit 0x2 io 0xffffffff80200010 3\nexit 0x2 msr 0xffffffff80200014 1\n\
-            exit 0x3 io 0x7 5\nexit 0x2 io-0x3f8 0xffffffff80200018 1\nexit\n";
+            exit 0x3 io 0x200007 5\nexit 0x2 io 0xf0000 9\nexit 0x2 io-0x3f8 0xffffffff80200018 1\nexit\n";
         let exits = Exits::read(said);
         assert_eq!(exits.all(), 10);
         assert_eq!(exits.of(2), [("io", 4), ("msr", 1)].into());
@@ -69,6 +74,6 @@ mod tests {
             callers,
             [(3, "io"), (1, "msr"), (1, "io-0x3f8")].map(|(number, why)| (number, why.into(), "port".into()))
         );
-        assert_eq!(exits.callers(3, &symbols), [(5, "io".into(), "0x7".into())]);
+        assert_eq!(exits.callers(3, &symbols), [(5, "io".into(), "0x200007".into())]);
     }
 }

@@ -26,6 +26,7 @@ const HC_SCHED_YIELD: u64 = 11;
 /// A guest that only asks for the counter's rate does not ask for the date.
 const MSR_WALL_CLOCK_NEW: u64 = 0x4b56_4d00;
 const MSR_STEAL_TIME: u64 = 0x4b56_4d03;
+const MSR_POLL_CONTROL: u64 = 0x4b56_4d05;
 const MSR_ASYNC_PF_ACK: u64 = 0x4b56_4d07;
 
 /// Seen while the kernel's own tests run on two CPUs.
@@ -79,6 +80,9 @@ pub(crate) fn rows() -> Vec<Row> {
         Row::new("kvm_features::each_may_be_missing_alone", "self_test", each_may_be_missing),
         Row::new("kvm_features::a_late_page_lets_another_thread_run", "late_pages", late_pages),
         Row::new("kvm_features::stolen_time_is_seen", "shell", stolen_time_is_seen),
+        Row::new("kvm_features::the_host_is_told_not_to_poll", "hello", host_poll),
+        Row::new("kvm_features::ipis_to_three_cpus_are_one_hypercall", "self_test", one_hypercall),
+        Row::new("kvm_features::time_goes_on_where_clocks_do_not_agree", "self_test", unstable_clocks),
         Row::new("kvm_features::threads_share_what_the_host_leaves", "self_test", equal_shares),
         Row::new("kvm_features::messages_reach_cpus_of_large_apic_ids", "self_test", far_messages),
         Row::new("kvm_features::the_clock_agrees_with_the_host_s", "shell", clock_agrees),
@@ -147,6 +151,41 @@ fn far_messages() -> Result<Verdict> {
         run.ended(&Ending::Status(0))?.says(&["a_message_reaches", "ok"])?;
         let sent = run.counts().vmm("far_messages");
         ensure!(sent == far, run.failure(&format!("{sent} messages went to a large APIC ID, not {far}")));
+    }
+    Ok(Verdict::Kept)
+}
+
+/// Only who does not want it says so: the host polls by itself.
+fn host_poll() -> Result<Verdict> {
+    for (append, without, told) in
+        [("kvm=-host-poll", "", 1), ("", "", 0), ("kvm=-host-poll", "--without=poll-control", 0)]
+    {
+        let vmm: &[&str] = if without.is_empty() { &[] } else { &[without] };
+        let run = lab::run("hello", &Options { append: append.into(), ..on(Machine::Vmm, vmm) })?;
+        run.ended(&Ending::Status(0))?;
+        let writes = run.counts().of("kvm_msr", MSR_POLL_CONTROL);
+        ensure!(
+            writes == told,
+            run.failure(&format!("{append:?}: the host was told {writes} times, not {told}"))
+        );
+    }
+    Ok(Verdict::Kept)
+}
+
+/// The guest asserts the number of calls.
+fn one_hypercall() -> Result<Verdict> {
+    let options = Options { smp: 4, append: "test=interrupts_to_many".into(), ..on(Machine::Vmm, &[]) };
+    let run = lab::run("self_test", &options)?;
+    run.ended(&Ending::Status(0))?.says(&["interrupts_to_many", "ok"])?;
+    Ok(Verdict::Kept)
+}
+
+/// The guest's CPUs ask each its own clock, or one for all, and no one of them sees time go back.
+fn unstable_clocks() -> Result<Verdict> {
+    for vmm in [&["--without=clocksource-stable"][..], &[]] {
+        let options = Options { smp: 2, append: "test=time_goes_on".into(), ..on(Machine::Vmm, vmm) };
+        let run = lab::run("self_test", &options)?;
+        run.ended(&Ending::Status(0))?.says(&["time_goes_on", "ok"])?;
     }
     Ok(Verdict::Kept)
 }

@@ -39,7 +39,7 @@ const KEYS: [(&str, &[&str]); 7] = [
         ],
     ),
     ("interrupts", &["local_apic", "local_apic_id", "event_channels", "io_apics", "counts"]),
-    ("devices", &["acpi", "pci", "virtio", "xenstore", "grants"]),
+    ("devices", &["acpi", "pci", "virtio", "xen", "xenstore", "grants"]),
     ("vmware", &[]),
 ];
 
@@ -102,6 +102,16 @@ fn row(
     Row::new(format!("probe::{name}"), "probe", move || {
         promised(&document(&options())?, hypervisor, backend).map(|()| Verdict::Kept)
     })
+}
+
+/// What a disk's backend in dom0 offers is in the document.
+pub(crate) fn tells_of_the_disk(run: &lab::Run) -> anyhow::Result<()> {
+    run.ended(&Ending::Status(0))?;
+    let document = probe::read(run.console())?.1;
+    let disk = item(&document["devices"]["xen"], "path", "device/vbd/51712")?;
+    let offers = disk["features"].as_array().into_iter().flatten().filter_map(Value::as_str);
+    ensure!(offers.clone().any(|offer| offer.starts_with("feature-")), "{disk}");
+    Ok(())
 }
 
 fn document(options: &Options) -> anyhow::Result<Value> {

@@ -29,6 +29,11 @@ pub(crate) fn rows() -> Vec<Row> {
         row("a_disk_outlasts_a_restore_by_2_level_events_and_grants_2", restored_otherwise);
         row("devices_that_make_no_sense_are_refused", senseless);
         row("a_disk_comes_and_goes_while_the_guest_runs", hot_plug);
+        rows.push(Row::new(format!("{name}::the_probe_tells_what_a_disk_offers"), "probe", move || {
+            let options = Options { memory: "64M".into(), ..Options::on(platform) };
+            let (run, _) = run(&options, "probe", Some("w"), |_| Ok(()))?;
+            crate::probe::tells_of_the_disk(&run).map(|()| Verdict::Kept)
+        }));
     }
     rows
 }
@@ -49,13 +54,14 @@ fn rewritten() -> Vec<u8> {
     content().iter().enumerate().map(|(at, byte)| byte ^ change(at / BLOCK_BYTES)).collect()
 }
 
-/// Runs guest `devices` beside a dom0 with the image behind a loop device; what the image holds afterwards.
+/// Runs a guest beside a dom0 with the image behind a loop device; what the image holds afterwards.
 fn run(
     options: &Options,
+    guest: &str,
     disk: Option<&str>,
     meanwhile: impl FnOnce(&mut Domain<'_>) -> Result<()>,
 ) -> Result<(Run, Vec<u8>)> {
-    let mut config = Config::new(&lab::guest("devices")?, options)?;
+    let mut config = Config::new(&lab::guest(guest)?, options)?;
     config.more.extend(disk.map(|mode| format!("disk=[\"phy:{LOOP},xvda,{mode}\"]")));
     let mut dom0 = Dom0::start(&Rig::get()?, config.megabytes, Tee::Keep)?;
     dom0.put(&content(), IMAGE)?;
@@ -80,7 +86,7 @@ fn holds(run: &Run, image: &[u8], expected: &[u8]) -> Result<()> {
 }
 
 fn disk_is_rewritten(options: Options) -> Result<Verdict> {
-    let (run, image) = run(&options, Some("w"), |_| Ok(()))?;
+    let (run, image) = run(&options, "devices", Some("w"), |_| Ok(()))?;
     run.ended(&Ending::Status(0))?
         .says(&["xen-blk vbd/51712: 256 KiB", "read-write"])?
         .says(&["name \"xvda\""])?;
@@ -89,7 +95,7 @@ fn disk_is_rewritten(options: Options) -> Result<Verdict> {
 }
 
 fn read_only_disk(options: Options) -> Result<Verdict> {
-    let (run, image) = run(&options, Some("r"), |_| Ok(()))?;
+    let (run, image) = run(&options, "devices", Some("r"), |_| Ok(()))?;
     run.ended(&Ending::Status(0))?.says(&["xen-blk vbd/51712", "read-only"])?;
     holds(&run, &image, &content())?;
     Ok(Verdict::Kept)
@@ -105,7 +111,7 @@ fn restored_otherwise(options: Options) -> Result<Verdict> {
 }
 
 fn outlasts_restore(options: Options) -> Result<Verdict> {
-    let (run, image) = run(&options, Some("w"), |domain| {
+    let (run, image) = run(&options, "devices", Some("w"), |domain| {
         domain.wait_for("disk: waits for a key", 0, PATIENCE)?;
         domain.save_and_restore()?;
         domain.wait_for("resumed in another domain", 0, PATIENCE)?;
@@ -131,7 +137,7 @@ fn senseless(options: Options) -> Result<Verdict> {
         "vkbd/0/backend /nowhere",
     ];
     let options = Options { append: "app.wait".into(), ..options };
-    let (run, image) = run(&options, None, |domain| {
+    let (run, image) = run(&options, "devices", None, |domain| {
         domain.wait_for("app main after", 0, PATIENCE)?;
         for nodes in NODES {
             let pairs: Vec<&str> = nodes.split(' ').collect();
@@ -156,7 +162,7 @@ fn senseless(options: Options) -> Result<Verdict> {
 /// A disk comes and is used, a network card comes that nothing drives, and the disk goes.
 fn hot_plug(options: Options) -> Result<Verdict> {
     let options = Options { append: "app.wait app.until-gone".into(), ..options };
-    let (run, image) = run(&options, None, |domain| {
+    let (run, image) = run(&options, "devices", None, |domain| {
         domain.wait_for("app main after", 0, PATIENCE)?;
         domain.xl("network-attach", "bridge=xenbr0")?;
         domain.wait_for("device/vif/0: no driver for kind vif", 0, PATIENCE)?;
