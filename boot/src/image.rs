@@ -27,6 +27,7 @@ pub fn main_tsc() -> u64 {
 
 /// It is called now.
 #[cfg(target_os = "none")]
+#[expect(clippy::disallowed_methods, reason = "no operations are installed yet")]
 pub(crate) fn note_main() {
     // SAFETY: reads a counter, which nobody has forbidden at this time.
     MAIN_TSC.store(unsafe { core::arch::x86_64::_rdtsc() }, Ordering::Relaxed);

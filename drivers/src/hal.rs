@@ -19,6 +19,12 @@ pub trait PortIo {
     /// Writes `value` to `port`.
     #[doc(alias = "outb")]
     fn write_u8(&self, port: u16, value: u8);
+
+    /// Writes `bytes` to `port`, one after the other.
+    #[doc(alias = "outsb")]
+    fn write_bytes(&self, port: u16, bytes: &[u8]) {
+        bytes.iter().for_each(|&byte| self.write_u8(port, byte));
+    }
 }
 
 impl<P: PortIo + ?Sized> PortIo for &P {
@@ -28,6 +34,10 @@ impl<P: PortIo + ?Sized> PortIo for &P {
 
     fn write_u8(&self, port: u16, value: u8) {
         (**self).write_u8(port, value);
+    }
+
+    fn write_bytes(&self, port: u16, bytes: &[u8]) {
+        (**self).write_bytes(port, bytes);
     }
 }
 

@@ -213,6 +213,11 @@ impl<P: PortIo> UartPorts<P> {
         }
     }
 
+    /// Hands bytes to the transmitter, whose FIFO has room for them.
+    pub fn send(&mut self, bytes: &[u8]) {
+        self.ports.write_bytes(self.base, bytes);
+    }
+
     /// Takes out what waits before the FIFO is switched on, which empties it whatever is asked. Each byte taken
     /// lets the other side send one more, so it goes on until none comes.
     fn take_early_bytes(&mut self) {

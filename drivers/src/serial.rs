@@ -71,12 +71,10 @@ impl<P: PortIo> Serial<P> {
     /// Sends a burst, unless the device takes nothing for [`SEND_READS`] reads.
     fn send(&mut self, burst: &[u8]) {
         let reads = if self.stalled { 1 } else { SEND_READS };
-        let mut rest = burst;
         for _ in 0..reads {
-            rest = &rest[self.uart.send_bytes(rest)..];
-            if rest.is_empty() {
+            if self.uart.lsr().contains(LSR::THR_EMPTY) {
                 self.stalled = false;
-                return;
+                return self.uart.backend_mut().send(burst);
             }
             core::hint::spin_loop();
         }

@@ -1,6 +1,7 @@
 //! Pliant's kernel: the guest itself, a library that an app links into one static ELF.
 //!
-//! The modules stand in the order in which the guest starts, and each uses only what is already up.
+//! The modules stand in the order in which the guest starts, and each uses only what is already up. What somebody asks for
+//! first (`console::read_byte`, `time::wall`) may bring up devices then.
 //! `start` reads as the table of contents.
 #![cfg_attr(not(test), no_std)]
 

@@ -24,6 +24,10 @@ impl PortIo for Ports {
     fn write_u8(&self, port: u16, value: u8) {
         (*self).write_u8(port, value);
     }
+
+    fn write_bytes(&self, port: u16, bytes: &[u8]) {
+        (*self).write_bytes(port, bytes);
+    }
 }
 
 impl ConfigPorts for PciPorts {

@@ -5,7 +5,9 @@
 use core::convert::Infallible;
 
 use crate::{
-    app, console, cpu, devices, hypervisor, irq, log, mm, power,
+    acpi, app, console,
+    cpu::{self, physical::PhysicalMemory},
+    devices, hypervisor, irq, log, mm, power,
     stages::{self, Stage, done},
     task, time,
 };
@@ -41,9 +43,12 @@ fn run(info: &'static boot::Info) -> ! {
     done(Stage::Memory);
     hypervisor::cpu_up(0);
     task::init();
+    acpi::init(&PhysicalMemory::default(), info.rsdp);
+    // The counter that the clock goes by is measured while interrupts are brought up.
+    let measuring = time::begin();
     irq::init(info);
     done(Stage::Interrupts);
-    time::init();
+    time::init(measuring);
     done(Stage::Time);
     cpu::smp::init(info);
     done(Stage::Cpus);

@@ -191,6 +191,13 @@ pv_ops! {
         /// What the device then does (direct memory access, reset, ..) is sound and breaks no other's work.
         keep pub unsafe fn port_out8(port: u16 => "rdx", value: u8 => "rax");
 
+        /// Writes `len_bytes` bytes one after the other to an I/O port, which is one exit in a guest; otherwise as
+        /// [`port_out8`]. Native: `rep outsb`.
+        ///
+        /// # Safety
+        /// As for [`port_out8`]; there are so many bytes.
+        call pub unsafe fn port_out8_many(port: u16 => "rdi", bytes: *const u8 => "rsi", len_bytes: u64 => "rdx");
+
         /// Writes 16 bits to an I/O port; otherwise as [`port_out8`]. Native: `out dx, ax`.
         ///
         /// # Safety

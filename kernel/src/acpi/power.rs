@@ -2,7 +2,10 @@
 //! Neighbours: `fadt` (the registers), `crate::power` (who writes them).
 #![forbid(unsafe_code)]
 
-use super::fadt::{Fadt, Flags, Register};
+use super::{
+    fadt::{Fadt, Flags, Register},
+    sdt::find_word,
+};
 use heapless::Vec;
 
 /// One write to a register.
@@ -86,13 +89,16 @@ const DWORD_PREFIX: u8 = 0x0c;
 /// Finds `Name (_S5_, Package { a, b, ... })` in AML by its bytes: the one thing that is needed of a language
 /// which is not interpreted here. The first match that decodes to sleep types of three bits counts.
 pub fn find_s5(aml: &[u8]) -> Option<SleepType> {
-    aml.windows(4).enumerate().filter(|(_, window)| window == b"_S5_").find_map(|(at, _)| {
+    let mut from = 0;
+    while let Some(at) = find_word(aml, from, b"_S5_") {
         let before = &aml[..at];
-        if !before.ends_with(&[NAME_OP]) && !before.ends_with(&[NAME_OP, b'\\']) {
-            return None;
+        let named = before.ends_with(&[NAME_OP]) || before.ends_with(&[NAME_OP, b'\\']);
+        if let Some(found) = aml.get(at + 4..).filter(|_| named).and_then(decode_package) {
+            return Some(found);
         }
-        decode_package(aml.get(at + 4..)?)
-    })
+        from = at + 1;
+    }
+    None
 }
 
 /// PackageOp, PkgLength, NumElements, then the elements.

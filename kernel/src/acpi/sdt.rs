@@ -54,8 +54,14 @@ impl Table {
         }
         let mut bytes = Vec::new();
         bytes.try_reserve_exact(len).map_err(|_| Error::OutOfMemory(len))?;
-        bytes.resize(len, 0);
-        memory.read(address, &mut bytes).ok_or(Error::Unreadable { address, len })?;
+        let mut piece = [0; 256];
+        for at in (0..len).step_by(piece.len()) {
+            let piece = &mut piece[..256.min(len - at)];
+            memory
+                .read(address.saturating_add(at as u64), piece)
+                .ok_or(Error::Unreadable { address, len })?;
+            bytes.extend_from_slice(piece);
+        }
         checksum(&bytes)?;
         Ok(Self(bytes))
     }
@@ -78,6 +84,18 @@ impl Table {
             max: MAX_LEN,
         })
     }
+}
+
+/// Where, at or behind `from`, the bytes of `word` stand. Byte by byte in a register: tables are searched at every start, and
+/// comparing slices costs ten times as much.
+pub fn find_word(bytes: &[u8], from: usize, word: &[u8; 4]) -> Option<usize> {
+    let word = u32::from_be_bytes(*word);
+    let mut last = 0;
+    let seen = bytes.get(from..)?.iter().enumerate().position(|(index, &byte)| {
+        last = last << 8 | u32::from(byte);
+        last == word && index >= 3
+    });
+    seen.map(|at| from + at - 3)
 }
 
 /// All bytes of a table add up to zero.
@@ -124,4 +142,23 @@ fn unique(addresses: impl Iterator<Item = Address>) -> Vec<Address> {
     list.sort_unstable();
     list.dedup();
     list
+}
+
+#[cfg(test)]
+mod tests {
+    use super::find_word;
+
+    #[test]
+    fn a_word_is_found_where_it_stands() {
+        assert_eq!(find_word(b"_S_S5__S5_", 0, b"_S5_"), Some(2));
+        assert_eq!(find_word(b"_S5__S5_", 1, b"_S5_"), Some(4));
+        assert_eq!(find_word(b"_S5_S5_", 1, b"_S5_"), Some(3));
+        assert_eq!(find_word(b"_S5_", 1, b"_S5_"), None);
+        assert_eq!(find_word(b"_S5", 0, b"_S5_"), None);
+        assert_eq!(find_word(b"x", 2, b"_S5_"), None);
+        for word in [[0; 4], [0xff; 4]] {
+            assert_eq!(find_word(&word[..3], 0, &word), None);
+            assert_eq!(find_word(&word, 0, &word), Some(0));
+        }
+    }
 }

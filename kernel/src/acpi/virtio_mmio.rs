@@ -5,7 +5,7 @@
 //! is how QEMU's microvm and other small machines write them. Neighbours: `power` (the same way to `_S5_`).
 #![forbid(unsafe_code)]
 
-use super::madt::Signal;
+use super::{madt::Signal, sdt::find_word};
 use alloc::vec::Vec;
 
 /// Where a device is.
@@ -35,16 +35,28 @@ const MAX_PLACES: usize = 64;
 
 /// The devices that `aml` names.
 pub fn find(aml: &[u8]) -> Vec<Place> {
-    let starts = aml.windows(HARDWARE_ID.len()).enumerate();
-    let starts = starts.filter(|(_, window)| *window == HARDWARE_ID).map(|(at, _)| at + HARDWARE_ID.len());
-    let places = starts.filter_map(|start| {
-        let rest = aml.get(start..)?;
-        let rest = rest.get(..REACH.min(rest.len()))?;
+    let mut places = Vec::new();
+    let mut next = behind_id(aml, 0);
+    while let Some(start) = next
+        && places.len() < MAX_PLACES
+    {
+        next = behind_id(aml, start);
         // The next device's resources are not this one's.
-        let end = rest.windows(HARDWARE_ID.len()).position(|window| window == HARDWARE_ID);
-        decode(rest.get(..end.unwrap_or(rest.len()))?)
-    });
-    places.take(MAX_PLACES).collect()
+        let end = next.map_or(aml.len(), |next| next - HARDWARE_ID.len()).min(start + REACH);
+        places.extend(aml.get(start..end).and_then(decode));
+    }
+    places
+}
+
+/// The first place behind a hardware ID that stands at or behind `from`.
+fn behind_id(aml: &[u8], mut from: usize) -> Option<usize> {
+    loop {
+        let at = find_word(aml, from, b"LNRO")?;
+        if aml[at..].starts_with(HARDWARE_ID) {
+            return Some(at + HARDWARE_ID.len());
+        }
+        from = at + 1;
+    }
 }
 
 fn decode(bytes: &[u8]) -> Option<Place> {

@@ -50,6 +50,7 @@ pub fn lost() -> u64 {
 /// Waits for the next byte of input, as it came: a return key is `\r`, an arrow an escape sequence. Of several
 /// waiting at the same time each byte reaches one.
 pub fn read_byte() -> ReadByte {
+    crate::devices::bring_up_inputs();
     ReadByte { _private: () }
 }
 

@@ -1,8 +1,8 @@
 //! `memcpy`, which compilers call for every copy that they do not spell out (C17 §7.24.2.1).
 //!
 //! The one of `compiler_builtins` is three `rep movs`: they take some tens of cycles to begin, and under QEMU's TCG each
-//! round of them is a jump. Words, four at a time, are quicker for the short copies that a kernel makes most, and no slower
-//! for long ones.
+//! round of them is a jump. Words, four at a time, are quicker for the short copies that a kernel makes most, and under TCG for
+//! all; only on hardware, and from some kilobytes on, would `rep movs` overtake them.
 
 #[cfg(target_os = "none")]
 use core::arch::naked_asm;

@@ -6,6 +6,8 @@
 //! hypervisor keeps CR0.TS clear, every thread has its own from the beginning.
 //! Neighbours: `switch` (calls at each switch), `irq::exceptions` (#NM), `features` (calls [`enable`]).
 
+mod torture;
+
 use alloc::alloc::{alloc_zeroed, dealloc};
 use core::{
     alloc::Layout,

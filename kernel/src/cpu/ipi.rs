@@ -11,6 +11,19 @@ use core::{
 };
 use pv_ops::{AtomicCpuSet, CpuSet};
 
+/// Looks at what another CPU is to do before the first that gives way: it takes a microsecond or two if that CPU runs, and
+/// giving way may take longer.
+const BRIEF_LOOKS: u32 = 1 << 10;
+
+/// What is done between two looks at what another CPU is to do, `looks` so far.
+#[inline]
+pub(super) fn give_way(looks: &mut u32) {
+    *looks = looks.wrapping_add(1);
+    if *looks >= BRIEF_LOOKS {
+        pv_ops::sched_yield();
+    }
+}
+
 /// Interrupts these CPUs.
 pub(super) fn send(cpus: &CpuSet) {
     if !cpus.is_empty() {
@@ -76,12 +89,13 @@ pub fn call_on(cpus: CpuSet, function: &(dyn Fn() + Sync)) {
         function();
     }
     drop(here);
+    let mut looks = 0;
     for cpu in others.iter() {
         while CALL.unfinished.contains(cpu) {
             if !percpu::is_up(cpu) && CALL.wanted.remove(cpu) {
                 CALL.unfinished.remove(cpu);
             }
-            pv_ops::sched_yield();
+            give_way(&mut looks);
         }
     }
     CALL.taken.store(false, Ordering::Release);

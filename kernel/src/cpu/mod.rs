@@ -8,6 +8,7 @@ pub mod gdt;
 pub mod host_clock;
 pub mod image;
 pub mod ipi;
+pub(crate) mod lend;
 mod mp_table;
 pub(crate) mod nmi;
 pub(crate) mod owned;

@@ -53,11 +53,17 @@ impl PhysicalReader for PhysicalMemory {
                 let len = buffer.len().min(mapping.len_bytes() as usize - offset);
                 // SAFETY: `with` gives a mapping that holds `address`.
                 let source = unsafe { mapping.as_ptr().add(offset) };
-                for (offset, byte) in buffer[..len].iter_mut().enumerate() {
-                    // SAFETY:
-                    // 1. `len` bytes from here are mapped, until the end of this call at least.
-                    // 2. The bytes may be changed by the firmware or the host at any time: hence volatile.
-                    *byte = unsafe { source.add(offset).read_volatile() };
+                let (words, bytes) = buffer[..len].as_chunks_mut::<8>();
+                let rest = words.len() * 8;
+                for (index, word) in words.iter_mut().enumerate() {
+                    // SAFETY: eight of the `len` bytes from `source`, which are mapped until the end of this call at least.
+                    let from = unsafe { source.cast::<[u8; 8]>().add(index) };
+                    // SAFETY: as above. They may be changed by the firmware or the host at any time: hence volatile.
+                    *word = unsafe { from.read_volatile() };
+                }
+                for (offset, byte) in bytes.iter_mut().enumerate() {
+                    // SAFETY: as above.
+                    *byte = unsafe { source.add(rest + offset).read_volatile() };
                 }
                 len
             });

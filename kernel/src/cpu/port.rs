@@ -26,6 +26,10 @@ impl Ports {
     /// Where firmware shows how far it has come; a display at most.
     pub const PROGRESS: Self = Self::new(0x80..=0x80);
 
+    /// The device of our own machine monitor that sends messages where the guest wants them: it interrupts, no more.
+    #[cfg(all(feature = "self-test", target_os = "none"))]
+    pub(crate) const MESSAGES: Self = Self::new(0x608..=0x60c);
+
     const fn new(ports: RangeInclusive<u16>) -> Self {
         Self { first: *ports.start(), last: *ports.end() }
     }
@@ -49,6 +53,16 @@ impl Ports {
         self.check(port);
         // SAFETY: As in `read_u8`.
         unsafe { pv_ops::port_out8(port, value) }
+    }
+
+    /// Writes `bytes` to one port, one after the other.
+    ///
+    /// # Panics
+    /// If `port` is none of these ports.
+    pub fn write_bytes(self, port: u16, bytes: &[u8]) {
+        self.check(port);
+        // SAFETY: As in `read_u8`; the bytes are a slice's.
+        unsafe { pv_ops::port_out8_many(port, bytes.as_ptr(), bytes.len() as u64) }
     }
 
     fn check(self, port: u16) {

@@ -162,8 +162,7 @@ fn interrupts_of_busy_cpus(act: impl Fn() + Sync) -> Vec<u64> {
             counted.lock().push(taken);
         }
     });
-    let counted = core::mem::take(&mut *counted.lock());
-    counted
+    core::mem::take(&mut *counted.lock())
 }
 
 crate::kernel_test! {

@@ -138,11 +138,10 @@ pub(super) fn shoot_down(cpus: &CpuSet, start: u64, len_bytes: u64) {
         let mut looks: u32 = 0;
         while cpu.tlb.done() < goal && percpu::is_up(cpu.id()) {
             poll();
-            looks = looks.wrapping_add(1);
+            ipi::give_way(&mut looks);
             if looks.is_multiple_of(LOOKS) {
                 pv_ops::lock_kick(cpu.id());
             }
-            pv_ops::sched_yield();
         }
     }
 }

@@ -20,6 +20,7 @@ use spin::Once;
 
 use super::{
     Counts, Failure, failure,
+    habit::Habit,
     virtio::{self, rings},
     wiring::{Cause, Connect},
 };
@@ -27,7 +28,7 @@ use crate::{
     cpu::{self, percpu},
     platform::Platform,
     sync::{IrqMutex, OnceCell},
-    task::round,
+    task::round::{self, Devices},
 };
 
 static DISKS: IrqMutex<Vec<Disk>> = IrqMutex::new(Vec::new());
@@ -189,9 +190,51 @@ fn nodes() -> impl Iterator<Item = &'static Node> {
     core::iter::successors(FIRST.get(), |node| node.next.get()).map(|node| &**node)
 }
 
-/// Tells the devices what they were asked.
-fn tell() {
-    nodes().for_each(|node| node.device.block.tell());
+/// The disks as the scheduler sees them.
+struct Rounds;
+
+static HABITS: [IrqMutex<Habit>; pv_ops::MAX_CPUS] =
+    [const { IrqMutex::new(Habit::new()) }; pv_ops::MAX_CPUS];
+/// How long a CPU looks for answers before it halts, at most.
+const LOOK_NS: u64 = 100_000;
+/// Turns of a loop between two looks: what the device writes stays on its CPU meanwhile. No PAUSE: for that TCG takes the lock
+/// that QEMU's devices need.
+const RELAX: u32 = 250;
+
+impl Devices for Rounds {
+    fn tell(&self) {
+        nodes().for_each(|node| node.device.block.tell());
+    }
+
+    fn wait(&self, cpu: u32, asked: u32, is_ready: &dyn Fn() -> bool) {
+        let begin = pv_ops::monotonic_ns();
+        let looks = HABITS[cpu as usize % HABITS.len()].lock().decide(begin, asked);
+        if !looks || look(cpu) != Some(0) {
+            return rest(cpu);
+        }
+        while !is_ready() && pv_ops::monotonic_ns() < begin + LOOK_NS {
+            pv_ops::irq_enable();
+            (0..RELAX).for_each(|turn| _ = core::hint::black_box(turn));
+            pv_ops::irq_disable();
+            if look(cpu) != Some(0) {
+                break;
+            }
+        }
+        rest(cpu);
+        rest(cpu);
+    }
+}
+
+/// Takes the answers to what `cpu` has asked; `None` if nothing is asked.
+fn look(cpu: u32) -> Option<u16> {
+    nodes().filter_map(|node| node.device.block.look(cpu as u16)).reduce(u16::saturating_add)
+}
+
+/// Wants interrupts, and looks once more. Also of a CPU that has not looked, and twice of one that has: with one CPU TCG leaves
+/// fences out up to QEMU 8.0 (`tcg_gen_mb`), so that the device may miss the wish and the CPU the answer. By the next look the
+/// wish is public.
+fn rest(cpu: u32) {
+    nodes().for_each(|node| node.device.block.queue_interrupt(cpu as u16, u16::MAX));
 }
 
 fn bring_up(transport: Box<dyn Transport>, name: String, connect: Connect) -> Result<(), Failure> {
@@ -209,7 +252,7 @@ fn bring_up(transport: Box<dyn Transport>, name: String, connect: Connect) -> Re
         if info.read_only { "read-only" } else { "read-write" },
         rings(features)
     );
-    round::at_end(tell);
+    round::serve(&Rounds);
     // Devices are brought up one after the other.
     let last = nodes().last().map_or(&FIRST, |node| &node.next);
     last.call_once(|| Box::new(Node { device: device.clone(), next: Once::new() }));

@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 use alloc::boxed::Box;
+use core::sync::atomic::{AtomicBool, Ordering};
 
 use drivers::{
     class::Console,
@@ -28,29 +29,52 @@ use crate::{
 const COM1_IRQ: u8 = 4;
 const KEYBOARD_IRQ: u8 = 1;
 
-/// Finds the consoles that the command line wants, the keyboard and the clock.
+fn boot_flags() -> BootFlags {
+    acpi::tables().fadt.as_ref().map(|fadt| fadt.boot_flags).unwrap_or_default()
+}
+
+/// Finds the screen, unless the command line does not want it. Until somebody reads, text needs no more than that and the
+/// early console.
 pub(super) fn probe(info: &boot::Info) {
-    let boot_flags = acpi::tables().fadt.map(|fadt| fadt.boot_flags).unwrap_or_default();
     xen::probe();
+    if console::is_chosen(Kind::Screen) {
+        match info.framebuffer {
+            // The loader said that there is one, so that it cannot be used is worth a warning.
+            Some(told) => framebuffer(told).unwrap_or_else(|error| log::warn!("no screen: {error}")),
+            None if boot_flags().contains(BootFlags::NO_VGA) => {
+                log::debug!("no screen: ACPI says there is no VGA")
+            }
+            None => vga().unwrap_or_else(|error| log::debug!("no screen: {error}")),
+        }
+    }
+}
+
+/// Brings up, once, the serial line and the keyboard of the consoles that the command line wants: their set-up is dozens of
+/// exits in a guest, which one that only writes does without.
+pub(super) fn bring_up_inputs() {
+    static DONE: AtomicBool = AtomicBool::new(false);
+    if DONE.swap(true, Ordering::Relaxed) {
+        return;
+    }
     if console::is_chosen(Kind::Serial)
         && let Err(error) = serial()
     {
         log::debug!("no serial console: {error}");
     }
     if console::is_chosen(Kind::Screen) {
-        match info.framebuffer {
-            // The loader said that there is one, so that it cannot be used is worth a warning.
-            Some(told) => framebuffer(told).unwrap_or_else(|error| log::warn!("no screen: {error}")),
-            None if boot_flags.contains(BootFlags::NO_VGA) => {
-                log::debug!("no screen: ACPI says there is no VGA")
-            }
-            None => vga().unwrap_or_else(|error| log::debug!("no screen: {error}")),
-        }
         keyboard().unwrap_or_else(|error| log::debug!("no keyboard: {error}"));
     }
     // Bytes that came before their interrupt was let through raise no second one.
     console::on_receive();
-    if boot_flags.contains(BootFlags::NO_CMOS_RTC) {
+}
+
+/// Sets the wall clock, once, if there is a clock chip.
+pub(super) fn read_clock() {
+    static DONE: AtomicBool = AtomicBool::new(false);
+    if DONE.swap(true, Ordering::Relaxed) {
+        return;
+    }
+    if boot_flags().contains(BootFlags::NO_CMOS_RTC) {
         log::debug!("no clock: ACPI says there is no CMOS clock");
     } else {
         clock().unwrap_or_else(|error| log::debug!("no clock: {error}"));
@@ -121,11 +145,8 @@ fn receive_interrupt(number: u8, name: &'static str) -> bool {
     }
 }
 
-/// Sets the wall clock from the CMOS clock, unless the hypervisor has told the time already.
+/// Sets the wall clock from the CMOS clock.
 fn clock() -> Result<(), Failure> {
-    if pv_ops::wall_ns().is_some() {
-        return Ok(());
-    }
     let century = acpi::tables().fadt.and_then(|fadt| fadt.century);
     let now: DateTime = rtc::read(&Ports::CMOS, century).map_err(failure)?;
     pv_ops::native::time::set_wall(now.to_unix() * 1_000_000_000);
@@ -140,6 +161,7 @@ crate::kernel_test! {
         const TRANSMIT: u16 = COM1;
         const MODEM_CONTROL: u16 = COM1 + 4;
         const LOOP_BACK: u8 = 1 << 4;
+        bring_up_inputs();
         if !irq::counts().any(|count| count.name == "serial") {
             crate::skip!("no serial interrupt");
         }

@@ -4,14 +4,16 @@
 //! without a bus) · `wiring` (their interrupts) · `block`, `entropy` and so on (the devices of a kind, for apps).
 //! Neighbours: `drivers` (how each is driven), `platform` (what they ask of this kernel).
 //!
-//! A PC's own devices are looked for at the start; the buses when somebody first asks for a device that is on one, and
-//! then devices of that kind are brought up. So an app carries no driver that it does not use.
+//! Only a screen is looked for at the start. Serial line and keyboard are brought up when somebody first reads, the clock chip
+//! is read when somebody asks for the date, the buses are walked when somebody asks for a device that is on one, and
+//! then devices of that kind are brought up. So an app carries no driver that it does not use, and starts without it.
 #![forbid(unsafe_code)]
 
 pub mod balloon;
 pub mod block;
 pub mod console;
 pub mod entropy;
+mod habit;
 mod legacy;
 pub mod net;
 mod pci;
@@ -48,9 +50,19 @@ fn failure(error: impl Display + 'static) -> Failure {
     Box::new(error)
 }
 
-/// Finds the consoles that the command line wants, the keyboard and the clock.
+/// Finds the screen, if the command line wants it, and what a hypervisor has for text.
 pub fn probe(info: &boot::Info) {
     legacy::probe(info);
+}
+
+/// Brings up what text comes from: the serial line and the keyboard. For who is about to read.
+pub(crate) fn bring_up_inputs() {
+    legacy::bring_up_inputs();
+}
+
+/// Asks the machine's clock chip for the date, if that was not done yet. For who wants to know, where no hypervisor tells.
+pub(crate) fn read_clock() {
+    legacy::read_clock();
 }
 
 /// Walks the buses, once: what is there is noted for who drives its kind.

@@ -23,8 +23,7 @@ pub use dispatch::{Count, counts};
 
 use crate::{
     acpi::{self, madt::Madt},
-    cpu::{self, physical::PhysicalMemory},
-    hypervisor,
+    cpu, hypervisor,
     sync::IrqMutex,
 };
 use alloc::{boxed::Box, vec::Vec};
@@ -98,8 +97,7 @@ static ROUTES: IrqMutex<Routes> = IrqMutex::new(Routes { controllers: Vec::new()
 /// Brings interrupts up, no line let through, and enables them on this CPU.
 pub fn init(info: &boot::Info) {
     exceptions::init_stacks();
-    let tables = acpi::init(&PhysicalMemory::default(), info.rsdp);
-    let madt = tables.madt.as_ref();
+    let madt = acpi::tables().madt.as_ref();
     page_ready::init();
     event_channel::init(info.cmdline.get("xen.events"));
     match apic::init(madt) {

@@ -2,11 +2,11 @@
 #![forbid(unsafe_code)]
 #![cfg(all(feature = "self-test", target_os = "none"))]
 
-use super::{allocate, apic, counts, dispatch, send, vectors};
+use super::{Error, allocate, apic, counts, dispatch, message, send, vectors};
 use crate::{
     backtrace::Backtrace,
-    cpu::{self, gdt, probe},
-    symbols,
+    cpu::{self, gdt, port::Ports, probe},
+    hypervisor, symbols,
     sync::IrqState,
 };
 use alloc::{format, sync::Arc};
@@ -43,6 +43,38 @@ kernel_test! {
         }
         let counted = counts().find(|count| count.vector == vector).expect("counted");
         assert_eq!((counted.name, counted.total), ("self-test", 100));
+    }
+}
+
+kernel_test! {
+    /// A message names any CPU that it can: with more bits for that, CPUs of large APIC IDs too.
+    fn a_message_reaches_the_cpu_that_it_names() {
+        const PRESENT: u8 = 0x4d;
+        let ports = Ports::MESSAGES;
+        if ports.read_u8(0x60c) != PRESENT || apic::local().is_none() {
+            crate::skip!("nothing here sends messages");
+        }
+        for cpu in cpu::percpu::all() {
+            let (came, by) = (Arc::new(AtomicU32::new(0)), Arc::new(AtomicU32::new(u32::MAX)));
+            let (counted, seen) = (came.clone(), by.clone());
+            let message = message(cpu, "self-test", move || {
+                seen.store(cpu::current().id(), Ordering::Relaxed);
+                counted.fetch_add(1, Ordering::Release);
+            });
+            if cpu.apic_id() > 255 && !(hypervisor::services().has_long_message_ids)() {
+                assert_eq!(message, Err(Error::NoMessages), "for the CPU of APIC ID {}", cpu.apic_id());
+                continue;
+            }
+            let message = message.expect("a message");
+            let address = (message.address as u32).to_le_bytes();
+            (0x608..).zip(address).for_each(|(port, byte)| ports.write_u8(port, byte));
+            ports.write_u8(0x60c, message.data as u8);
+            let start = pv_ops::monotonic_ns();
+            while came.load(Ordering::Acquire) == 0 && pv_ops::monotonic_ns() < start + 2_000_000_000 {
+                pv_ops::sched_yield();
+            }
+            assert_eq!((came.load(Ordering::Acquire), by.load(Ordering::Relaxed)), (1, cpu.id()));
+        }
     }
 }
 

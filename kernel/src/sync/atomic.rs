@@ -2,7 +2,9 @@
 //! interleaving for the tests (`crate::interleave`). They name what they use `super::atomic`.
 #![forbid(unsafe_code)]
 
-pub(crate) use core::sync::atomic::{AtomicU8, Ordering};
+pub(crate) use core::sync::atomic::{
+    AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence,
+};
 
 /// A constructor: `const` here, which the tests' atomics do not offer.
 macro_rules! constructor {

@@ -1,12 +1,12 @@
 //! Data behind a lock, whichever lock that is: the one place of this module with unsafe code.
-//! Neighbours: `irq_mutex`, `mutex` (the two locks).
+//! Neighbours: `irq_mutex`, `mutex`, `rw_lock` (the locks).
 
 use core::{
     cell::UnsafeCell,
     ops::{Deref, DerefMut},
 };
 
-/// A lock without data: between a lock and its unlock no other lock succeeds. Implemented by the two neighbours only,
+/// A lock without data: between a lock and its unlock no other lock succeeds. Implemented by the neighbours only,
 /// whose algorithms are checked in every interleaving.
 pub(super) trait Raw {
     /// Takes it; waits for it if others have it.
@@ -15,6 +15,17 @@ pub(super) trait Raw {
     fn try_lock(&self) -> bool;
     /// Gives it back. The caller has it.
     fn unlock(&self);
+}
+
+/// A [`Raw`] lock that many may have at a time, to read: between a share and its unshare no [`Raw`] lock succeeds, and the other
+/// way round. Its algorithm is checked in every interleaving.
+pub(super) trait Share: Raw {
+    /// Takes it to read; waits for it if it is locked.
+    fn share(&self);
+    /// Takes it to read if that needs no wait.
+    fn try_share(&self) -> bool;
+    /// Gives it back. The caller has it to read.
+    fn unshare(&self);
 }
 
 /// A [`Raw`] lock with another way to try.
@@ -63,6 +74,36 @@ impl<R: Raw + Take, T: ?Sized> Guarded<R, T> {
     /// Takes it as a waiter does, who comes again if that fails.
     pub(super) fn take(&self) -> Option<Access<'_, R, T>> {
         self.raw.take().then(|| Access(self))
+    }
+}
+
+/// Readers are on several CPUs at a time: hence `Sync`.
+impl<R: Share, T: ?Sized + Sync> Guarded<R, T> {
+    pub(super) fn share(&self) -> Shared<'_, R, T> {
+        self.raw.share();
+        Shared(self)
+    }
+
+    pub(super) fn try_share(&self) -> Option<Shared<'_, R, T>> {
+        self.raw.try_share().then(|| Shared(self))
+    }
+}
+
+/// The proof that the lock is shared; made by `share` and `try_share` only, and its drop gives the share back.
+pub(super) struct Shared<'a, R: Share, T: ?Sized>(&'a Guarded<R, T>);
+
+impl<R: Share, T: ?Sized> Deref for Shared<'_, R, T> {
+    type Target = T;
+    fn deref(&self) -> &T {
+        // SAFETY: while this lives no `Access` does, so nobody changes the data; and that others read it meanwhile was
+        // allowed when this was made.
+        unsafe { &*self.0.data.get() }
+    }
+}
+
+impl<R: Share, T: ?Sized> Drop for Shared<'_, R, T> {
+    fn drop(&mut self) {
+        self.0.raw.unshare();
     }
 }
 

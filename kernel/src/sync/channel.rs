@@ -1,14 +1,16 @@
 //! Values from threads and tasks to others, through a queue of bounded length.
+//! The same source is checked in every interleaving by the tests (`crate::interleave`).
 //! Neighbours: `waiters` (who waits for a place or a value).
 #![forbid(unsafe_code)]
 
 use alloc::{collections::VecDeque, sync::Arc};
-use core::{
-    fmt,
-    sync::atomic::{AtomicUsize, Ordering},
-};
+use core::fmt;
 
-use super::{IrqMutex, waiters::Waiters};
+use super::{
+    IrqMutex,
+    atomic::{AtomicUsize, Ordering},
+    waiters::Waiters,
+};
 use crate::task::OutOfMemory;
 
 /// A channel that holds up to `capacity` values, at least one: the end that sends and the end that receives. Both can be

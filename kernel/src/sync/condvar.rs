@@ -1,10 +1,11 @@
 //! Waiting for what the holder of a lock may change.
+//! The same source is checked in every interleaving by the tests (`crate::interleave`).
 //! Neighbours: `mutex` (the lock), `waiters`.
 #![forbid(unsafe_code)]
 
 use core::{future::poll_fn, task::Poll};
 
-use super::{MutexGuard, current, waiters::Waiters};
+use super::{MutexGuard, atomic::constructor, current, waiters::Waiters};
 
 /// Threads that wait until somebody tells that the data of a [`Mutex`](super::Mutex) has changed.
 pub struct Condvar(Waiters);
@@ -16,9 +17,11 @@ impl Default for Condvar {
 }
 
 impl Condvar {
-    /// Nobody waits.
-    pub const fn new() -> Self {
-        Self(Waiters::new())
+    constructor! {
+        /// Nobody waits.
+        pub fn new() -> Self {
+            Self(Waiters::new())
+        }
     }
 
     /// Gives the lock back, waits until it is notified, as a thread, and takes the lock again. It returns for no other

@@ -1,45 +1,38 @@
 //! The lock of apps: who waits for it gives its CPU to others. Not for interrupt handlers.
-//! Neighbours: `waiters` (who waits), `condvar`, `cell` (the data), `stall` (reports).
+//! Neighbours: `sleeping` (the algorithm), `waiters` (who waits), `condvar`, `cell` (the data), `stall` (reports).
 #![forbid(unsafe_code)]
 
 use core::{
     fmt,
     ops::{Deref, DerefMut},
-    sync::atomic::{AtomicU8, Ordering},
 };
 
 use super::{
     cell::{Access, Guarded, Raw, Take},
+    sleeping::Sleeping,
     stall::Blocking,
-    waiters::Waiters,
 };
-
-const FREE: u8 = 0;
-const HELD: u8 = 1;
-/// Held, and perhaps somebody waits.
-const WANTED: u8 = 2;
 
 /// A lock that threads wait for by giving way to others, and tasks by awaiting. There is no poisoning: a panic ends the
 /// guest.
 #[derive(Default)]
-pub struct Mutex<T: ?Sized>(Guarded<Sleeping, T>);
+pub struct Mutex<T: ?Sized>(Guarded<Told, T>);
 
-/// The lock, who waits, and who has it.
-struct Sleeping {
-    state: AtomicU8,
-    waiters: Waiters,
+/// The lock, and who has it.
+struct Told {
+    lock: Sleeping,
     report: Blocking,
 }
 
-impl Sleeping {
+impl Told {
     const fn new() -> Self {
-        Self { state: AtomicU8::new(FREE), waiters: Waiters::new(), report: Blocking::new() }
+        Self { lock: Sleeping::new(), report: Blocking::new() }
     }
 }
 
-impl Take for Sleeping {
+impl Take for Told {
     fn take(&self) -> bool {
-        let taken = self.state.swap(WANTED, Ordering::Acquire) == FREE;
+        let taken = self.lock.take();
         if taken {
             self.report.taken();
         }
@@ -47,28 +40,24 @@ impl Take for Sleeping {
     }
 }
 
-impl Default for Sleeping {
+impl Default for Told {
     fn default() -> Self {
         Self::new()
     }
 }
 
-impl Raw for Sleeping {
+impl Raw for Told {
     #[inline(never)]
     fn lock(&self) {
-        if self.state.compare_exchange(FREE, HELD, Ordering::Acquire, Ordering::Relaxed).is_err() {
+        if !self.lock.try_lock() {
             let waits = self.report.waits();
-            self.waiters.block_until(|| {
-                waits.look();
-                self.take().then_some(())
-            });
-        } else {
-            self.report.taken();
+            self.lock.wait(|| waits.look());
         }
+        self.report.taken();
     }
 
     fn try_lock(&self) -> bool {
-        let locked = self.state.compare_exchange(FREE, HELD, Ordering::Acquire, Ordering::Relaxed).is_ok();
+        let locked = self.lock.try_lock();
         if locked {
             self.report.taken();
         }
@@ -76,16 +65,14 @@ impl Raw for Sleeping {
     }
 
     fn unlock(&self) {
-        if self.state.swap(FREE, Ordering::Release) == WANTED {
-            self.waiters.wake_one();
-        }
+        self.lock.unlock();
     }
 }
 
 impl<T> Mutex<T> {
     /// A new, unlocked lock.
     pub const fn new(value: T) -> Self {
-        Self(Guarded::new(Sleeping::new(), value))
+        Self(Guarded::new(Told::new(), value))
     }
 
     /// The data.
@@ -109,7 +96,12 @@ impl<T: ?Sized> Mutex<T> {
         match self.try_lock() {
             Some(guard) => guard,
             None => {
-                self.0.raw.waiters.until(|| self.0.take().map(|value| MutexGuard { lock: self, value })).await
+                self.0
+                    .raw
+                    .lock
+                    .waiters
+                    .until(|| self.0.take().map(|value| MutexGuard { lock: self, value }))
+                    .await
             }
         }
     }
@@ -122,7 +114,7 @@ impl<T: ?Sized> Mutex<T> {
 
 impl<T: ?Sized> fmt::Debug for Mutex<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(if self.0.raw.state.load(Ordering::Relaxed) == FREE { "Mutex" } else { "Mutex(locked)" })
+        f.pad(if self.0.raw.lock.is_locked() { "Mutex(locked)" } else { "Mutex" })
     }
 }
 
@@ -130,7 +122,7 @@ impl<T: ?Sized> fmt::Debug for Mutex<T> {
 #[must_use = "the lock is given back when this is dropped"]
 pub struct MutexGuard<'a, T: ?Sized> {
     lock: &'a Mutex<T>,
-    value: Access<'a, Sleeping, T>,
+    value: Access<'a, Told, T>,
 }
 
 impl<'a, T: ?Sized> MutexGuard<'a, T> {

@@ -1,13 +1,15 @@
 //! A number of permits, and a place where so many meet.
+//! The same source is checked in every interleaving by the tests (`crate::interleave`).
 //! Neighbours: `waiters` (who waits for one).
 #![forbid(unsafe_code)]
 
-use core::{
-    fmt,
-    sync::atomic::{AtomicUsize, Ordering},
-};
+use core::fmt;
 
-use super::{Condvar, Mutex, waiters::Waiters};
+use super::{
+    Condvar, Mutex,
+    atomic::{AtomicUsize, Ordering, constructor},
+    waiters::Waiters,
+};
 
 /// So many at a time may do something.
 pub struct Semaphore {
@@ -16,9 +18,11 @@ pub struct Semaphore {
 }
 
 impl Semaphore {
-    /// That many permits.
-    pub const fn new(permits: usize) -> Self {
-        Self { permits: AtomicUsize::new(permits), waiters: Waiters::new() }
+    constructor! {
+        /// That many permits.
+        pub fn new(permits: usize) -> Self {
+            Self { permits: AtomicUsize::new(permits), waiters: Waiters::new() }
+        }
     }
 
     /// Waits for a permit, as a thread. Dropping it gives it back.
@@ -67,9 +71,11 @@ pub struct Barrier {
 }
 
 impl Barrier {
-    /// For so many.
-    pub const fn new(parties: usize) -> Self {
-        Self { parties, state: Mutex::new((0, 0)), met: Condvar::new() }
+    constructor! {
+        /// For so many.
+        pub fn new(parties: usize) -> Self {
+            Self { parties, state: Mutex::new((0, 0)), met: Condvar::new() }
+        }
     }
 
     /// Waits for the others; `true` for the one that came last.

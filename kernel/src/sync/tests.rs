@@ -8,7 +8,7 @@ use core::{
     time::Duration,
 };
 
-use super::{Barrier, Condvar, Mutex, Semaphore, channel};
+use super::{Barrier, Condvar, Mutex, RwLock, Semaphore, channel};
 use crate::{
     task,
     thread::{self, JoinHandle, spawn},
@@ -200,5 +200,38 @@ crate::kernel_test! {
             })
         }).collect();
         assert_eq!(threads.into_iter().map(JoinHandle::join).sum::<usize>(), 10, "one a round is last");
+    }
+}
+
+crate::kernel_test! {
+    /// Readers never see a pair half written, and whoever gives up waiting holds nobody back.
+    async fn a_lock_for_readers_and_writers_serves_tasks_and_threads() {
+        static PAIR: RwLock<Pair> = RwLock::new(Pair(0, 0));
+        let look = |pair: &Pair| assert_eq!(pair.0, pair.1, "a writer beside a reader");
+        let tasks: Vec<_> = (0..4).map(|_| task::spawn(async move {
+            for _ in 0..100 {
+                PAIR.write_async().await.add();
+                look(&*PAIR.read_async().await);
+                task::yield_now().await;
+            }
+        })).collect();
+        let threads: Vec<_> = (0..4).map(|_| spawn(move || for _ in 0..100 {
+            PAIR.write().add();
+            let pair = PAIR.read();
+            thread::yield_now();
+            look(&pair);
+        })).collect();
+        for task in tasks {
+            task.await;
+        }
+        for thread in threads {
+            thread.await;
+        }
+        let (one, two) = (PAIR.read(), PAIR.try_read());
+        assert_eq!((one.1, two.is_some(), PAIR.try_write().is_none()), (800, true, true));
+        if time::has_timer() {
+            assert!(task::timeout(Duration::from_millis(2), PAIR.write_async()).await.is_err());
+            assert!(PAIR.try_read().is_some(), "a writer that gave up holds readers back");
+        }
     }
 }

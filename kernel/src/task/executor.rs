@@ -52,14 +52,14 @@ pub(super) struct Tasks {
     ready: [Ready; pv_ops::MAX_CPUS],
     /// Tasks that exist, ready or not.
     count: AtomicUsize,
-    /// Called when a task has become ready on this CPU.
-    notify: Once<fn(u32)>,
+    /// Called when a task has become ready on this CPU, and whether it is the only one.
+    notify: Once<fn(u32, bool)>,
 }
 
 /// The ready tasks of a CPU, in the order in which they became so.
 struct Ready {
     list: IrqMutex<List<Task>>,
-    /// How many, to be looked at without the lock.
+    /// How many, to be looked at without the lock. Changed with it.
     len: AtomicUsize,
 }
 
@@ -71,8 +71,9 @@ impl Tasks {
         Self { ready, count: AtomicUsize::new(0), notify: Once::new() }
     }
 
-    /// Has `notify` called whenever a task has become ready on a CPU. The first to ask has it.
-    pub(super) fn on_ready(&self, notify: fn(u32)) {
+    /// Has `notify` called whenever a task has become ready on a CPU, and told whether it is the only one. The first to ask
+    /// has it.
+    pub(super) fn on_ready(&self, notify: fn(u32, bool)) {
         self.notify.call_once(|| notify);
     }
 
@@ -100,10 +101,10 @@ impl Tasks {
         let ready = self.of(cpu);
         let mut list = ready.list.lock();
         list.push(task);
-        ready.len.fetch_add(1, Ordering::Relaxed);
+        let is_first = ready.len.fetch_add(1, Ordering::Relaxed) == 0;
         drop(list);
         if let Some(notify) = self.notify.get() {
-            notify(cpu);
+            notify(cpu, is_first);
         }
     }
 
@@ -122,7 +123,8 @@ impl Tasks {
         if ready.len.load(Ordering::Relaxed) == 0 {
             return None;
         }
-        let task = ready.list.lock().pop();
+        let mut list = ready.list.lock();
+        let task = list.pop();
         if task.is_some() {
             ready.len.fetch_sub(1, Ordering::Relaxed);
         }

@@ -2,62 +2,53 @@
 //!
 //! It looks for work a little while before it halts, if that pays off ([`Eagerness`]): waking a halted CPU takes an interrupt
 //! and whatever the host needs to run it again, which may be more than the work.
-//! Neighbours: `scheduler` (asks), `eagerness` (how long it looks), `time::lead` (the halt, and being back in time).
+//! Neighbours: `bell` (how nobody is missed), `scheduler` (asks), `round` (what devices have done), `eagerness` (how long it looks),
+//! `time::lead` (the halt, and being back in time).
 #![forbid(unsafe_code)]
 
-use core::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
-
-use super::eagerness::Eagerness;
+use super::{
+    bell::{Bell, Marks},
+    eagerness::Eagerness,
+    round,
+};
 use crate::{
     cpu::{RFLAGS_IF, percpu},
     time::lead,
 };
 
-/// A bit for each CPU: it has no work.
-static IDLE: [AtomicU64; pv_ops::MAX_CPUS / 64] = [const { AtomicU64::new(0) }; pv_ops::MAX_CPUS / 64];
+static IDLE: Marks = Marks::new();
 
-/// How a CPU without work is told that there is some.
-struct Bell {
-    /// It looks at `rung`, so that no interrupt is needed.
-    listens: AtomicBool,
-    /// Another CPU has something for it.
-    rung: AtomicBool,
+/// How a CPU without work is told that there is some, and how long it listens.
+struct Place {
+    bell: Bell,
     eagerness: Eagerness,
 }
 
-static BELLS: [Bell; pv_ops::MAX_CPUS] = [const {
-    Bell { listens: AtomicBool::new(false), rung: AtomicBool::new(false), eagerness: Eagerness::new() }
-}; pv_ops::MAX_CPUS];
+static PLACES: [Place; pv_ops::MAX_CPUS] =
+    [const { Place { bell: Bell::new(), eagerness: Eagerness::new() } }; pv_ops::MAX_CPUS];
 
-fn place(cpu: u32) -> (&'static AtomicU64, u64) {
-    (&IDLE[cpu as usize / 64 % IDLE.len()], 1 << (cpu % 64))
-}
-
-fn bell(cpu: u32) -> &'static Bell {
-    &BELLS[cpu as usize % BELLS.len()]
+fn place(cpu: u32) -> &'static Place {
+    &PLACES[cpu as usize % PLACES.len()]
 }
 
 /// Whether `cpu` has no work. On that CPU itself: whether an interrupt handler interrupted its idleness.
 pub(super) fn is_idle(cpu: u32) -> bool {
-    let (set, bit) = place(cpu);
-    set.load(Ordering::Relaxed) & bit != 0
+    IDLE.contains(cpu)
+}
+
+/// As [`is_idle`], for who has made work for that CPU just now: whether it has to be [kicked](kick).
+pub(super) fn must_be_kicked(cpu: u32) -> bool {
+    IDLE.contains_after_work(cpu)
 }
 
 /// A CPU without work among `online`, `here` excepted.
 pub(super) fn find(online: core::ops::Range<u32>, here: u32) -> Option<u32> {
-    IDLE.iter().enumerate().find_map(|(index, set)| {
-        let mut set = set.load(Ordering::Relaxed);
-        let first = index as u32 * 64;
-        if here / 64 == index as u32 {
-            set &= !(1 << (here % 64));
-        }
-        (set != 0).then(|| first + set.trailing_zeros()).filter(|cpu| online.contains(cpu))
-    })
+    IDLE.find(online, here)
 }
 
 /// Whether a CPU other than `here` works, or is about to: only such a one makes work without an interrupt.
 fn somebody_works(here: u32) -> bool {
-    let works = |cpu| cpu != here && (!is_idle(cpu) || bell(cpu).rung.load(Ordering::Relaxed));
+    let works = |cpu| cpu != here && (!is_idle(cpu) || place(cpu).bell.is_rung());
     percpu::up().iter().any(works)
 }
 
@@ -68,36 +59,36 @@ fn somebody_works(here: u32) -> bool {
 /// lets them in only once the CPU is as good as halted; or from another CPU, which sees the mark and sends an interrupt,
 /// unless it also sees that this one listens, which asks once more when it has ceased to.
 pub(super) fn halt(cpu: u32, ready: &dyn Fn() -> bool) {
-    let ((set, bit), bell) = (place(cpu), bell(cpu));
-    bell.rung.store(false, Ordering::Relaxed);
-    set.fetch_or(bit, Ordering::SeqCst);
-    fence(Ordering::SeqCst);
-    let has_work = || ready() || bell.rung.load(Ordering::Relaxed);
+    let place = place(cpu);
+    place.bell.forget();
+    IDLE.set(cpu);
+    let has_work = || ready() || place.bell.is_rung();
+    round::wait(cpu, &has_work);
     if !has_work() {
         match somebody_works(cpu) {
-            true => bell.wait(cpu, &has_work),
+            true => place.wait(cpu, &has_work),
             false => lead::halt(&has_work),
         }
     }
-    set.fetch_and(!bit, Ordering::SeqCst);
+    IDLE.clear(cpu);
 }
 
-impl Bell {
+impl Place {
     /// Listens for as long as pays off, then halts; and learns from it.
     fn wait(&self, cpu: u32, has_work: &dyn Fn() -> bool) {
         let start_ns = pv_ops::monotonic_ns();
         let end_ns = start_ns + self.eagerness.ns();
         if end_ns != start_ns {
-            self.listens.store(true, Ordering::SeqCst);
+            self.bell.listen();
             while !has_work() && somebody_works(cpu) && pv_ops::monotonic_ns() < end_ns {
                 crate::cpu::let_interrupts_in();
             }
-            self.listens.swap(false, Ordering::SeqCst);
+            self.bell.cease();
         }
         if !has_work() {
             lead::halt(has_work);
         }
-        if self.rung.load(Ordering::Relaxed) {
+        if self.bell.is_rung() {
             self.eagerness.learn(pv_ops::monotonic_ns() - start_ns);
         }
     }
@@ -105,9 +96,7 @@ impl Bell {
 
 /// Has `cpu` look at its run queue.
 pub(super) fn kick(cpu: u32) {
-    let bell = bell(cpu);
-    bell.rung.swap(true, Ordering::SeqCst);
-    if !bell.listens.load(Ordering::SeqCst) {
+    if place(cpu).bell.ring() {
         crate::cpu::kick(cpu);
     }
 }

@@ -11,6 +11,7 @@
 #![forbid(unsafe_code)]
 
 mod alarm;
+mod bell;
 mod eagerness;
 mod executor;
 mod heartbeat;
@@ -47,6 +48,6 @@ pub use worker::{
 };
 pub(crate) use {
     join::{Receiver, promise},
-    thread::Thread,
+    thread::{Body, Thread},
     worker::would_halt,
 };

@@ -184,7 +184,7 @@ pub(crate) fn enqueue(thread: Arc<Thread>) {
     queue.push(thread);
     there.len.store(queue.len(), Ordering::Relaxed);
     drop(queue);
-    if idle::is_idle(target) {
+    if idle::must_be_kicked(target) {
         if target != here {
             idle::kick(target);
         }
@@ -277,7 +277,9 @@ pub(super) fn leave(thread: Arc<Thread>, way: Way) {
             continue;
         };
         this.preempt.store(false, Ordering::Relaxed);
-        this.slice.set_fresh(way != Way::SliceOver);
+        if way != Way::SliceOver {
+            this.slice.comes(number);
+        }
         if len != 0 {
             this.slice.begin();
             share(number);

@@ -1,8 +1,8 @@
 //! The time slice of the thread that a CPU runs: timed only while others wait for that CPU.
 //!
-//! A thread has one slice at least and two at most: when the time is over, one that came in the middle of it gets
-//! another, so that no switch needs to look at the clock. What the host ran instead of this CPU is not charged: the end of a
-//! slice is put off until the thread has had the time it was given.
+//! A thread has one slice of what the host leaves to this CPU: when the time is over, one that came in the middle of it, or
+//! whose CPU the host ran something else on, gets what is missing. So a switch does not arm the timer, and reads no more than
+//! the counter.
 //! Neighbours: `scheduler` (asks), `time::timer` (the interrupt).
 #![forbid(unsafe_code)]
 
@@ -18,22 +18,24 @@ const UNNOTICED_NS: u64 = SLICE_NS / 32;
 /// The slice of one CPU. Used on that CPU only, with interrupts disabled, but for [`is_timed`](Self::is_timed).
 pub(super) struct Slice {
     timed: AtomicBool,
-    /// The thread that runs came after the slice began.
-    fresh: AtomicBool,
-    /// How long it is, when it began, and the host's count of stolen time then.
-    given_ns: AtomicU64,
+    /// When it began: by the clock, and by the time-stamp counter.
     begun_ns: AtomicU64,
+    begun_ticks: AtomicU64,
+    /// When the thread came that runs, the host's count of stolen time then, and how much the thread is to have from then on.
+    came_ticks: AtomicU64,
     stolen_ns: AtomicU64,
+    given_ns: AtomicU64,
 }
 
 impl Slice {
     pub(super) const fn new() -> Self {
         Self {
             timed: AtomicBool::new(false),
-            fresh: AtomicBool::new(false),
-            given_ns: AtomicU64::new(0),
             begun_ns: AtomicU64::new(0),
+            begun_ticks: AtomicU64::new(0),
+            came_ticks: AtomicU64::new(0),
             stolen_ns: AtomicU64::new(0),
+            given_ns: AtomicU64::new(0),
         }
     }
 
@@ -55,9 +57,17 @@ impl Slice {
         self.timed.store(false, Relaxed);
     }
 
-    /// Another thread runs; `fresh` when that has nothing to do with the end of a slice.
-    pub(super) fn set_fresh(&self, fresh: bool) {
-        self.fresh.store(fresh, Relaxed);
+    /// Another thread runs on `cpu`, not because the slice is over.
+    pub(super) fn comes(&self, cpu: u32) {
+        if self.is_timed() {
+            self.give(cpu, pv_ops::rdtsc(), SLICE_NS);
+        }
+    }
+
+    fn give(&self, cpu: u32, now_ticks: u64, ns: u64) {
+        self.came_ticks.store(now_ticks, Relaxed);
+        self.stolen_ns.store(pv_ops::steal_ns(cpu), Relaxed);
+        self.given_ns.store(ns, Relaxed);
     }
 
     /// Has an interrupt come as soon as interrupts are enabled.
@@ -78,14 +88,12 @@ impl Slice {
 
     /// Whether the running thread has earned some more, others waiting: then the end is set anew.
     pub(super) fn goes_on(&self, cpu: u32) -> bool {
-        let now_ns = pv_ops::monotonic_ns();
-        let more_ns = if self.fresh.swap(false, Relaxed) {
-            SLICE_NS
-        } else {
-            let elapsed_ns = now_ns.saturating_sub(self.begun_ns.load(Relaxed));
-            let stolen_ns = pv_ops::steal_ns(cpu).saturating_sub(self.stolen_ns.load(Relaxed));
-            owed_ns(self.given_ns.load(Relaxed), elapsed_ns, stolen_ns)
-        };
+        let since = |before: &AtomicU64, now: u64| now.saturating_sub(before.load(Relaxed));
+        let (now_ns, now_ticks) = (pv_ops::monotonic_ns(), pv_ops::rdtsc());
+        let whole = (since(&self.begun_ns, now_ns), since(&self.begun_ticks, now_ticks));
+        let elapsed_ns = part_ns(whole, since(&self.came_ticks, now_ticks));
+        let stolen_ns = since(&self.stolen_ns, pv_ops::steal_ns(cpu));
+        let more_ns = owed_ns(self.given_ns.load(Relaxed), elapsed_ns, stolen_ns);
         let goes_on = more_ns != 0;
         if goes_on {
             self.timed.store(true, Relaxed);
@@ -95,12 +103,20 @@ impl Slice {
     }
 
     fn extend(&self, ns: u64) {
-        let now_ns = pv_ops::monotonic_ns();
-        self.given_ns.store(ns, Relaxed);
+        let (now_ns, now_ticks) = (pv_ops::monotonic_ns(), pv_ops::rdtsc());
         self.begun_ns.store(now_ns, Relaxed);
-        self.stolen_ns.store(pv_ops::steal_ns(crate::cpu::current().id()), Relaxed);
+        self.begun_ticks.store(now_ticks, Relaxed);
+        self.give(crate::cpu::current().id(), now_ticks, ns);
         timer::set_slice(now_ns + ns);
     }
+}
+
+/// So many of the ticks, in the time that all of them took.
+fn part_ns((whole_ns, whole_ticks): (u64, u64), ticks: u64) -> u64 {
+    /// Few enough are left that the product fits.
+    const LESS: u32 = 10;
+    let part = (ticks.min(whole_ticks) >> LESS).saturating_mul(whole_ns);
+    part.checked_div(whole_ticks >> LESS).unwrap_or(whole_ns)
 }
 
 /// What is missing of a slice of `given_ns` after so long, of which the host took `stolen_ns`; 0 if it is not worth a timer.
@@ -154,6 +170,14 @@ mod tests {
             prop_assert!(robbed <= other, "{} of {}", robbed, other);
             prop_assert!(other - robbed <= turns as u64 * UNNOTICED_NS, "{} of {}", robbed, other);
         }
+    }
+
+    #[test]
+    fn a_part_of_the_ticks_took_that_part_of_the_time() {
+        assert_eq!(part_ns((4_000_000, 10 << 20), 5 << 20), 2_000_000);
+        assert_eq!(part_ns((4_000_000, 10 << 20), 0), 0);
+        // A counter that stands still, or jumped.
+        assert_eq!([part_ns((70, 0), 0), part_ns((70, 10 << 20), u64::MAX)], [70, 70]);
     }
 
     #[test]

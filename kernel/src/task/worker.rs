@@ -59,7 +59,7 @@ pub fn enter_cpu(leaving: impl Fn() -> bool) {
     scheduler::give_up(cpu);
     fence(Ordering::SeqCst);
     if TASKS.len(cpu) != 0 {
-        notify(cpu);
+        notify(cpu, true);
     }
 }
 
@@ -95,10 +95,13 @@ pub(crate) fn would_halt() -> bool {
     TASKS.len(cpu) == 0 && !scheduler::has_ready(cpu) && !round::is_awaited(cpu)
 }
 
-/// A task has become ready on `cpu`: its worker has to run, and one of a CPU without work if there is more than that.
-fn notify(cpu: u32) {
-    fence(Ordering::SeqCst);
-    wake_cpu(if scheduler::is_online(cpu) { cpu } else { 0 });
+/// A task has become ready on `cpu`: its worker has to run, and one of a CPU without work if there is more than that. Who
+/// found the list empty has woken a worker, which waits only when it has found all lists empty again.
+fn notify(cpu: u32, is_first: bool) {
+    if is_first {
+        fence(Ordering::SeqCst);
+        wake_cpu(if scheduler::is_online(cpu) { cpu } else { 0 });
+    }
     if scheduler::cpus().end > 1
         && TASKS.len(cpu) > 1
         && let Some(other) = idle::find(scheduler::cpus(), cpu)

@@ -5,15 +5,18 @@
 //! may be [asked to end](JoinHandle::cancel); and [`Builder`] knows priorities.
 //! A [`JoinHandle`] can be awaited by a task as well, and a thread can wait for a future with
 //! [`block_on`](crate::block_on).
-//! Neighbours: `local` (values of a thread's own), `task::scheduler` (who runs when), `sync` (locks, channels).
+//! Neighbours: `local` (values of a thread's own), `scoped` (threads that borrow), `task::scheduler` (who runs when), `sync` (locks, channels).
 #![forbid(unsafe_code)]
 
 #[macro_use]
 mod local;
+mod scoped;
 mod tests;
 
+pub use crate::cpu::lend::Scope;
 pub use crate::task::{Priority, watch};
 pub use local::LocalKey;
+pub use scoped::scope;
 
 use alloc::{boxed::Box, sync::Arc, task::Wake};
 use core::{
@@ -27,7 +30,7 @@ use core::{
 
 use crate::{
     sync::stall,
-    task::{self, OutOfMemory, Receiver, life, memory, scheduler},
+    task::{self, Body, OutOfMemory, Receiver, life, memory, scheduler},
 };
 
 /// Bytes of a thread's stack where [`Builder::stack_size`] says nothing else.
@@ -95,6 +98,10 @@ impl Builder {
     {
         let (promise, result) = task::promise()?;
         let body = memory::boxed(move || promise.give(body()))?;
+        self.start(body, result)
+    }
+
+    fn start<T>(self, body: Body, result: Receiver<T>) -> Result<JoinHandle<T>, OutOfMemory> {
         let plan = life::Plan {
             name: self.name,
             stack_len_bytes: self.stack_len_bytes,

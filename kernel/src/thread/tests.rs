@@ -185,6 +185,35 @@ kernel_test! {
     }
 }
 
+kernel_test! {
+    /// The host takes the CPU for itself again and again; what it leaves is shared equally.
+    fn threads_share_what_the_host_leaves() {
+        if !time::has_timer() || task::scheduler::cpus().len() > 1 {
+            crate::skip!("needs one CPU with a timer");
+        }
+        const SHARE_NS: u64 = 400_000_000;
+        static STOP: AtomicBool = AtomicBool::new(false);
+        static WORK: [AtomicUsize; 2] = [const { AtomicUsize::new(0) }; 2];
+        let left_ns = || pv_ops::monotonic_ns().saturating_sub(pv_ops::steal_ns(0));
+        let (begun_ns, stolen_ns) = (left_ns(), pv_ops::steal_ns(0));
+        let threads: Vec<_> = WORK.iter().map(|work| spawn(|| while !STOP.load(SeqCst) {
+            work.fetch_add(1, SeqCst);
+        })).collect();
+        while left_ns() - begun_ns < SHARE_NS {
+            sleep(Duration::from_millis(10));
+        }
+        STOP.store(true, SeqCst);
+        threads.into_iter().for_each(super::JoinHandle::join);
+        let stolen_ns = pv_ops::steal_ns(0) - stolen_ns;
+        let work = [0, 1].map(|number: usize| WORK[number].load(SeqCst));
+        log::info!("{work:?} turns of two threads while {stolen_ns} ns were stolen");
+        if stolen_ns < SHARE_NS / 4 {
+            crate::skip!("the host takes too little to tell: {stolen_ns} ns");
+        }
+        assert!(work[0].abs_diff(work[1]) < work[0].max(work[1]) / 4, "{work:?} of {stolen_ns} ns stolen");
+    }
+}
+
 thread_local! {
     static NUMBER: Cell<u32> = Cell::new(7);
     static NOTE: Drops = Drops;

@@ -6,18 +6,18 @@
 //! Neighbours: `reference` (counters of known rate), `tsc` (what is measured).
 #![forbid(unsafe_code)]
 
-/// Reads a counter. Not a type of its own for each: the code that measures is there once.
-pub(super) type Counter<'a> = &'a mut dyn FnMut() -> u64;
-
 /// A free-running counter of known rate.
 pub(super) struct Reference<'a> {
     /// Reads it.
-    pub(super) read: Counter<'a>,
+    pub(super) read: &'a mut dyn FnMut() -> u64,
     /// Its ticks per second.
     pub(super) hz: u64,
     /// Its width: bits that count.
     pub(super) mask: u64,
 }
+
+/// A counter of unknown rate.
+pub(super) type Counter<'a> = &'a mut dyn FnMut() -> u64;
 
 /// What was measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,8 +43,8 @@ const DEAD_AFTER_READS: u32 = 200;
 const NS_PER_S: u64 = 1_000_000_000;
 
 /// A tick of the reference.
-#[derive(Clone, Copy)]
-struct Tick {
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Tick {
     /// The reference's value from then on.
     reference: u64,
     /// The counter's value in the middle of the time in which it can have been.
@@ -55,32 +55,37 @@ struct Tick {
 
 /// Measures `counter` against `reference` over `interval_ns` or somewhat longer. `None` when the reference stands still
 /// or the result cannot be.
-pub(super) fn measure(counter: Counter, reference: Reference, interval_ns: u64) -> Option<Measurement> {
-    let mask = reference.mask;
-    let mut tick = || {
-        let mut before = counter();
-        let first = (reference.read)() & mask;
-        for _ in 0..DEAD_AFTER_READS {
-            let between = counter();
-            let value = (reference.read)() & mask;
-            if value != first {
-                let width = counter().wrapping_sub(before);
-                return Some(Tick { reference: value, counter: before.wrapping_add(width / 2), width });
-            }
-            before = between;
-        }
-        None
-    };
-    let start = tightest(&mut tick)?;
+pub(super) fn measure(
+    counter: Counter<'_>,
+    reference: &mut Reference<'_>,
+    interval_ns: u64,
+) -> Option<Measurement> {
+    let start = begin(counter, reference)?;
+    end(start, counter, reference, interval_ns)
+}
+
+/// The first half: the interval begins. Other things may be done until [`end`], but not for as long as the reference takes to
+/// come round.
+pub(super) fn begin(counter: Counter<'_>, reference: &mut Reference<'_>) -> Option<Tick> {
+    tightest(counter, reference)
+}
+
+/// The second half.
+pub(super) fn end(
+    start: Tick,
+    counter: Counter<'_>,
+    reference: &mut Reference<'_>,
+    interval_ns: u64,
+) -> Option<Measurement> {
     loop {
-        let now = tick()?;
-        let ticks = now.reference.wrapping_sub(start.reference) & mask;
+        let now = tick(counter, reference)?;
+        let ticks = now.reference.wrapping_sub(start.reference) & reference.mask;
         let elapsed_ns = u128::from(ticks) * u128::from(NS_PER_S) / u128::from(reference.hz);
         if elapsed_ns < u128::from(interval_ns) {
             continue;
         }
-        let end = tightest(&mut tick)?;
-        let ticks = end.reference.wrapping_sub(start.reference) & mask;
+        let end = tightest(counter, reference)?;
+        let ticks = end.reference.wrapping_sub(start.reference) & reference.mask;
         let counted = end.counter.wrapping_sub(start.counter);
         if ticks == 0 || counted == 0 {
             return None;
@@ -93,13 +98,29 @@ pub(super) fn measure(counter: Counter, reference: Reference, interval_ns: u64) 
     }
 }
 
+/// The next tick of the reference.
+fn tick(counter: Counter<'_>, reference: &mut Reference<'_>) -> Option<Tick> {
+    let mut before = counter();
+    let first = (reference.read)() & reference.mask;
+    for _ in 0..DEAD_AFTER_READS {
+        let between = counter();
+        let value = (reference.read)() & reference.mask;
+        if value != first {
+            let width = counter().wrapping_sub(before);
+            return Some(Tick { reference: value, counter: before.wrapping_add(width / 2), width });
+        }
+        before = between;
+    }
+    None
+}
+
 /// Not inlined: the same code at both ends takes the same time.
 #[inline(never)]
-fn tightest(tick: &mut dyn FnMut() -> Option<Tick>) -> Option<Tick> {
-    let mut best = tick()?;
+fn tightest(counter: Counter<'_>, reference: &mut Reference<'_>) -> Option<Tick> {
+    let mut best = tick(counter, reference)?;
     let mut steady = 0;
     for _ in 0..MAX_SIGHTINGS {
-        let next = tick()?;
+        let next = tick(counter, reference)?;
         steady = if next.width < best.width { 0 } else { steady + 1 };
         if next.width <= best.width {
             best = next;
@@ -135,7 +156,7 @@ mod tests {
         }
 
         fn measure(&self) -> Option<Measurement> {
-            let read = &mut || {
+            let mut read = || {
                 self.reads.set(self.reads.get() + 1);
                 let late = if self.reads.get().is_multiple_of(self.hiccup) { 300_000 } else { 0 };
                 self.now_ns.set(self.now_ns.get() + self.read_cost_ns / 2);
@@ -145,7 +166,7 @@ mod tests {
             };
             measure(
                 &mut || self.ticks(self.hz),
-                Reference { read, hz: self.reference_hz, mask: self.mask },
+                &mut Reference { read: &mut read, hz: self.reference_hz, mask: self.mask },
                 1_000_000,
             )
         }
@@ -177,26 +198,32 @@ mod tests {
     #[test]
     fn a_reference_that_stands_still_is_given_up_at_once() {
         let reads = Cell::new(0u32);
-        let read = &mut || {
+        let mut read = || {
             reads.set(reads.get() + 1);
             u64::MAX
         };
         let mut tsc = 0;
-        let counter = &mut || {
+        let mut counter = || {
             tsc += 1000;
             tsc
         };
-        assert_eq!(measure(counter, Reference { read, hz: 1_193_182, mask: 0xffff }, 1_000_000), None);
+        assert_eq!(
+            measure(&mut counter, &mut Reference { read: &mut read, hz: 1_193_182, mask: 0xffff }, 1_000_000),
+            None
+        );
         assert!(reads.get() < 300, "{}", reads.get());
     }
 
     #[test]
     fn a_counter_that_stands_still_gives_nothing() {
         let mut time = 0;
-        let read = &mut || {
+        let mut read = || {
             time += 100;
             time
         };
-        assert_eq!(measure(&mut || 7, Reference { read, hz: 1_000_000, mask: u64::MAX }, 1_000_000), None);
+        assert_eq!(
+            measure(&mut || 7, &mut Reference { read: &mut read, hz: 1_000_000, mask: u64::MAX }, 1_000_000),
+            None
+        );
     }
 }

@@ -83,9 +83,14 @@ pub fn now() -> Instant {
     Instant(pv_ops::monotonic_ns())
 }
 
-/// The date and time; `None` on a machine that does not know it, and before `devices::probe`.
+/// The date and time; `None` on a machine that does not know it. Without a hypervisor that tells, the first call asks the
+/// clock chip.
 pub fn wall() -> Option<UnixTime> {
-    pv_ops::wall_ns().map(UnixTime)
+    let ask_chip = || {
+        crate::devices::read_clock();
+        pv_ops::wall_ns()
+    };
+    pv_ops::wall_ns().or_else(ask_chip).map(UnixTime)
 }
 
 static RATE: OnceCell<tsc::Rate> = OnceCell::uninit();
@@ -101,9 +106,14 @@ pub fn has_timer() -> bool {
     HAS_TIMER.is_initialized()
 }
 
+/// Begins to find out the counter's rate, which takes a millisecond where it must be measured.
+pub(crate) fn begin() -> tsc::Measuring {
+    tsc::begin(acpi::tables())
+}
+
 /// Sets the clock and the timer up. Interrupts are up already.
-pub fn init() {
-    let rate = tsc::find(acpi::tables(), apic::local());
+pub(crate) fn init(measuring: tsc::Measuring) {
+    let rate = tsc::find(measuring, acpi::tables(), apic::local());
     let _ = RATE.try_init_once(|| rate);
     pv_ops::native::time::set_tsc_hz(rate.hz);
     let timer = match apic::local() {
@@ -149,8 +159,8 @@ const ONE_SHOT_INTERVAL_NS: u64 = 200_000;
 
 fn one_shot_rate(apic: &LocalApic, tsc_hz: u64) -> Option<calibrate::Measurement> {
     apic.start_count();
-    let tsc = calibrate::Reference { read: &mut pv_ops::rdtsc, hz: tsc_hz, mask: u64::MAX };
-    let rate = calibrate::measure(&mut || apic.counted().into(), tsc, ONE_SHOT_INTERVAL_NS);
+    let mut tsc = calibrate::Reference { read: &mut pv_ops::rdtsc, hz: tsc_hz, mask: u64::MAX };
+    let rate = calibrate::measure(&mut || apic.counted().into(), &mut tsc, ONE_SHOT_INTERVAL_NS);
     apic.stop_count();
     rate.filter(|rate| rate.hz > reference::PIT_HZ / 100)
 }

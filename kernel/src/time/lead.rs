@@ -11,7 +11,10 @@
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
 
 use super::timer;
-use crate::cpu;
+use crate::{
+    cpu::{self, timer_ports},
+    irq::apic,
+};
 
 /// No CPU is early by more: so long at most a deadline keeps it awake.
 const MOST_NS: u32 = 100_000;
@@ -30,6 +33,9 @@ struct Lead {
 }
 
 static LEADS: [Lead; cpu::MAX_CPUS] = [const { Lead::new() }; cpu::MAX_CPUS];
+
+/// The old timer was seen to; not at the start, as that is a few exits.
+static QUIET: AtomicBool = AtomicBool::new(false);
 
 fn here() -> &'static Lead {
     &LEADS[cpu::current().id() as usize % LEADS.len()]
@@ -53,6 +59,9 @@ pub(super) fn comes_to_halt() -> bool {
 /// Halts this CPU until an interrupt has been handled, and longer if a deadline is near then, unless there is work.
 /// Interrupts are disabled, before and after.
 pub(crate) fn halt(has_work: &dyn Fn() -> bool) {
+    if !QUIET.load(Relaxed) && !QUIET.swap(true, Relaxed) && apic::local().is_some() {
+        timer_ports::pit_end_ticks();
+    }
     let Some(deadline_ns) = timer::next() else { return cpu::sleep() };
     let lead = here();
     let early_ns = deadline_ns.saturating_sub(lead.ns());
@@ -67,9 +76,13 @@ pub(crate) fn halt(has_work: &dyn Fn() -> bool) {
         if !lead.came.swap(false, Relaxed) {
             return;
         }
-        lead.learn(pv_ops::monotonic_ns().saturating_sub(lead.comes_at.load(Relaxed)));
+        if let Some(took_ns) = pv_ops::monotonic_ns().checked_sub(lead.comes_at.load(Relaxed)) {
+            lead.learn(took_ns);
+        }
     }
-    while pv_ops::monotonic_ns() < deadline_ns && !has_work() {
+    // A timer that cannot count so far comes long before.
+    let end_ns = deadline_ns.min(pv_ops::monotonic_ns() + u64::from(MOST_NS));
+    while pv_ops::monotonic_ns() < end_ns && !has_work() {
         cpu::let_interrupts_in();
     }
     // Also sets the timer: it came, or was set to what is over now.

@@ -1,6 +1,6 @@
 //! Time: what it is since the start, what date it is, and waking at a deadline.
 //!
-//! [`init`] finds the rate of the time stamp counter (`tsc`) and takes the best timer there is.
+//! [`begin`] and [`init`] find the rate of the time stamp counter (`tsc`), and take the best timer there is.
 //! Neighbours: `pv_ops` (reads the clock, arms the timer), `irq::apic` (the timer), `task::sleep` (who waits).
 #![forbid(unsafe_code)]
 
@@ -13,6 +13,6 @@ mod tests;
 pub mod timer;
 mod tsc;
 
-pub(crate) use clock::cpu_up;
-pub use clock::{Instant, UnixTime, has_timer, init, now, tsc_rate, wall};
+pub use clock::{Instant, UnixTime, has_timer, now, tsc_rate, wall};
+pub(crate) use clock::{begin, cpu_up, init};
 pub use tsc::{Rate, Source};

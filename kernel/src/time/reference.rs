@@ -2,7 +2,9 @@
 //! Neighbours: `calibrate` (which measures against them), `acpi` (where they are).
 #![forbid(unsafe_code)]
 
-use super::calibrate::{self, Measurement, Reference};
+use drivers::mmio::Mmio;
+
+use super::calibrate::{self, Counter, Measurement, Reference, Tick, measure};
 use crate::{
     acpi::{fadt, hpet::Hpet},
     cpu::timer_ports,
@@ -30,56 +32,78 @@ const HPET_MAX_PERIOD_FS: u32 = 100_000_000;
 const HPET_MIN_PERIOD_FS: u32 = 100_000;
 const FS_PER_S: u64 = 1_000_000_000_000_000;
 
-/// Measures the TSC against the HPET.
-pub(super) fn by_hpet(hpet: &Hpet) -> Option<Measurement> {
-    if hpet.address == 0 {
-        return None;
-    }
-    let registers = mmio::device(hpet.address, HPET_LEN, Caching::Uncached)
-        .inspect_err(|error| log::warn!("HPET at {:#x}: {error}", hpet.address))
-        .ok()?;
-    let mut registers = registers.into_words::<u32>()?;
-    let period_fs = registers.read(HPET_PERIOD);
-    if !(HPET_MIN_PERIOD_FS..=HPET_MAX_PERIOD_FS).contains(&period_fs) {
-        log::warn!("HPET at {:#x}: period {period_fs} fs: ignored", hpet.address);
-        return None;
-    }
-    let configuration = registers.read(HPET_CONFIGURATION);
-    registers.write(HPET_CONFIGURATION, configuration | HPET_ENABLE);
-    // The low half: it wraps after 40 s at the earliest, and needs no second read.
-    let read = &mut || registers.read(HPET_COUNTER).into();
-    let result = measure(Reference { read, hz: FS_PER_S / u64::from(period_fs), mask: u32::MAX.into() });
-    registers.write(HPET_CONFIGURATION, configuration);
-    result
+/// A measurement against the HPET that has begun.
+#[derive(Debug)]
+pub(super) struct ByHpet {
+    registers: Mmio<u32>,
+    configuration: u32,
+    hz: u64,
+    start: Tick,
 }
 
-/// Measures the TSC against channel 2 of the 8254.
-pub(super) fn by_pit() -> Option<Measurement> {
+impl ByHpet {
+    /// Begins to measure `counter`.
+    pub(super) fn begin(hpet: &Hpet, counter: Counter<'_>) -> Option<Self> {
+        if hpet.address == 0 {
+            return None;
+        }
+        let registers = mmio::device(hpet.address, HPET_LEN, Caching::Uncached)
+            .inspect_err(|error| log::warn!("HPET at {:#x}: {error}", hpet.address))
+            .ok()?;
+        let mut registers = registers.into_words::<u32>()?;
+        let period_fs = registers.read(HPET_PERIOD);
+        if !(HPET_MIN_PERIOD_FS..=HPET_MAX_PERIOD_FS).contains(&period_fs) {
+            log::warn!("HPET at {:#x}: period {period_fs} fs: ignored", hpet.address);
+            return None;
+        }
+        let configuration = registers.read(HPET_CONFIGURATION);
+        registers.write(HPET_CONFIGURATION, configuration | HPET_ENABLE);
+        let hz = FS_PER_S / u64::from(period_fs);
+        let start = with_hpet(&registers, hz, |reference| calibrate::begin(counter, reference));
+        if start.is_none() {
+            registers.write(HPET_CONFIGURATION, configuration);
+        }
+        Some(Self { registers, configuration, hz, start: start? })
+    }
+
+    /// Ends it.
+    pub(super) fn end(mut self, counter: Counter<'_>) -> Option<Measurement> {
+        let end = |reference: &mut Reference<'_>| calibrate::end(self.start, counter, reference, INTERVAL_NS);
+        let result = with_hpet(&self.registers, self.hz, end);
+        self.registers.write(HPET_CONFIGURATION, self.configuration);
+        result
+    }
+}
+
+fn with_hpet<R>(registers: &Mmio<u32>, hz: u64, act: impl FnOnce(&mut Reference<'_>) -> R) -> R {
+    // The low half: it wraps after 40 s at the earliest, and needs no second read.
+    let read = &mut || registers.read(HPET_COUNTER).into();
+    act(&mut Reference { read, hz, mask: u32::MAX.into() })
+}
+
+/// Measures `counter` against channel 2 of the 8254.
+pub(super) fn by_pit(counter: Counter<'_>) -> Option<Measurement> {
     timer_ports::pit_start();
     // It counts down.
     let read = &mut || u64::from(!timer_ports::pit_count());
-    let result = measure(Reference { read, hz: PIT_HZ, mask: u16::MAX.into() });
+    let result = measure(counter, &mut Reference { read, hz: PIT_HZ, mask: u16::MAX.into() }, INTERVAL_NS);
     timer_ports::pit_stop();
     result
 }
 
-/// Measures the TSC against the ACPI PM timer.
-pub(super) fn by_pm_timer(fadt: &fadt::Fadt) -> Option<Measurement> {
+/// Measures `counter` against the ACPI PM timer.
+pub(super) fn by_pm_timer(fadt: &fadt::Fadt, counter: Counter<'_>) -> Option<Measurement> {
     let Some(fadt::Register::Port(port)) = fadt.pm_timer else { return None };
     let read = &mut || timer_ports::pm_timer_count(port).into();
     // 24 bits count in every timer; a second is far below their 4.7 s.
-    measure(Reference { read, hz: PM_TIMER_HZ, mask: 0xff_ffff })
+    measure(counter, &mut Reference { read, hz: PM_TIMER_HZ, mask: 0xff_ffff }, INTERVAL_NS)
 }
 
-/// Measures the TSC against the local APIC's timer, taking its rate for `hz`.
-pub(super) fn by_local_apic(apic: &LocalApic, hz: u64) -> Option<Measurement> {
+/// Measures `counter` against the local APIC's timer, taking its rate for `hz`.
+pub(super) fn by_local_apic(apic: &LocalApic, hz: u64, counter: Counter<'_>) -> Option<Measurement> {
     apic.start_count();
     let read = &mut || apic.counted().into();
-    let result = measure(Reference { read, hz, mask: u32::MAX.into() });
+    let result = measure(counter, &mut Reference { read, hz, mask: u32::MAX.into() }, INTERVAL_NS);
     apic.stop_count();
     result
-}
-
-fn measure(reference: Reference) -> Option<Measurement> {
-    calibrate::measure(&mut pv_ops::rdtsc, reference, INTERVAL_NS)
 }

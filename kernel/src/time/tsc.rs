@@ -7,7 +7,10 @@
 //! Neighbours: `reference` and `calibrate` (the measuring), `pv_ops::native::time` (who uses the rate).
 #![forbid(unsafe_code)]
 
-use super::{calibrate::Measurement, reference};
+use super::{
+    calibrate::Measurement,
+    reference::{self, ByHpet},
+};
 use crate::{acpi::Tables, cpu::host_clock, hypervisor, irq::apic::LocalApic};
 use core::{arch::x86_64::CpuidResult, fmt};
 
@@ -53,32 +56,58 @@ const HYPERVISOR_APIC_HZ: u64 = 1_000_000_000;
 /// The rate when there is nothing to go by: time runs, at the wrong speed.
 const ASSUMED_HZ: u64 = 1_000_000_000;
 
+/// The rate as far as it is known before interrupts are up.
+#[derive(Debug)]
+pub(crate) struct Measuring(Way);
+
+#[derive(Debug)]
+enum Way {
+    /// Somebody tells it.
+    Told(Rate),
+    /// It is being measured against the HPET.
+    Hpet(ByHpet),
+    /// The rest is to be tried.
+    NotYet,
+}
+
+/// Asks who may know the rate, and else begins to measure.
+pub(super) fn begin(tables: &Tables) -> Measuring {
+    let way = (hypervisor::services().tsc_hz)()
+        .and_then(|hz| told(hz, Source::Hypervisor))
+        .or_else(|| told(cpuid_hz(pv_ops::cpuid)?, Source::CpuidTsc))
+        .or_else(|| told(hypervisor_hz(pv_ops::cpuid)?, Source::Hypervisor))
+        .or_else(|| told(host_clock::tsc_hz()?, Source::ClockPage))
+        .map(Way::Told)
+        .or_else(|| ByHpet::begin(tables.hpet.as_ref()?, &mut pv_ops::rdtsc).map(Way::Hpet))
+        .unwrap_or(Way::NotYet);
+    Measuring(way)
+}
+
 /// Finds the rate.
-pub(super) fn find(tables: &Tables, local_apic: Option<&LocalApic>) -> Rate {
-    let told = |hz, source| Rate { hz, error_ppm: 0, source };
-    let measured = |Measurement { hz, error_ppm }, source| Rate { hz, error_ppm, source };
-    let plausible = |rate: &Rate| PLAUSIBLE_HZ.contains(&rate.hz);
-    (hypervisor::services().tsc_hz)()
-        .map(|hz| told(hz, Source::Hypervisor))
-        .filter(plausible)
-        .or_else(|| cpuid_hz(pv_ops::cpuid).map(|hz| told(hz, Source::CpuidTsc)).filter(plausible))
-        .or_else(|| hypervisor_hz(pv_ops::cpuid).map(|hz| told(hz, Source::Hypervisor)).filter(plausible))
-        .or_else(|| host_clock::tsc_hz().map(|hz| told(hz, Source::ClockPage)).filter(plausible))
+pub(super) fn find(measuring: Measuring, tables: &Tables, local_apic: Option<&LocalApic>) -> Rate {
+    let tsc = &mut pv_ops::rdtsc;
+    let begun = match measuring.0 {
+        Way::Told(rate) => Some(rate),
+        Way::Hpet(by_hpet) => by_hpet.end(tsc).and_then(|result| measured(result, Source::Hpet)),
+        Way::NotYet => None,
+    };
+    begun
+        .or_else(|| measured(reference::by_pit(tsc)?, Source::Pit))
+        .or_else(|| measured(reference::by_pm_timer(tables.fadt.as_ref()?, tsc)?, Source::PmTimer))
+        .or_else(|| told(base_hz(pv_ops::cpuid)?, Source::CpuidBase))
         .or_else(|| {
-            let hpet = tables.hpet.as_ref()?;
-            reference::by_hpet(hpet).map(|result| measured(result, Source::Hpet)).filter(plausible)
+            measured(reference::by_local_apic(local_apic?, HYPERVISOR_APIC_HZ, tsc)?, Source::LocalApic)
         })
-        .or_else(|| reference::by_pit().map(|result| measured(result, Source::Pit)).filter(plausible))
-        .or_else(|| {
-            let fadt = tables.fadt.as_ref()?;
-            reference::by_pm_timer(fadt).map(|result| measured(result, Source::PmTimer)).filter(plausible)
-        })
-        .or_else(|| base_hz(pv_ops::cpuid).map(|hz| told(hz, Source::CpuidBase)).filter(plausible))
-        .or_else(|| {
-            let result = reference::by_local_apic(local_apic?, HYPERVISOR_APIC_HZ)?;
-            Some(measured(result, Source::LocalApic)).filter(plausible)
-        })
-        .unwrap_or(told(ASSUMED_HZ, Source::Assumed))
+        .unwrap_or(Rate { hz: ASSUMED_HZ, error_ppm: 0, source: Source::Assumed })
+}
+
+fn told(hz: u64, source: Source) -> Option<Rate> {
+    measured(Measurement { hz, error_ppm: 0 }, source)
+}
+
+/// A rate, if it can be one.
+fn measured(Measurement { hz, error_ppm }: Measurement, source: Source) -> Option<Rate> {
+    PLAUSIBLE_HZ.contains(&hz).then_some(Rate { hz, error_ppm, source })
 }
 
 /// Leaf 0x15: TSC to crystal ratio EBX / EAX, crystal rate ECX; leaf 0x16: base frequency EAX in MHz.

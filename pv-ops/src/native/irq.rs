@@ -160,7 +160,8 @@ fn set_initial_count(count: u32) {
     }
 }
 
-/// xAPIC: destination first, since the write of the lower half sends; not interruptible in between.
+/// xAPIC: destination first, since the write of the lower half sends; not interruptible in between. Only the next one waits
+/// until it is sent: under a hypervisor each look at the register is an exit.
 /// # Safety
 /// As for [`send_ipi`](crate::send_ipi).
 pub(crate) unsafe extern "sysv64" fn send_ipi(apic_id: u32, icr_low: u32) {
@@ -169,7 +170,6 @@ pub(crate) unsafe extern "sysv64" fn send_ipi(apic_id: u32, icr_low: u32) {
     wait_until_sent();
     write_register(ICR_HIGH, apic_id << 24);
     write_register(ICR_LOW, icr_low);
-    wait_until_sent();
     crate::irq_restore(flags);
 }
 

@@ -60,6 +60,8 @@ pub const OPS: PvOps = PvOps {
     port_in16: instruction!(port_in16: "in ax, dx" => [0x66, 0xed]),
     port_in32: instruction!(port_in32: "in eax, dx" => [0xed]),
     port_out8: instruction!(port_out8: "out dx, al" => [0xee]),
+    port_out8_many: instruction!(port_out8_many: "mov rcx, rdx; mov edx, edi; rep outsb"
+        => [0x48, 0x89, 0xd1, 0x89, 0xfa, 0xf3, 0x6e]),
     port_out16: instruction!(port_out16: "out dx, ax" => [0x66, 0xef]),
     port_out32: instruction!(port_out32: "out dx, eax" => [0xef]),
 

@@ -33,11 +33,17 @@ pub(crate) fn debug_exit(status: u8) {
 /// First serial port, 16550 (its registers are offsets from here).
 const COM1: u16 = 0x3f8;
 const INTERRUPT_ENABLE: u16 = COM1 + 1;
+/// Written: FIFO control; read: interrupt identification, whose upper two bits are set while there are FIFOs.
+const FIFO_CONTROL: u16 = COM1 + 2;
+const FIFOS: u8 = 0xc0;
 const LINE_CONTROL: u16 = COM1 + 3;
 const MODEM_CONTROL: u16 = COM1 + 4;
 const LINE_STATUS: u16 = COM1 + 5;
 const SCRATCH: u16 = COM1 + 7;
+const DATA_READY: u8 = 1 << 0;
 const TRANSMITTER_EMPTY: u8 = 1 << 5;
+/// Bytes handed to an empty FIFO of 16: two are left for one that is emptier than it says, as some emulations are.
+const BURST: usize = 14;
 /// Bochs' and QEMU's debug port; reads as its own number where it is there.
 const DEBUG_PORT: u16 = 0xe9;
 /// Polls of the line status before a byte is given up and the port with it: far above the 87 us of a byte.
@@ -48,7 +54,8 @@ static CONSOLE: AtomicU8 = AtomicU8::new(UNKNOWN);
 const UNKNOWN: u8 = 0;
 const NONE: u8 = 1;
 const SERIAL: u8 = 2;
-const DEBUG: u8 = 3;
+const SERIAL_WITH_FIFO: u8 = 3;
+const DEBUG: u8 = 4;
 
 /// # Safety
 /// `text` is valid for `len_bytes` bytes.
@@ -58,28 +65,41 @@ pub(super) unsafe extern "sysv64" fn console_write(text: *const u8, len_bytes: u
     if CONSOLE.load(Ordering::Relaxed) == UNKNOWN {
         CONSOLE.store(find_console(), Ordering::Relaxed);
     }
-    for byte in text {
-        match CONSOLE.load(Ordering::Relaxed) {
-            SERIAL => send(*byte),
-            DEBUG => write8(DEBUG_PORT, *byte),
-            _ => return,
-        }
+    match CONSOLE.load(Ordering::Relaxed) {
+        SERIAL => send(text, 1),
+        SERIAL_WITH_FIFO => send(text, BURST),
+        DEBUG => write_many(DEBUG_PORT, text),
+        _ => {}
     }
 }
 
-/// Sends a byte over the serial line; a line feed with the carriage return that a terminal needs before it.
-fn send(byte: u8) {
-    let with_return = [b'\r', byte];
-    for &byte in if byte == b'\n' { &with_return[..] } else { &with_return[1..] } {
-        if !transmitter_is_empty() {
-            return CONSOLE.store(NONE, Ordering::Relaxed);
+/// Sends text over the serial line, `burst` bytes at a time; a line feed with the carriage return that a terminal needs
+/// before it.
+fn send(text: &[u8], burst: usize) {
+    let mut bytes = [0; BURST];
+    let mut len = 0;
+    let mut rest = text.iter().copied();
+    let mut next = rest.next();
+    let mut returned = false;
+    while let Some(byte) = next {
+        returned = byte == b'\n' && !returned;
+        bytes[len] = if returned { b'\r' } else { byte };
+        len += 1;
+        if !returned {
+            next = rest.next();
         }
-        write8(COM1, byte);
+        if len == burst || next.is_none() {
+            if !transmitter_is_empty() {
+                return CONSOLE.store(NONE, Ordering::Relaxed);
+            }
+            write_many(COM1, &bytes[..len]);
+            len = 0;
+        }
     }
 }
 
 /// A serial port keeps what is written to its scratch register; where there is none, ports read as all ones.
-/// The FIFO stays as it is: to switch it would throw away what somebody typed before there was a driver.
+/// The FIFO is not switched on, which empties it, when somebody has typed before there was a driver.
 fn find_console() -> u8 {
     write8(SCRATCH, 0x5a);
     let first = read8(SCRATCH);
@@ -91,7 +111,10 @@ fn find_console() -> u8 {
         write8(INTERRUPT_ENABLE, 0);
         write8(LINE_CONTROL, 0x03); // 8 bits, no parity, 1 stop bit
         write8(MODEM_CONTROL, 0x03); // DTR, RTS
-        SERIAL
+        if read8(LINE_STATUS) & DATA_READY == 0 {
+            write8(FIFO_CONTROL, 1);
+        }
+        if read8(FIFO_CONTROL) & FIFOS == FIFOS { SERIAL_WITH_FIFO } else { SERIAL }
     } else if read8(DEBUG_PORT) == DEBUG_PORT as u8 {
         DEBUG
     } else {
@@ -113,6 +136,12 @@ fn read8(port: u16) -> u8 {
 fn write8(port: u16, value: u8) {
     // SAFETY: a serial port without DMA or interrupts, a debug port, or the reset that was asked for.
     unsafe { crate::port_out8(port, value) }
+}
+
+/// Only for the ports above.
+fn write_many(port: u16, bytes: &[u8]) {
+    // SAFETY: a serial port or a debug port; the bytes are a slice's.
+    unsafe { crate::port_out8_many(port, bytes.as_ptr(), bytes.len() as u64) }
 }
 
 /// Only for the exit port.

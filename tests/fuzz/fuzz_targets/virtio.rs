@@ -1,6 +1,6 @@
 //! A virtio device that does what the input says, against every driver and both ring formats (`drivers::virtio::script`).
 //!
-//! With cargo-fuzz, which wants a nightly compiler: `cargo fuzz run --fuzz-dir tests/fuzz virtio`. With any compiler, in the directory tests/fuzz:
+//! With cargo-fuzz, which wants a nightly compiler or `RUSTC_BOOTSTRAP=1`, in the directory tests/fuzz: `cargo fuzz run --fuzz-dir . virtio`. With any compiler, there:
 //! `cargo run --release -- FILE...` plays inputs from files, `cargo run --release -- --random COUNT [SEED]` inputs
 //! by chance, without the evolution.
 #![cfg_attr(fuzzing, no_main)]

@@ -2,6 +2,9 @@
 
 use anyhow::{Context, Result};
 
+/// Messages with long destinations, which a monitor grants.
+pub(crate) const MSI_EXT_DEST_ID: u32 = 1 << 15;
+
 /// Bits of EAX.
 const FEATURES: [(&str, u32); 17] = [
     ("clocksource", 0),

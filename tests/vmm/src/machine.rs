@@ -10,12 +10,13 @@ use kvm_bindings::{
 };
 use kvm_ioctls::{Kvm, VcpuFd, VmFd};
 
+use crate::messages::Messages;
 use crate::options::Options;
 use crate::ports::Ports;
 use crate::report::{Counts, End, Report};
 use crate::serial::{Com1, Out};
 use crate::vcpu::Cpu;
-use crate::{acpi, cpuid, late, memory, registers, rivals, start_info};
+use crate::{acpi, cpuid, features, late, memory, registers, rivals, start_info};
 
 /// Where Intel's processors keep what KVM needs for guests in real mode: below the firmware's place.
 const TSS: usize = 0xfffb_d000;
@@ -27,7 +28,7 @@ const IDENTITY_MAP: u64 = 0xfffb_c000;
 /// There is no KVM, or it refuses something.
 pub(crate) fn run(options: &Options) -> Result<Report> {
     let kvm = Kvm::new().context("cannot open /dev/kvm")?;
-    let vm = make(&kvm)?;
+    let vm = Arc::new(make(&kvm)?);
     let memory = memory::make(&vm, options)?;
     let entry = memory::load(memory, options)?;
     let rsdp = acpi::write(memory, &options.apic_ids)?;
@@ -42,7 +43,9 @@ pub(crate) fn run(options: &Options) -> Result<Report> {
     let out = Out::default();
     let com1 = Com1::new(out.clone())?;
     com1.connect(&vm)?;
-    let ports = Arc::new(Ports::new(com1));
+    let long = options.with & features::MSI_EXT_DEST_ID != 0;
+    let messages = Messages::new(Arc::clone(&vm), long, Arc::clone(&counts));
+    let ports = Arc::new(Ports::new(com1, Some(messages)));
     let vcpus: Result<Vec<VcpuFd>> =
         options.apic_ids.iter().map(|apic_id| make_vcpu(&kvm, &vm, options, *apic_id)).collect();
     let vcpus = vcpus?;

@@ -2,6 +2,7 @@
 
 use anyhow::Result;
 
+use crate::messages::{self, Messages};
 use crate::report::End;
 use crate::serial::Com1;
 
@@ -25,11 +26,12 @@ pub(crate) const NOBODY: u8 = 0xff;
 /// The machine's ports.
 pub(crate) struct Ports {
     com1: Com1,
+    messages: Option<Messages>,
 }
 
 impl Ports {
-    pub(crate) fn new(com1: Com1) -> Self {
-        Self { com1 }
+    pub(crate) fn new(com1: Com1, messages: Option<Messages>) -> Self {
+        Self { com1, messages }
     }
 
     /// A guest writes `data` to `port`; the end of the guest if that is what it means.
@@ -43,6 +45,9 @@ impl Ports {
                 self.com1.write(register, *byte)?;
             }
             return Ok(None);
+        }
+        if let Some(messages) = self.messages.as_ref().filter(|_| Messages::is_at(port)) {
+            return messages.write(port, value).map(|()| None);
         }
         Ok(match (port, value) {
             (EXIT_PORT, status) => Some(End::Status(status)),
@@ -60,6 +65,8 @@ impl Ports {
         data.fill(NOBODY);
         if let Some(register) = Com1::register(port) {
             data.iter_mut().for_each(|byte| *byte = self.com1.read(register));
+        } else if self.messages.is_some() && Messages::is_at(port) {
+            data.fill(messages::PRESENT);
         }
     }
 }
@@ -70,7 +77,7 @@ mod tests {
 
     #[test]
     fn ends_are_told_apart() {
-        let ports = Ports::new(Com1::new(crate::serial::Out::default()).unwrap());
+        let ports = Ports::new(Com1::new(crate::serial::Out::default()).unwrap(), None);
         let end = |port, byte| ports.write(port, &[byte]).unwrap();
         assert_eq!(end(0xf4, 16), Some(End::Status(16)));
         assert_eq!(end(0x600, 5 << 2 | 1 << 5), Some(End::PowerOff));
@@ -80,7 +87,7 @@ mod tests {
 
     #[test]
     fn nobody_answers_with_ones() {
-        let ports = Ports::new(Com1::new(crate::serial::Out::default()).unwrap());
+        let ports = Ports::new(Com1::new(crate::serial::Out::default()).unwrap(), None);
         let mut data = [0; 4];
         ports.read(0xcfc, &mut data);
         assert_eq!(data, [0xff; 4]);

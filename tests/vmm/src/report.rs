@@ -53,6 +53,8 @@ counts! {
     other,
     /// Pages that came late.
     late_pages,
+    /// Messages to APIC IDs above 255.
+    far_messages,
 }
 
 impl Counts {

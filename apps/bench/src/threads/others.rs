@@ -2,8 +2,11 @@
 
 use alloc::sync::Arc;
 use core::{
-    hint::spin_loop,
-    sync::atomic::{AtomicBool, AtomicU32, Ordering::SeqCst},
+    hint::black_box,
+    sync::atomic::{
+        AtomicBool, AtomicU32,
+        Ordering::{Relaxed, SeqCst},
+    },
 };
 
 use kernel::{
@@ -28,8 +31,10 @@ pub(super) fn measure() {
     let other = thread::spawn(move || {
         let _stay = cpu::stay();
         its_place.store(cpu::this_cpu(), SeqCst);
-        while !stopped.load(SeqCst) {
-            spin_loop();
+        // It computes, as those do that are interrupted.
+        let mut sum = 0_u64;
+        while !stopped.load(Relaxed) {
+            sum = black_box(sum + 1);
         }
     });
     while place.load(SeqCst) == NOBODY {

@@ -72,13 +72,15 @@ impl Head {
     pub(super) fn write(&self, requests: &Requests, token: &Token) {
         let memory = requests.area_memory();
         let at = |offset| requests.area_offset(token, offset);
-        memory.u32(at(0)).store(self.kind as u32, Relaxed);
-        memory.u32(at(4)).store(0, Relaxed);
+        // Two fields at a time: all is little-endian, as the CPU is. The second one is reserved.
+        memory.u64(at(0)).store(self.kind as u64, Relaxed);
         let is_range = matches!(self.kind, Type::Discard | Type::WriteZeroes);
         memory.u64(at(8)).store(if is_range { 0 } else { self.sector }, Relaxed);
-        memory.u64(at(area::RANGE.start)).store(self.sector, Relaxed);
-        memory.u32(at(area::RANGE.start + 8)).store(self.count, Relaxed);
-        memory.u32(at(area::RANGE.start + 12)).store(self.flags, Relaxed);
+        if is_range {
+            memory.u64(at(area::RANGE.start)).store(self.sector, Relaxed);
+            let fields = u64::from(self.count) | u64::from(self.flags) << 32;
+            memory.u64(at(area::RANGE.start + 8)).store(fields, Relaxed);
+        }
         memory.u8(at(area::STATUS.start)).store(status::NONE, Relaxed);
     }
 

@@ -2,11 +2,9 @@
 //! One table for each buffer that can be in flight, allocated with the queue.
 #![forbid(unsafe_code)]
 
-use core::sync::atomic::Ordering::Relaxed;
-
 use super::{
     MAX_SEGMENTS,
-    layout::{DESCRIPTOR_BYTES, NEXT, direction_flag, write_place},
+    layout::{DESCRIPTOR_BYTES, NEXT, direction_flag, write_descriptor},
 };
 use crate::{
     dma::{Dma, Segment},
@@ -43,10 +41,8 @@ impl Indirect {
                 true if !is_last => (direction_flag(segment) | NEXT, index as u16 + 1),
                 _ => (direction_flag(segment), 0),
             };
-            write_place(&self.tables, offset, segment.address(), segment.len_bytes());
-            let (flags_at, next_at) = if self.chained { (12, 14) } else { (14, 12) };
-            self.tables.u16(offset + flags_at).store(flags, Relaxed);
-            self.tables.u16(offset + next_at).store(next, Relaxed);
+            let fields = if self.chained { [flags, next] } else { [next, flags] };
+            write_descriptor(&self.tables, offset, (segment.address(), segment.len_bytes()), fields);
         }
         (self.tables.address() + table as u64, (segments.len() * DESCRIPTOR_BYTES) as u32)
     }

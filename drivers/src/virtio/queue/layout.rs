@@ -56,10 +56,18 @@ pub(super) fn direction_flag(segment: &Segment) -> u16 {
     }
 }
 
-/// Writes address and length of the descriptor at `offset`.
-pub(super) fn write_place(memory: &Dma, offset: usize, address: u64, len_bytes: u32) {
+/// Writes the descriptor at `offset`: address, length, and the two 16-bit fields behind, by two stores (all is little-endian,
+/// as the CPU is).
+#[inline]
+pub(super) fn write_descriptor(
+    memory: &Dma,
+    offset: usize,
+    (address, len_bytes): (u64, u32),
+    [first, second]: [u16; 2],
+) {
     memory.u64(offset).store(address, Relaxed);
-    memory.u32(offset + 8).store(len_bytes, Relaxed);
+    let fields = u64::from(first) << 32 | u64::from(second) << 48;
+    memory.u64(offset + 8).store(u64::from(len_bytes) | fields, Relaxed);
 }
 
 /// Bytes of `segments` that the device may write.

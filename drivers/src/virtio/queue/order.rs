@@ -76,9 +76,14 @@ pub(super) fn wish<W: Word>(wish: &W, value: W::Value) {
 #[cfg(test)]
 mod tests {
     use super::{super::event_idx::has_passed, *};
-    use loom::{sync::Arc, sync::atomic::AtomicU16 as LoomU16, thread};
+    use loom::{
+        sync::Arc,
+        sync::atomic::{AtomicU16 as LoomU16, AtomicU32 as LoomU32},
+        thread,
+    };
 
     word!(LoomU16, u16, loom::sync::atomic::fence);
+    word!(LoomU32, u32, loom::sync::atomic::fence);
 
     /// What both sides share of a split ring.
     struct Ring {
@@ -122,6 +127,52 @@ mod tests {
                 publish(&ring.index, at + 1);
                 if has_passed(wish_of_other(&ring.event), at, at + 1) {
                     told = Some(at + 1);
+                }
+            }
+            let taken = taker.join().unwrap();
+            assert!(taken == 2 || told > Some(taken), "{taken} taken, told {told:?}: it sleeps for ever");
+        });
+    }
+
+    /// What both sides share of a packed ring of two descriptors, in its first round.
+    struct Packed {
+        ids: [LoomU16; 2],
+        flags: [LoomU16; 2],
+        /// The descriptor to be told of.
+        event: LoomU32,
+    }
+
+    /// The same with a packed ring, where each descriptor is made public by its own flags.
+    #[test]
+    fn a_descriptor_of_a_packed_ring_is_seen_or_told_of() {
+        const PUBLIC: u16 = 1 << 7;
+        loom::model(|| {
+            let words = || [LoomU16::new(0), LoomU16::new(0)];
+            let ring = Arc::new(Packed { ids: words(), flags: words(), event: LoomU32::new(0) });
+            let shared = ring.clone();
+            let taker = thread::spawn(move || {
+                let is_public =
+                    |at: usize| shared.flags.get(at).is_some_and(|flags| observe(flags) == PUBLIC);
+                let mut taken = 0;
+                loop {
+                    while is_public(taken) {
+                        let id = shared.ids[taken].load(Ordering::Relaxed);
+                        assert_eq!(usize::from(id), taken + 1, "a descriptor that is public is whole");
+                        taken += 1;
+                    }
+                    wish(&shared.event, taken as u32);
+                    if !is_public(taken) {
+                        return taken;
+                    }
+                }
+            });
+            let mut told = None;
+            for at in 0..2u16 {
+                let place = usize::from(at);
+                ring.ids[place].store(at + 1, Ordering::Relaxed);
+                publish(&ring.flags[place], PUBLIC);
+                if has_passed(wish_of_other(&ring.event) as u16, at, at + 1) {
+                    told = Some(place + 1);
                 }
             }
             let taken = taker.join().unwrap();

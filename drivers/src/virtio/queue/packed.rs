@@ -12,7 +12,7 @@ use super::{
     Addresses, Full, Used,
     event_idx::has_passed,
     indirect::Indirect,
-    layout::{DESCRIPTOR_BYTES, INDIRECT, Layout, NEXT, direction_flag, writable_bytes, write_place},
+    layout::{DESCRIPTOR_BYTES, INDIRECT, Layout, NEXT, direction_flag, writable_bytes},
     order,
 };
 use crate::{
@@ -202,7 +202,8 @@ impl Packed {
 
     fn write_descriptor(&self, place: Position, address: u64, len_bytes: u32, id: u16) {
         let offset = self.offset(place);
-        write_place(&self.memory, offset, address, len_bytes);
+        self.memory.u64(offset).store(address, Relaxed);
+        self.memory.u32(offset + 8).store(len_bytes, Relaxed);
         self.memory.u16(offset + 12).store(id, Relaxed);
     }
 

@@ -11,7 +11,7 @@ use super::{
     Addresses, Full, Used,
     event_idx::has_passed,
     indirect::Indirect,
-    layout::{DESCRIPTOR_BYTES, INDIRECT, Layout, NEXT, direction_flag, writable_bytes, write_place},
+    layout::{DESCRIPTOR_BYTES, INDIRECT, Layout, NEXT, direction_flag, writable_bytes, write_descriptor},
     order,
 };
 use crate::{
@@ -156,9 +156,7 @@ impl Split {
 
     fn write_descriptor(&self, index: u16, address: u64, len_bytes: u32, flags: u16, next: u16) {
         let offset = self.layout.descriptors + usize::from(index) * DESCRIPTOR_BYTES;
-        write_place(&self.memory, offset, address, len_bytes);
-        self.memory.u16(offset + 12).store(flags, Relaxed);
-        self.memory.u16(offset + 14).store(next, Relaxed);
+        write_descriptor(&self.memory, offset, (address, len_bytes), [flags, next]);
     }
 
     /// Whether the device wants to know of what was made available since the last call (§2.7.10.1).

@@ -336,6 +336,31 @@ fn a_request_without_an_answer_can_be_taken_back() {
     assert!(matches!(rig.disk.cancel(&rig.hal), Err(Error::Request(_))));
 }
 
+/// A CPU that looks needs no interrupt, and looks where its own requests are.
+#[test]
+fn who_looks_finds_the_answers() {
+    let mut rig = rig(Features::EVENT_IDX, 8);
+    assert_eq!((rig.disk.look(0), rig.disk.look(1)), (None, None), "nothing was asked");
+    let token = rig.submit(BlockRequest::Flush);
+    assert_eq!((rig.disk.look(0), rig.disk.look(1)), (Some(0), None));
+    let chain = rig.player.take().unwrap();
+    let written = rig.carry_out(&chain);
+    rig.player.finish(&chain, written);
+    assert_eq!(rig.disk.look(0), Some(1));
+    assert_eq!(rig.disk.poll(token, &bell().1).unwrap().result, Ok(0));
+}
+
+/// Who asks again and again, instead of waiting, is not left alone with a request that the device was never told of.
+#[test]
+fn a_request_that_is_polled_again_is_told_of() {
+    let rig = rig(Features::empty(), 8);
+    let token = rig.submit(BlockRequest::Flush);
+    assert!(rig.device.registers().notifications.is_empty());
+    let token = rig.disk.poll(token, &bell().1).unwrap_err();
+    assert_eq!(rig.device.registers().notifications.len(), 1);
+    rig.disk.forget(token);
+}
+
 /// §5.2.4: the disk behind may write in larger pieces than it is addressed by.
 #[test]
 fn the_topology_is_told() {

@@ -253,6 +253,31 @@ fn a_device_is_left_alone_until_the_ring_passes_its_event_index() {
     }
 }
 
+/// §2.7.7, §2.8.14: who looks by itself is not interrupted; who asks is, at the next buffer.
+#[test]
+fn a_driver_that_looks_by_itself_wants_no_interrupt() {
+    for features in both().into_iter().flat_map(|ring| [ring, ring | Features::EVENT_IDX]) {
+        let Rig { hal, data, mut queue, mut device } = rig(8, features);
+        let (packed, event) =
+            (features.contains(Features::RING_PACKED), features.contains(Features::EVENT_IDX));
+        let is_wanted = |used: u16| match (packed, event) {
+            (true, _) => hal.u16(device.at.driver + 2) != 1,
+            (false, false) => hal.u16(device.at.driver) & 1 == 0,
+            // The device tells of the entry that the driver has named.
+            (false, true) => hal.u16(device.at.driver + 4 + 2 * 8) == used,
+        };
+        let at = |used: u16| is_wanted(used);
+        queue.suppress_interrupts();
+        assert!((0..8).all(|used| !at(used)), "{features:?}");
+        queue.add(&segments(&data, 1), 0).unwrap();
+        let wanted_later = !queue.ask_for_interrupt() && at(0);
+        assert!(wanted_later, "{features:?}");
+        let chain = device.take().unwrap();
+        device.finish(&chain, 0);
+        assert!(queue.ask_for_interrupt(), "what came before is told at once");
+    }
+}
+
 /// §2.9: with NOTIFICATION_DATA a notification says how far the ring has come.
 #[test]
 fn a_notification_tells_the_position() {

@@ -84,6 +84,7 @@ pub const OPS: PvOps = PvOps {
     port_in16: instruction!(port_in16: "mov eax, 0xffff" => [0xb8, 0xff, 0xff, 0x00, 0x00]),
     port_in32: instruction!(port_in32: "mov eax, 0xffffffff" => [0xb8, 0xff, 0xff, 0xff, 0xff]),
     port_out8: instruction!(port_out8: "" => []),
+    port_out8_many: instruction!(port_out8_many: "" => []),
     port_out16: instruction!(port_out16: "" => []),
     port_out32: instruction!(port_out32: "" => []),
 
@@ -119,6 +120,7 @@ pub const OPS_DOM0: PvOps = PvOps {
     port_in16: native::OPS.port_in16,
     port_in32: native::OPS.port_in32,
     port_out8: native::OPS.port_out8,
+    port_out8_many: native::OPS.port_out8_many,
     port_out16: native::OPS.port_out16,
     port_out32: native::OPS.port_out32,
     ..OPS

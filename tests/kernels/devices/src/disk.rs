@@ -145,3 +145,13 @@ pub(crate) async fn growth() -> Result<(), String> {
     kernel::println!("growth: now {} sectors", disk.info().sectors);
     Ok(())
 }
+
+/// Says that the second block is not needed any more.
+pub(crate) async fn discard() -> Result<(), String> {
+    let disk = devices::block::disks().into_iter().next().ok_or("no disk")?;
+    let request = BlockRequest::Discard { sector: SECTORS, count: SECTORS as u32 };
+    done(disk.request(request).await, "discard")?;
+    done(disk.flush().await, "flush")?;
+    kernel::println!("disk: a block discarded, {} sectors at most", disk.info().max_discard_sectors);
+    Ok(())
+}

@@ -9,6 +9,7 @@ extern crate alloc;
 mod balloon;
 mod disk;
 mod port;
+mod queues;
 mod rng;
 
 use alloc::{format, string::String};
@@ -28,6 +29,8 @@ async fn main() -> Result<(), String> {
             "disk" => disk::run().await?,
             "cancel" => disk::cancel().await?,
             "growth" => disk::growth().await?,
+            "discard" => disk::discard().await?,
+            "queues" => queues::run().await?,
             "rng" => rng::run().await?,
             "port" => port::run().await?,
             "balloon" => balloon::run().await?,

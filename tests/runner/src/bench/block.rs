@@ -33,6 +33,9 @@ pub struct Arguments {
     /// Leave Linux out
     #[arg(long)]
     pub alone: bool,
+    /// Let the host's cores sleep when they have nothing to do
+    #[arg(long)]
+    pub sleepy: bool,
     /// More properties of the virtio-blk devices, such as `packed=on`
     #[arg(long, default_value = "")]
     pub device: String,
@@ -56,6 +59,7 @@ pub fn run(arguments: &Arguments) -> Result<u8> {
     let disks = disks.into_iter().collect::<Result<Vec<_>>>()?;
     let program =
         if arguments.alone { Vec::new() } else { rig::program(&scratch.0, include_str!("linux_block.c"))? };
+    let _awake = if arguments.sleepy { None } else { Some(rig::Awake::keep()?) };
     let mut results = Results::new();
     for round in 0..arguments.rounds {
         eprintln!("round {} of {}", round + 1, arguments.rounds);

@@ -25,6 +25,7 @@ pub(crate) fn rows() -> Vec<Row> {
         Row::new("virtio_blk::a_machine_without_messages_uses_its_line_pc", "devices", || {
             by_line(Machine::Pc)
         }),
+        Row::new("virtio_blk::what_is_discarded_is_given_back", "devices", what_is_discarded),
         Row::new("virtio_blk::a_disk_with_several_queues_is_rewritten", "devices", several_queues),
         Row::new("virtio_blk::a_queue_is_reset_alone_and_works_again_split", "devices", || {
             a_queue_is_reset(false)
@@ -122,6 +123,18 @@ fn by_line(machine: Machine) -> Result<Verdict> {
     let polled = run.console().contains("it is looked at every");
     ensure!(!polled, run.failure("the line was not used"));
     ensure!(counts(&run, "disk: ")?.interrupts > 0, run.failure("no interrupt came"));
+    Ok(Verdict::Kept)
+}
+
+/// The host's file has a hole then, which reads as zeroes.
+fn what_is_discarded() -> Result<Verdict> {
+    const BLOCK: std::ops::Range<usize> = 4096..2 * 4096;
+    let image = Image::new("discard")?;
+    let run = run(&image, &Offer::ALL.options("app.want=discard"), &disk(Offer::ALL), "")?;
+    run.ended(&Ending::Status(0))?.says(&["disk: a block discarded"])?;
+    let mut expected = image.content.clone();
+    expected[BLOCK].fill(0);
+    image.ends_as(&run, &expected)?;
     Ok(Verdict::Kept)
 }
 

@@ -17,12 +17,18 @@ struct Death {
     caller: &'static str,
 }
 
-const DEATHS: [Death; 7] = [
+const DEATHS: [Death; 8] = [
     Death {
         kernel: "panic",
         status: 2,
         lines: &[&["PANIC at", "panic.rs:", "on purpose, with 7 locked"]],
         caller: "panic::",
+    },
+    Death {
+        kernel: "panic_in_thread",
+        status: 2,
+        lines: &[&["PANIC at", "panic_in_thread.rs:", "on purpose, with 7 locked"]],
+        caller: "kernel::task::life::begin",
     },
     Death {
         kernel: "oom_panic",

@@ -79,6 +79,8 @@ pub(crate) fn rows() -> Vec<Row> {
         Row::new("kvm_features::each_may_be_missing_alone", "self_test", each_may_be_missing),
         Row::new("kvm_features::a_late_page_lets_another_thread_run", "late_pages", late_pages),
         Row::new("kvm_features::stolen_time_is_seen", "shell", stolen_time_is_seen),
+        Row::new("kvm_features::threads_share_what_the_host_leaves", "self_test", equal_shares),
+        Row::new("kvm_features::messages_reach_cpus_of_large_apic_ids", "self_test", far_messages),
         Row::new("kvm_features::the_clock_agrees_with_the_host_s", "shell", clock_agrees),
     ]);
     rows
@@ -131,6 +133,20 @@ fn each_may_be_missing() -> Result<Verdict> {
             counted == 0,
             run.failure(&format!("{}: {counted} times without being offered", feature.name))
         );
+    }
+    Ok(Verdict::Kept)
+}
+
+/// A message of a device arrives at a CPU whose APIC ID takes more than eight bits where the host has more for it; else no such
+/// message is made. The guest asserts where it arrives, the monitor counts what was sent.
+fn far_messages() -> Result<Verdict> {
+    const IDS: &str = "--apic-ids=0,300";
+    for (vmm, far) in [(&[IDS, "--with=msi-ext-dest-id"][..], 1), (&[IDS], 0)] {
+        let options = Options { append: "test=a_message_reaches".into(), ..on(Machine::Vmm, vmm) };
+        let run = lab::run("self_test", &options)?;
+        run.ended(&Ending::Status(0))?.says(&["a_message_reaches", "ok"])?;
+        let sent = run.counts().vmm("far_messages");
+        ensure!(sent == far, run.failure(&format!("{sent} messages went to a large APIC ID, not {far}")));
     }
     Ok(Verdict::Kept)
 }
@@ -190,6 +206,16 @@ fn stolen_time_is_seen() -> Result<Verdict> {
     let (some, none) = (stolen(&["--rivals=2"])?, stolen(&["--rivals=2", "--without=steal-time"])?);
     ensure!(!some.contains(NOTHING), "with two rivals, the guest says {some:?} was stolen");
     ensure!(none.contains(NOTHING), "without the feature, the guest says {none:?} was stolen");
+    Ok(Verdict::Kept)
+}
+
+/// The kernel's test, on a CPU that others have two thirds of: it must not find that too little was stolen.
+fn equal_shares() -> Result<Verdict> {
+    let test = "test=threads_share_what_the_host_leaves";
+    let run = lab::run("self_test", &Options { append: test.into(), ..on(Machine::Vmm, &["--rivals=2"]) })?;
+    run.ended(&Ending::Status(0))?;
+    let summary = run.summary()?;
+    ensure!(summary == (1, 0, 0), run.failure(&format!("passed, failed, skipped: {summary:?}")));
     Ok(Verdict::Kept)
 }
 

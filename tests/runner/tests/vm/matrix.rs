@@ -53,6 +53,14 @@ pub(crate) fn rows() -> Vec<Row> {
             }
         }
     }
+    for transport in [Transport::Pci, Transport::Mmio] {
+        for packed in YES_NO {
+            let offer = Offer { transport, packed, ..Offer::ALL };
+            let [transport, ring, ..] = offer.words();
+            let name = format!("matrix::{transport}_{ring}_four_queues");
+            rows.push(Row::new(name, "devices", move || every_cpu_has_its_queue(offer)));
+        }
+    }
     rows
 }
 
@@ -145,6 +153,38 @@ fn every_device_works(offer: Offer) -> Result<Verdict> {
             (1..=counts.requests).contains(&counts.notifications)
                 && (1..=counts.requests).contains(&counts.interrupts),
             run.failure("more notifications or interrupts than requests")
+        );
+    }
+    Ok(Verdict::Kept)
+}
+
+/// Four CPUs ask a disk with four queues: each by its own, whose messages come to that CPU. MMIO has one interrupt for all.
+fn every_cpu_has_its_queue(offer: Offer) -> Result<Verdict> {
+    const QUEUES: u64 = 4;
+    let [transport, ring, event, indirect] = offer.words();
+    let image = Image::new(&format!("{transport}-{ring}-queues"))?;
+    let options = Options { smp: QUEUES as u32, ..offer.options("app.want=queues,disk") };
+    let (running, line) = lab::start_with("devices", &options, |line| {
+        modern_mmio(line);
+        image.attach(line, "");
+        line.option("-device", offer.device("blk") + &format!(",drive=disk,num-queues={QUEUES}"));
+    })?;
+    let run = lab::finish(running, &line)?;
+    run.ended(&Ending::Status(0))?.says(&[&format!("{QUEUES} queues")])?;
+    image.ends_as(&run, &image.rewritten())?;
+    for number in 0..QUEUES {
+        let queue = counts(&run, &format!("queue {number}: "))?;
+        let own = run.console().lines().find(|line| line.contains(&format!("queue {number}: ")));
+        let own = own.and_then(|line| line.split(", ").last()?.split(' ').next()?.parse::<u64>().ok());
+        println!("| {transport} | {ring} | {event} | {indirect} | queue {number}: {} | - |", queue.cell());
+        ensure!(
+            (1..=queue.requests).contains(&queue.notifications),
+            run.failure("more notifications than requests, or none")
+        );
+        let all_came_home = queue.interrupts > 0 && own == Some(queue.interrupts);
+        ensure!(
+            offer.transport == Transport::Mmio || all_came_home,
+            run.failure(&format!("not every interrupt of queue {number} came to its CPU"))
         );
     }
     Ok(Verdict::Kept)

@@ -15,7 +15,7 @@ const TABLE: [&str; 2] = ["__pv_table_start", "__pv_table_end"];
 const END: &str = "pv-dump end";
 
 /// What a PV guest of Xen has in its text and never executes, or may: its kernel is in ring 3.
-const ALLOWED_IN_RING_3: [Allowed; 17] = [
+const ALLOWED_IN_RING_3: [Allowed; 18] = [
     Allowed { prefix: "pv_ops::native::", reason: "another backend's" },
     Allowed { prefix: "pv_ops::kvm::", reason: "another backend's" },
     Allowed { prefix: "pv_ops::pvm::", reason: "another backend's" },
@@ -30,6 +30,7 @@ const ALLOWED_IN_RING_3: [Allowed; 17] = [
     Allowed { prefix: "_start", reason: "another way in" },
     Allowed { prefix: "mb2_start32", reason: "another way in" },
     Allowed { prefix: "enter", reason: "another way in" },
+    Allowed { prefix: "first", reason: "another way in" },
     Allowed { prefix: "refuse", reason: "the end of another way in" },
     Allowed { prefix: "no_long_mode_text", reason: "no instructions but text" },
     Allowed { prefix: "no_execute_disable_text", reason: "no instructions but text" },
