@@ -73,7 +73,7 @@ pub struct PortInfo {
     pub size: Option<Size>,
 }
 
-/// A console device behind a virtio transport. One task or handler at a time: [`Shared`] puts a lock around.
+/// A console device behind a virtio transport. One task or handler at a time: [`Shared`](crate::class::Shared) puts a lock around.
 pub struct Console {
     device: Device,
     ports: Vec<Port>,
