@@ -85,8 +85,6 @@ pub(super) struct Requests {
     free: Vec<u16>,
     waiting: VecDeque<Waker>,
     areas: Dma,
-    /// The device is to interrupt.
-    wants_interrupt: bool,
     /// Why nothing is sent any more, if nothing is.
     fault: Option<Error>,
 }
@@ -106,7 +104,6 @@ impl Requests {
             waiting: VecDeque::with_capacity(usize::from(count)),
             areas,
             queue,
-            wants_interrupt: true,
             fault: None,
         })
     }
@@ -220,7 +217,6 @@ impl Requests {
         }
         loop {
             self.take()?;
-            self.wants_interrupt = true;
             if !self.queue.ask_for_interrupt() {
                 return Ok(());
             }
@@ -235,9 +231,7 @@ impl Requests {
         if self.fault.is_some() {
             return Ok(0);
         }
-        if core::mem::replace(&mut self.wants_interrupt, false) {
-            self.queue.suppress_interrupts();
-        }
+        self.queue.suppress_interrupts();
         self.take()
     }
 
@@ -273,7 +267,6 @@ impl Requests {
         again.ask_for_interrupt();
         // The old ring is freed only now: the device does not look at it any more.
         self.queue = again;
-        self.wants_interrupt = true;
         self.answer_all(Error::Cancelled, true);
         Ok(())
     }

@@ -3,7 +3,7 @@
 //! The boot CPU's is a static; that of any other is made when the CPU is first brought up, and stays.
 //! Neighbours: `gdt` (the tables in it), `irq::dispatch` (the counters in it), `probe` (the recovery point), `smp`.
 
-use super::{gdt::Descriptors, tlb::Requests};
+use super::{gdt::Descriptors, tlb::requests::Requests};
 use crate::{
     hypervisor,
     mm::{self, frame},

@@ -6,28 +6,18 @@
 //!
 //! Whoever waits for a CPU, for a lock too, with interrupts disabled, serves what is asked of itself meanwhile
 //! ([`poll`]): two CPUs that wait for each other would wait for ever.
-//! Neighbours: `mm::tables` (asks, by `pv_ops::flush_tlb_others`), `ipi` (the interrupt), `sync` (polls).
+//! Neighbours: `requests` (the counters), `mm::tables` (asks, by `pv_ops::flush_tlb_others`), `ipi` (the interrupt), `sync` (polls).
 #![forbid(unsafe_code)]
 
+pub(super) mod requests;
+
+use self::requests::ALL;
 use super::{PerCpu, ipi, percpu};
-use crate::{mm::layout::PAGE_SIZE, sync::IrqState};
-use core::sync::atomic::{AtomicU64, Ordering};
+use crate::{
+    mm::layout::PAGE_SIZE,
+    sync::{IrqState, atomic},
+};
 use pv_ops::CpuSet;
-
-/// What one CPU is asked to flush.
-#[derive(Debug)]
-pub(super) struct Requests {
-    /// Twice the number of requests, plus [`ASLEEP`].
-    asked: AtomicU64,
-    /// The number of requests that are done.
-    done: AtomicU64,
-    /// What to flush: a [`Pages`].
-    pages: AtomicU64,
-}
-
-/// The CPU sleeps, and will look at its requests before it uses memory.
-const ASLEEP: u64 = 1;
-const REQUEST: u64 = 2;
 
 /// Pages to flush: the first's number in the upper bits, their count in the lower ones.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,8 +28,7 @@ const MAX_PAGES: u64 = 32;
 const COUNT_BITS: u32 = 12;
 
 impl Pages {
-    const NONE: Self = Self(0);
-    const ALL: Self = Self(u64::MAX);
+    const ALL: Self = Self(ALL);
 
     fn new(start: u64, len_bytes: u64) -> Self {
         let count = len_bytes.div_ceil(PAGE_SIZE);
@@ -60,37 +49,8 @@ impl Pages {
     }
 }
 
-impl Requests {
-    /// None so far.
-    pub(super) const fn new() -> Self {
-        Self { asked: AtomicU64::new(0), done: AtomicU64::new(0), pages: AtomicU64::new(Pages::NONE.0) }
-    }
-
-    /// Notes a request. Whether the CPU must be interrupted for it, and waited for.
-    fn ask(&self, pages: Pages) -> bool {
-        let joined =
-            |before| Some(if before == Pages::NONE.0 || before == pages.0 { pages.0 } else { Pages::ALL.0 });
-        let _ = self.pages.fetch_update(Ordering::AcqRel, Ordering::Relaxed, joined);
-        // The pages first: who sees the request sees them, or has flushed them already.
-        self.asked.fetch_add(REQUEST, Ordering::SeqCst) & ASLEEP == 0
-    }
-
-    fn asked(&self) -> u64 {
-        self.asked.load(Ordering::SeqCst) / REQUEST
-    }
-
-    fn done(&self) -> u64 {
-        self.done.load(Ordering::Acquire)
-    }
-
-    /// Does what is asked. On this CPU, with interrupts disabled: nobody else takes the pages and is late with them.
-    fn serve(&self) {
-        let asked = self.asked();
-        if self.done.load(Ordering::Relaxed) != asked {
-            Pages(self.pages.swap(Pages::NONE.0, Ordering::AcqRel)).flush();
-            self.done.store(asked, Ordering::Release);
-        }
-    }
+fn flush(pages: u64) {
+    Pages(pages).flush();
 }
 
 /// Looks after what is asked of this CPU; for loops that wait with interrupts disabled.
@@ -100,27 +60,22 @@ pub fn poll() {
         return;
     }
     let requests = &super::current().tlb;
-    if requests.asked.load(Ordering::Relaxed) / REQUEST != requests.done.load(Ordering::Relaxed) {
+    if requests.is_behind() {
         let _irq = IrqState::disable();
         // This thread may have come to another CPU meanwhile.
-        super::current().tlb.serve();
+        super::current().tlb.serve(&flush);
     }
 }
 
 /// This CPU will not use memory but its own until [`wake`]. Interrupts are disabled.
 pub(super) fn sleep() {
-    let requests = &super::current().tlb;
-    requests.asked.fetch_or(ASLEEP, Ordering::SeqCst);
-    requests.serve();
+    super::current().tlb.sleep(&flush);
 }
 
 /// This CPU uses memory again: the first thing in every interrupt. Interrupts are disabled.
 #[inline]
 pub(crate) fn wake(cpu: &PerCpu) {
-    if cpu.tlb.asked.load(Ordering::Relaxed) & ASLEEP != 0 {
-        cpu.tlb.asked.fetch_and(!ASLEEP, Ordering::SeqCst);
-        cpu.tlb.serve();
-    }
+    cpu.tlb.wake(&flush);
 }
 
 /// Times that a CPU is looked at before it is helped out of a sleep at a lock.
@@ -129,7 +84,7 @@ const LOOKS: u32 = 1 << 14;
 /// What [`pv_ops::flush_tlb_others`] does natively.
 pub(super) fn shoot_down(cpus: &CpuSet, start: u64, len_bytes: u64) {
     let pages = Pages::new(start, len_bytes);
-    let asked = |&cpu: &u32| percpu::by_id(cpu).is_some_and(|cpu| cpu.tlb.ask(pages));
+    let asked = |&cpu: &u32| percpu::by_id(cpu).is_some_and(|cpu| cpu.tlb.ask(pages.0));
     let awake: CpuSet = cpus.iter().filter(asked).collect();
     ipi::send(&awake);
     for cpu in awake.iter().filter_map(percpu::by_id) {
@@ -148,7 +103,7 @@ pub(super) fn shoot_down(cpus: &CpuSet, start: u64, len_bytes: u64) {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{requests::Requests, *};
     use proptest::prelude::*;
 
     proptest! {
@@ -172,20 +127,20 @@ mod tests {
     fn a_second_range_before_the_first_is_flushed_makes_it_everything() {
         let requests = Requests::new();
         let [one, two] = [Pages::new(4096, 4096), Pages::new(8192, 4096)];
-        assert!(requests.ask(one) && requests.ask(one));
-        assert_eq!(requests.pages.load(Ordering::Relaxed), one.0);
-        requests.ask(two);
-        assert_eq!(
-            (requests.pages.load(Ordering::Relaxed), requests.asked(), requests.done()),
-            (u64::MAX, 3, 0)
-        );
+        assert!(requests.ask(one.0) && requests.ask(one.0));
+        let flushed = core::cell::Cell::new(0);
+        requests.serve(&|pages| flushed.set(pages));
+        assert_eq!((flushed.get(), requests.asked(), requests.done()), (one.0, 2, 2));
+        assert!(requests.ask(one.0) && requests.ask(two.0));
+        requests.serve(&|pages| flushed.set(pages));
+        assert_eq!((flushed.get(), requests.asked(), requests.done()), (Pages::ALL.0, 4, 4));
     }
 
     #[test]
     fn a_sleeper_is_not_interrupted() {
         let requests = Requests::new();
-        requests.asked.fetch_or(ASLEEP, Ordering::Relaxed);
-        assert!(!requests.ask(Pages::ALL));
+        requests.sleep(&|_| ());
+        assert!(!requests.ask(Pages::ALL.0));
         assert_eq!(requests.asked(), 1);
     }
 }

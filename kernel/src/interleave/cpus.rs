@@ -1,11 +1,15 @@
 //! CPUs that idle and take work: what one makes ready, another runs, once, and no CPU sleeps while there is work for it.
-//! Neighbours: `task::bell` (the source); the queue and the steps around it are those of `task::scheduler` and `task::idle`.
+//! And translations: none is used after its flush was waited for.
+//! Neighbours: `task::bell`, `cpu::tlb::requests` (the sources); the queue and the steps around the first are those of
+//! `task::scheduler` and `task::idle`.
 
 use super::{
     atomic::{AtomicUsize, Ordering},
     bell::{Bell, Marks},
     model,
+    requests::Requests,
 };
+use core::cell::Cell;
 use loom::{
     sync::{Arc, Mutex, Notify},
     thread,
@@ -130,4 +134,62 @@ fn a_thread_that_two_cpus_want_runs_once() {
         ran.sort_unstable();
         assert_eq!(ran, [1, 2, 3]);
     });
+}
+
+/// One CPU changes a page's frame and waits for the other's flush; the other reads through its translation meanwhile.
+fn shoot_down(sleeps: bool) {
+    const PAGES: u64 = 3;
+    const NEW: usize = 1;
+    model(3, move || {
+        // The requests, the page-table entry, and whether the old frame is somebody else's by now.
+        let shared = Arc::new((Requests::new(), AtomicUsize::new(0), AtomicUsize::new(0)));
+        let reader = {
+            let shared = shared.clone();
+            thread::spawn(move || {
+                let (requests, entry, is_freed) = &*shared;
+                let translation = Cell::new(None);
+                let flush = |_| translation.set(None);
+                let read = || {
+                    let is_freed = is_freed.load(Ordering::Acquire) != 0;
+                    let frame = translation.get().unwrap_or_else(|| entry.load(Ordering::Relaxed));
+                    translation.set(Some(frame));
+                    assert!(!is_freed || frame == NEW, "read through an old translation");
+                    is_freed
+                };
+                let mut is_over = read();
+                if sleeps {
+                    requests.sleep(&flush);
+                    requests.wake(&flush);
+                    is_over = read();
+                }
+                while !is_over {
+                    if requests.is_behind() {
+                        requests.serve(&flush);
+                    }
+                    thread::yield_now();
+                    is_over = read();
+                }
+            })
+        };
+        let (requests, entry, is_freed) = &*shared;
+        entry.store(NEW, Ordering::Relaxed);
+        if requests.ask(PAGES) {
+            let goal = requests.asked();
+            while requests.done() < goal {
+                thread::yield_now();
+            }
+        }
+        is_freed.store(1, Ordering::Release);
+        reader.join().unwrap();
+    });
+}
+
+#[test]
+fn nobody_reads_through_an_old_translation() {
+    shoot_down(false);
+}
+
+#[test]
+fn nobody_does_after_a_sleep() {
+    shoot_down(true);
 }

@@ -173,6 +173,8 @@ mod parker;
 mod queued;
 #[path = "../task/ready.rs"]
 mod ready;
+#[path = "../cpu/tlb/requests.rs"]
+mod requests;
 #[path = "../sync/semaphore.rs"]
 mod semaphore;
 #[path = "../sync/sharing.rs"]

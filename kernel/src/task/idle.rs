@@ -77,13 +77,14 @@ impl Place {
     /// Listens for as long as pays off, then halts; and learns from it.
     fn wait(&self, cpu: u32, has_work: &dyn Fn() -> bool) {
         let start_ns = pv_ops::monotonic_ns();
-        let end_ns = start_ns + self.eagerness.ns();
-        if end_ns != start_ns {
+        let look_ns = self.eagerness.ns(start_ns);
+        if look_ns != 0 {
             self.bell.listen();
-            while !has_work() && somebody_works(cpu) && pv_ops::monotonic_ns() < end_ns {
+            while !has_work() && somebody_works(cpu) && pv_ops::monotonic_ns() < start_ns + look_ns {
                 crate::cpu::let_interrupts_in();
             }
             self.bell.cease();
+            self.eagerness.looked(start_ns, pv_ops::monotonic_ns(), look_ns);
         }
         if !has_work() {
             lead::halt(has_work);

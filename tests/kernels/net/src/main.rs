@@ -1,4 +1,4 @@
-//! Small services for the host to talk to: echo on port 7 (TCP and UDP), sink on 9, source on 19, the end on 1.
+//! Small services for the host to talk to: echo on port 7 (TCP and UDP), sink on 9, source on 19, iperf3 on 5201, the end on 1.
 //! `app.connect=ADDRESS:PORT` has the guest open a connection, `app.resolve=NAME` ask for a name. Status 0 if nothing
 //! failed.
 #![no_std]
@@ -7,6 +7,7 @@
 
 extern crate alloc;
 
+mod iperf;
 mod services;
 
 use alloc::{format, string::String, vec};
@@ -39,6 +40,7 @@ async fn main() -> Result<(), String> {
     drop(spawn(services::sink()));
     drop(spawn(services::source()));
     drop(spawn(services::echo_datagrams()));
+    drop(spawn(iperf::serve()));
     let mut end = TcpListener::bind(1, Options::default()).map_err(|error| format!("{error}"))?;
     println!("net: ready");
     drop(end.accept().await);

@@ -10,9 +10,9 @@ use kernel::{
 };
 
 /// Room for fast transfers.
-const OPTIONS: Options =
+pub(crate) const OPTIONS: Options =
     Options { backlog: 64, connections: 256, receive_bytes: MOST_RECEIVE_BYTES, send_bytes: 256 << 10 };
-const PIECE_BYTES: usize = 64 << 10;
+pub(crate) const PIECE_BYTES: usize = 64 << 10;
 
 async fn serve<F>(port: u16, service: fn(TcpStream) -> F)
 where

@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
-use runner::host::packages::{NC, NMAP, PING};
+use runner::host::packages::{IPERF3, NC, NMAP, PING};
 use runner::qemu::network::{self, GUEST, GUEST6};
 
 use crate::lab::PATIENCE;
@@ -17,6 +17,7 @@ pub(crate) fn rows() -> Vec<Row> {
     vec![
         at_tap("net::ping_is_answered_by_both_protocols", "net", ping_is_answered).with(&[PING]),
         at_tap("net::nc_gets_back_what_it_sends", "net", nc_gets_back_what_it_sends).with(&[NC]),
+        at_tap("net::iperf3_loses_no_byte", "net", iperf3_loses_no_byte).with(&[IPERF3]),
         at_tap("net::nmap_finds_what_is_open_and_leaves_it_serving", "net", nmap_finds_what_is_open)
             .with(&[NMAP]),
         at_tap("net::a_port_scan_and_random_frames_leave_it_serving", "net", random_frames_leave_it_serving),
@@ -54,6 +55,29 @@ fn nc_gets_back_what_it_sends() -> Result<()> {
     Ok(())
 }
 
+/// So many bytes to the guest, from it, through several connections: what the one end sent, the other got.
+fn iperf3_loses_no_byte() -> Result<()> {
+    let guest = Guest::ready(Offer::ALL, "")?;
+    let (v4, v6) = (GUEST.to_string(), GUEST6.to_string());
+    for more in [&[][..], &["-R"], &["-P", "4"], &["-P", "3", "-R"]] {
+        for address in [&v4, &v6] {
+            let all = [&["-J", "-n", "16M", "-c", address][..], more].concat();
+            let said = tool("iperf3", &all)?;
+            let told: serde_json::Value = serde_json::from_str(&said)?;
+            let bytes = |who: &str| told["end"][who]["bytes"].as_u64();
+            let (sent, received) = (bytes("sum_sent"), bytes("sum_received"));
+            let is_right = match more.contains(&"-R") {
+                // The guest goes on until it is told that it is enough: what is on its way then, nobody takes.
+                true => received >= Some(16 << 20) && sent >= received,
+                false => received >= Some(16 << 20) && sent == received,
+            };
+            ensure!(is_right, "{more:?} {address}: {sent:?} bytes sent, {received:?} received");
+        }
+    }
+    guest.end()?;
+    Ok(())
+}
+
 /// What a program of the host writes for `input`.
 fn pipe(program: &str, arguments: &[&str], input: &[u8]) -> Result<Vec<u8>> {
     let mut command = Command::new(program);
@@ -81,7 +105,7 @@ fn nmap_finds_what_is_open() -> Result<()> {
         ports.filter_map(|line| line.split('/').next()?.parse().ok()).collect()
     };
     let target = GUEST.to_string();
-    for arguments in [&["-sS", "-p2-10000"][..], &["-sT", "-p2-1000"]] {
+    for arguments in [&["-sS", "-p2-5000"][..], &["-sT", "-p2-1000"]] {
         let said = scan(&[arguments, &[&target]].concat())?;
         ensure!(open(&said) == [7, 9, 19], "{said}");
     }
