@@ -36,7 +36,8 @@ const ALLOWED_IN_RING_3: [Allowed; 18] = [
     Allowed { prefix: "no_execute_disable_text", reason: "no instructions but text" },
 ];
 /// dom0 has the machine's ports, and Xen carries these instructions out.
-const PORT_OPS: [&str; 6] = ["port_in8", "port_in16", "port_in32", "port_out8", "port_out16", "port_out32"];
+const PORT_OPS: [&str; 7] =
+    ["port_in8", "port_in16", "port_in32", "port_out8", "port_out8_many", "port_out16", "port_out32"];
 
 pub(crate) fn rows() -> Vec<Row> {
     // To the serial line only: on a screen, thousands of lines scroll slowly.
