@@ -67,6 +67,11 @@ const NOPS: [&[u8]; 9] = [
     &[0x66, 0x0f, 0x1f, 0x84, 0x00, 0x00, 0x00, 0x00, 0x00],
 ];
 
+/// How many no-operation instructions fill so many bytes.
+pub(crate) const fn nops(len_bytes: usize) -> usize {
+    len_bytes.div_ceil(NOPS.len())
+}
+
 /// Length of `E8 rel32` (CALL) and `E9 rel32` (JMP).
 const BRANCH_LENGTH: u64 = 5;
 

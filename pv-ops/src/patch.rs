@@ -9,10 +9,10 @@
 //! once; a second time every site would be refused anyway, so that is said in one word ([`Report::done_before`]).
 
 use crate::{
-    encode::{EncodeError, Form, SiteBytes, encode, unpatched},
+    encode::{EncodeError, Form, SiteBytes, encode, nops, unpatched},
     ops::OPS,
-    sites::{Site, sites},
-    table::{self, Body, COUNT, Class, SITE_LENGTHS, Stage},
+    sites::{Found, Site, sites},
+    table::{self, Body, COUNT, Class, OpInfo, SITE_LENGTHS, Stage},
 };
 use core::ops::Range;
 
@@ -133,15 +133,7 @@ pub(crate) unsafe fn patch_site(
     text: &Range<usize>,
     alias: &impl Fn(*const u8) -> *mut u8,
 ) -> Result<Form<'static>, Refusal> {
-    let info = OPS.get(site.op).ok_or(Refusal::UnknownOp(site.op))?;
-    let body = table::body(site.op).ok_or(Refusal::UnknownOp(site.op))?;
-    let expected = SITE_LENGTHS[site.op];
-    if site.length != expected {
-        return Err(Refusal::Length { found: site.length, expected });
-    }
-    if !text.contains(&site.address) || text.end - site.address < site.length {
-        return Err(Refusal::OutsideText);
-    }
+    let (info, body) = check(site, text)?;
     let address = site.address as u64;
     let slot = table::slot_address(site.op) as u64;
     let before = unpatched(address, site.length, info.class == Class::Jump, slot).map_err(Refusal::Encode)?;
@@ -161,6 +153,37 @@ pub(crate) unsafe fn patch_site(
     Err(Refusal::NotWritten)
 }
 
+/// What is in memory at a site, if it is what [`patch`] writes there for the installed backend.
+pub(crate) fn found(site: Site) -> Option<Found> {
+    let (info, body) = check(site, &text()).ok()?;
+    let (form, after) = choose(site.address as u64, site.length, info.class, body).ok()?;
+    if !holds(site.address, &after) {
+        return None;
+    }
+    Some(match (form, body.inline) {
+        (Form::Inline(bytes), Some(inline)) => Found::Inline {
+            bytes,
+            instructions: inline.instructions.into(),
+            nops: nops(site.length - bytes.len()),
+        },
+        _ => Found::Branch,
+    })
+}
+
+/// The op of a site that is in the text, with the length of that op's sites, and its body.
+fn check(site: Site, text: &Range<usize>) -> Result<(&'static OpInfo, Body), Refusal> {
+    let info = OPS.get(site.op).ok_or(Refusal::UnknownOp(site.op))?;
+    let body = table::body(site.op).ok_or(Refusal::UnknownOp(site.op))?;
+    let expected = SITE_LENGTHS[site.op];
+    if site.length != expected {
+        return Err(Refusal::Length { found: site.length, expected });
+    }
+    if !text.contains(&site.address) || text.end - site.address < site.length {
+        return Err(Refusal::OutsideText);
+    }
+    Ok((info, body))
+}
+
 /// The backend's bytes if they fit, else a branch to its code.
 fn choose(
     address: u64,
@@ -170,7 +193,7 @@ fn choose(
 ) -> Result<(Form<'static>, SiteBytes), EncodeError> {
     let code = body.code as *const () as u64;
     let branch = if class == Class::Jump { Form::Jump(code) } else { Form::Call(code) };
-    let form = match body.inline {
+    let form = match body.bytes() {
         Some(bytes) if bytes.len() <= length => Form::Inline(bytes),
         _ => branch,
     };

@@ -3,6 +3,7 @@
 
 use crate::{
     backend::Backend,
+    patch,
     table::{self, COUNT, OpInfo, SITE_LENGTHS, Stage},
 };
 
@@ -41,6 +42,32 @@ impl Site {
     pub fn info(&self) -> Option<&'static OpInfo> {
         crate::ops::OPS.get(self.op)
     }
+
+    /// What is in memory there now; `None` if it is not what the patcher writes for the installed backend.
+    pub fn found(&self) -> Option<Found> {
+        patch::found(*self)
+    }
+}
+
+/// What is in memory at a patched call site.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Found {
+    /// The op itself.
+    Inline {
+        /// The bytes of its instructions.
+        bytes: &'static [u8],
+        /// How many these are.
+        instructions: usize,
+        /// How many instructions that do nothing fill the site behind them.
+        nops: usize,
+    },
+    /// A direct call of the backend's code, or a jump there.
+    Branch,
+}
+
+/// What is in memory at the first call site of an op, by its name.
+pub fn found(op: &str) -> Option<Found> {
+    sites().find(|site| site.info().is_some_and(|info| info.name == op))?.found()
 }
 
 /// Every call site of this image, in link order.
@@ -105,7 +132,7 @@ pub fn ops() -> impl Iterator<Item = OpStatus> {
 fn installed_form(op: usize) -> Installed {
     let Some(body) = table::body(op) else { return Installed::Nothing };
     let code = body.code as *const () as usize;
-    match (table::stage(), body.inline) {
+    match (table::stage(), body.bytes()) {
         (Stage::Patched, Some(bytes)) if bytes.len() <= SITE_LENGTHS[op] => Installed::Inline(bytes),
         (Stage::Patched, _) => Installed::Direct(code),
         _ => Installed::Indirect(code),

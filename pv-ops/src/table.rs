@@ -67,10 +67,35 @@ pub(crate) trait Declared {
     const RESULT: Outcome;
 }
 
+/// Instructions to patch in, and how many they are.
+pub(crate) struct Inline<B: ?Sized = [u8]> {
+    pub(crate) instructions: u8,
+    pub(crate) bytes: B,
+}
+
+impl<const N: usize> Inline<[u8; N]> {
+    /// `text` is the same for the assembler, by `;`; a local label is no instruction.
+    pub(crate) const fn new(text: &str, bytes: [u8; N]) -> Self {
+        let text = text.as_bytes();
+        let (mut instructions, mut last, mut at) = (0, b';', 0);
+        while at <= text.len() {
+            let byte = if at < text.len() { text[at] } else { b';' };
+            if byte == b';' && last != b';' && last != b':' {
+                instructions += 1;
+            }
+            if byte != b' ' {
+                last = byte;
+            }
+            at += 1;
+        }
+        Self { instructions, bytes }
+    }
+}
+
 /// A body for the op `T`: code that respects the registers of `T`'s sites, and perhaps bytes to inline instead.
 pub struct Op<T> {
     pub(crate) code: Code,
-    pub(crate) inline: Option<&'static [u8]>,
+    pub(crate) inline: Option<&'static Inline>,
     op: PhantomData<fn() -> T>,
 }
 
@@ -82,9 +107,9 @@ impl<T> Clone for Op<T> {
 impl<T> Copy for Op<T> {}
 
 impl<T> Op<T> {
-    /// Patched in as `bytes`; for `instruction!`.
-    pub(crate) const fn inline(code: Code, bytes: &'static [u8]) -> Self {
-        Self { code, inline: Some(bytes), op: PhantomData }
+    /// Patched in as these instructions; for `instruction!`.
+    pub(crate) const fn inline(code: Code, instructions: &'static Inline) -> Self {
+        Self { code, inline: Some(instructions), op: PhantomData }
     }
 
     /// Patched in as a direct call (or jump) of `code`; for `function!` and `thunk!`.
@@ -122,7 +147,17 @@ impl<T> Op<T> {
 #[derive(Clone, Copy)]
 pub(crate) struct Body {
     pub(crate) code: Code,
-    pub(crate) inline: Option<&'static [u8]>,
+    pub(crate) inline: Option<&'static Inline>,
+}
+
+impl Body {
+    /// The bytes to patch in, if any.
+    pub(crate) const fn bytes(&self) -> Option<&'static [u8]> {
+        match self.inline {
+            Some(inline) => Some(&inline.bytes),
+            None => None,
+        }
+    }
 }
 
 /// What is known of an op without a backend.
@@ -153,7 +188,7 @@ pub(crate) const SITE_LENGTHS: [usize; COUNT] = {
         let bodies = TABLES[table].bodies();
         let mut op = 0;
         while op < COUNT {
-            if let Some(bytes) = bodies[op].inline
+            if let Some(bytes) = bodies[op].bytes()
                 && bytes.len() > lengths[op]
             {
                 lengths[op] = bytes.len();
@@ -199,7 +234,7 @@ pub enum InstallError {
 #[repr(C)]
 struct Slots {
     code: [Code; COUNT],
-    inline: [Option<&'static [u8]>; COUNT],
+    inline: [Option<&'static Inline>; COUNT],
     backend: Option<&'static Backend>,
 }
 

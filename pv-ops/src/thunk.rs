@@ -2,8 +2,8 @@
 //! Neighbours: `call` (the site that calls this), `table` (`Op`, what the macros here make), `native` (the user).
 
 /// An op that is a few instructions: `instruction!(irq_disable: "cli" => [0xfa])`.
-/// The text gives the out-of-line body that runs until the site is patched, the bytes what is patched in; a test
-/// holds the one against the other.
+/// The text gives the out-of-line body that runs until the site is patched, and the number of instructions; the bytes
+/// are what is patched in. A test holds the one against the other.
 macro_rules! instruction {
     ($op:ident: $text:literal => [$($byte:literal),* $(,)?]) => {{
         // Of the op's own name, for the sake of a debugger.
@@ -11,7 +11,7 @@ macro_rules! instruction {
         unsafe extern "sysv64" fn $op() {
             core::arch::naked_asm!($text, "ret")
         }
-        $crate::table::Op::<$crate::ops::op::$op>::inline($op, &[$($byte),*])
+        $crate::table::Op::<$crate::ops::op::$op>::inline($op, const { &$crate::table::Inline::new($text, [$($byte),*]) })
     }};
 }
 

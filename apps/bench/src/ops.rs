@@ -21,7 +21,7 @@ macro_rules! row {
     };
     (@framed $op:literal, $before:literal, $bare:literal, $after:literal, |$value:ident| $call:expr, $($operands:tt)*) => {{
         const SLOT: usize = slot($op);
-        let cost = Cost::of($op, assembled!($bare), instructions($bare));
+        let cost = Cost::of($op, assembled!($bare));
         let table = Sample::of(|$value| {
             #[allow(unused_mut)]
             let mut $value = $value;
@@ -175,9 +175,4 @@ const fn equal(a: &[u8], b: &[u8]) -> bool {
         same += 1;
     }
     same == a.len() && same == b.len()
-}
-
-/// Counts instructions separated by `;`.
-fn instructions(text: &str) -> usize {
-    text.split(';').filter(|instruction| !instruction.trim().is_empty()).count()
 }

@@ -1,4 +1,5 @@
-//! What operations cost, in cycles of the time-stamp counter: the least, the median and the most of many.
+//! What operations cost: in cycles of the time-stamp counter the least, the median and the most of many; and how many
+//! instructions, where nothing but these stands at the call sites.
 //!
 //! Each is done as the rest of the kernel does it, so that a hypervisor's own way is measured where there is one; what then
 //! stands at its call sites is told beside it. Those that a hypervisor does not let a guest do are left out.
@@ -9,7 +10,10 @@ use core::sync::atomic::{AtomicU64, Ordering};
 use kernel::{
     acpi, cpu, irq,
     mm::{Caching, layout, mmio},
-    pv_ops::{self, sites::Installed},
+    pv_ops::{
+        self,
+        sites::{self, Found},
+    },
 };
 
 use crate::document::{Value, object};
@@ -54,81 +58,105 @@ fn spread(mut samples: Vec<u64>) -> [u64; 3] {
     [samples[0], samples[samples.len() / 2], samples[samples.len() - 1]]
 }
 
+/// Of which ops an operation is made.
+enum Made {
+    /// Of nothing but these, one after the other.
+    Only(&'static [&'static str]),
+    /// Of these and of other things.
+    With(&'static [&'static str]),
+}
+use Made::{Only, With};
+
 /// What stands at the call sites of an op.
 fn form(op: &str) -> Option<String> {
-    let op = pv_ops::ops().find(|status| status.name == op)?;
-    Some(match op.form {
-        Installed::Inline([]) => "nothing".into(),
-        Installed::Inline(bytes) => {
+    Some(match sites::found(op)? {
+        Found::Inline { bytes: [], .. } => "nothing".into(),
+        Found::Inline { bytes, .. } => {
             bytes.iter().fold(String::from("inline"), |text, byte| text + &format!(" {byte:02x}"))
         }
-        _ => "call".into(),
+        Found::Branch => "call".into(),
+    })
+}
+
+/// How many instructions all of the ops take, and how many nops behind these; `None` if one is called.
+fn instructions(ops: &[&str]) -> Option<[u64; 2]> {
+    ops.iter().try_fold([0; 2], |[sum, nop_sum], op| match sites::found(op)? {
+        Found::Inline { instructions, nops, .. } => Some([sum + instructions as u64, nop_sum + nops as u64]),
+        Found::Branch => None,
     })
 }
 
 /// Measures everything that can be tried here.
 pub(crate) fn measure() -> Value {
     let mut rows = Vec::new();
-    let mut row = |name: &'static str, op: &'static str, [least, median, most]: [u64; 3]| {
+    let mut row = |name: &'static str, made: Made, [least, median, most]: [u64; 3]| {
+        let (ops, exact) = match made {
+            Only(ops) => (ops, instructions(ops)),
+            With(ops) => (ops, None),
+        };
+        let forms: Option<Vec<String>> = ops.iter().map(|op| form(op)).collect();
         rows.push(object! {
             operation: name,
-            form: form(op),
+            form: forms.map(|forms| forms.join(", ")).filter(|form| !form.is_empty()),
+            instructions: exact.map(|[instructions, _]| instructions),
+            nops: exact.map(|[_, nops]| nops),
             cycles_least: least,
             cycles_median: median,
             cycles_most: most,
         });
     };
-    row("time stamp counter", "rdtsc", sample(CHEAP, || _ = pv_ops::rdtsc()));
-    row("clock", "monotonic_ns", sample(CHEAP, || _ = pv_ops::monotonic_ns()));
+    row("time stamp counter", Only(&["rdtsc"]), sample(CHEAP, || _ = pv_ops::rdtsc()));
+    row("clock", Only(&["monotonic_ns"]), sample(CHEAP, || _ = pv_ops::monotonic_ns()));
     row(
         "interrupts off and on",
-        "irq_disable",
+        Only(&["irq_disable", "irq_enable"]),
         sample(CHEAP, || {
             pv_ops::irq_disable();
             pv_ops::irq_enable();
         }),
     );
-    row("CPUID", "cpuid", sample(1, || _ = pv_ops::cpuid(0, 0)));
+    row("CPUID", Only(&["cpuid"]), sample(1, || _ = pv_ops::cpuid(0, 0)));
     if irq::apic::local().is_some() {
         // SAFETY: every CPU with a local APIC has this register; reading changes nothing.
-        row("MSR read", "rdmsr", sample(1, || _ = unsafe { pv_ops::rdmsr(APIC_BASE) }));
+        row("MSR read", Only(&["rdmsr"]), sample(1, || _ = unsafe { pv_ops::rdmsr(APIC_BASE) }));
         // SAFETY: every 64-bit CPU has this register; its own value goes back.
         let own = unsafe { pv_ops::rdmsr(KERNEL_GS_BASE) };
         // SAFETY: as above.
-        row("MSR write", "wrmsr", sample(1, || unsafe { pv_ops::wrmsr(KERNEL_GS_BASE, own) }));
+        row("MSR write", Only(&["wrmsr"]), sample(1, || unsafe { pv_ops::wrmsr(KERNEL_GS_BASE, own) }));
     }
     // SAFETY: no device answers at this port.
-    row("port read", "port_in8", sample(1, || _ = unsafe { pv_ops::port_in8(POST_CODE) }));
+    row("port read", Only(&["port_in8"]), sample(1, || _ = unsafe { pv_ops::port_in8(POST_CODE) }));
     // SAFETY: as above: it shows a code on machines with a display for it.
-    row("port write", "port_out8", sample(1, || unsafe { pv_ops::port_out8(POST_CODE, 0) }));
+    row("port write", Only(&["port_out8"]), sample(1, || unsafe { pv_ops::port_out8(POST_CODE, 0) }));
     if let Some(cycles) = device_memory() {
-        row("device memory read", "-", cycles);
+        row("device memory read", With(&[]), cycles);
     }
     // SAFETY: the root table in force.
-    row("CR3 load", "write_cr3", sample(1, || unsafe { pv_ops::write_cr3(pv_ops::read_cr3()) }));
+    let load = || unsafe { pv_ops::write_cr3(pv_ops::read_cr3()) };
+    row("CR3 load", Only(&["read_cr3", "write_cr3"]), sample(1, load));
     let page = &raw const rows_anchor as u64;
-    row("TLB flush, one page", "flush_tlb_one", sample(1, || pv_ops::flush_tlb_one(page)));
-    row("TLB flush, all", "flush_tlb", sample(1, pv_ops::flush_tlb));
+    row("TLB flush, one page", Only(&["flush_tlb_one"]), sample(1, || pv_ops::flush_tlb_one(page)));
+    row("TLB flush, all", Only(&["flush_tlb"]), sample(1, pv_ops::flush_tlb));
     let others = cpu::percpu::others();
     if !others.is_empty() {
         row(
             "TLB flush, other CPUs",
-            "flush_tlb_others",
+            Only(&["flush_tlb_others"]),
             sample(1, || pv_ops::flush_tlb_others(&others, page, 4096)),
         );
-        row("call on other CPUs", "send_ipi_many", sample(1, || cpu::ipi::call_on(others, &|| ())));
+        row("call on other CPUs", With(&["send_ipi_many"]), sample(1, || cpu::ipi::call_on(others, &|| ())));
     }
     if let Some([whole, ending]) = interrupt() {
-        row("interrupt to itself", "send_ipi", whole);
-        row("its end and return", "eoi", ending);
+        row("interrupt to itself", With(&["send_ipi"]), whole);
+        row("its end and return", With(&["eoi"]), ending);
     }
     let far = pv_ops::monotonic_ns().saturating_add(3_600_000_000_000);
-    row("timer arming", "timer_arm", sample(1, || pv_ops::timer_arm(far)));
+    row("timer arming", Only(&["timer_arm"]), sample(1, || pv_ops::timer_arm(far)));
     pv_ops::timer_arm(u64::MAX);
-    row("page fault, survived", "-", sample(1, || _ = cpu::probe::read_frame(layout::DEVICES - 4096)));
-    row("yield to the host", "sched_yield", sample(1, pv_ops::sched_yield));
-    if let Some(cycles) = hypercall() {
-        row("hypercall", "hypercall", cycles);
+    row("page fault, survived", With(&[]), sample(1, || _ = cpu::probe::read_frame(layout::DEVICES - 4096)));
+    row("yield to the host", Only(&["sched_yield"]), sample(1, pv_ops::sched_yield));
+    if let Some((made, cycles)) = hypercall() {
+        row("hypercall", made, cycles);
     }
     Value::List(rows)
 }
@@ -169,10 +197,10 @@ fn interrupt() -> Option<[[u64; 3]; 2]> {
 }
 
 /// The cheapest call: KVM's poll for an interrupt, Xen's version.
-fn hypercall() -> Option<[u64; 3]> {
+fn hypercall() -> Option<(Made, [u64; 3])> {
     if pv_ops::kvm::hypercall::is_there() {
-        return Some(sample(1, pv_ops::kvm::hypercall::nothing));
+        return Some((With(&["hypercall"]), sample(1, pv_ops::kvm::hypercall::nothing)));
     }
     pv_ops::xen::version()?;
-    Some(sample(1, || _ = pv_ops::xen::version()))
+    Some((With(&[]), sample(1, || _ = pv_ops::xen::version())))
 }

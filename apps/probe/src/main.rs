@@ -25,7 +25,7 @@ use kernel::println;
 kernel::app!(main);
 
 /// The version of the document: the keys that docs/probe.md promises.
-const SCHEMA: &str = "pliant-probe/1";
+const SCHEMA: &str = "pliant-probe/2";
 /// The lines around the document.
 const BEGIN: &str = "-----BEGIN PLIANT PROBE-----";
 const END: &str = "-----END PLIANT PROBE-----";

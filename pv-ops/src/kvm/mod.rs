@@ -177,7 +177,7 @@ mod tests {
         let holds = |bytes: Option<&'static [u8]>, instruction: [u8; 3]| {
             bytes.is_some_and(|bytes| bytes.windows(3).any(|window| window == instruction))
         };
-        assert!(holds(OPS.hypercall.erase().inline, [0x0f, 0x01, 0xc1]), "vmcall");
-        assert!(holds(OPS_X2APIC.hypercall.erase().inline, [0x0f, 0x01, 0xd9]), "vmmcall");
+        assert!(holds(OPS.hypercall.erase().bytes(), [0x0f, 0x01, 0xc1]), "vmcall");
+        assert!(holds(OPS_X2APIC.hypercall.erase().bytes(), [0x0f, 0x01, 0xd9]), "vmmcall");
     }
 }

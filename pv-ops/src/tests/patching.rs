@@ -8,7 +8,7 @@ use crate::{
     InstallError, Stage,
     ops::{OPS, op},
     patch::{Refusal, patch_site, text},
-    sites::{Installed, Site, ops, sites},
+    sites::{Found, Installed, Site, found, ops, sites},
     table::SITE_LENGTHS,
 };
 use core::sync::atomic::{AtomicU8, Ordering};
@@ -30,7 +30,7 @@ fn every_site_was_an_indirect_call_and_is_none_any_more() {
         assert!(matches!(decode(before, address)[0].code(), Code::Call_rm64 | Code::Jmp_rm64), "{name}");
         let after = bytes(*site);
         let body = hosted::OPS.bodies()[site.op];
-        let form = match body.inline {
+        let form = match body.bytes() {
             Some(inline) => {
                 assert_eq!(&after[..inline.len()], inline, "{name}");
                 inline.len()
@@ -44,6 +44,12 @@ fn every_site_was_an_indirect_call_and_is_none_any_more() {
         };
         let padding = decode(&after[form..], address + form as u64);
         assert!(padding.iter().all(|instruction| instruction.mnemonic() == Mnemonic::Nop), "{name}");
+        let expected = body.bytes().map_or(Found::Branch, |bytes| Found::Inline {
+            bytes,
+            instructions: decode(bytes, address).len(),
+            nops: padding.len(),
+        });
+        assert_eq!(site.found(), Some(expected), "{name}");
     }
 }
 
@@ -141,6 +147,8 @@ fn introspection_tells_what_is_in_place() {
     assert_eq!(ops().count(), OPS.len());
     assert_eq!(ops().map(|op| op.sites).sum::<usize>(), history.report.sites);
     assert_eq!(crate::sites::backend(), Some(&hosted::BACKEND));
+    let in_memory = Found::Inline { bytes: &[0x0f, 0x31], instructions: 1, nops: 1 };
+    assert_eq!(["rdtsc", "eoi", "no op"].map(found), [Some(in_memory), Some(Found::Branch), None]);
 }
 
 /// A process may run IRETQ as well: it builds the frame that an interrupt would have pushed.

@@ -8,7 +8,7 @@ use serde_json::Value;
 use crate::lab;
 use crate::row::{Row, Verdict};
 
-/// Keys of the document, and of what is in it, by version 1 of its schema.
+/// Keys of the document, and of what is in it, by version 2 of its schema.
 const KEYS: [(&str, &[&str]); 7] = [
     (
         "boot",
@@ -122,7 +122,7 @@ fn document(options: &Options) -> anyhow::Result<Value> {
 
 /// All keys are there, and who runs the guest is who it is.
 fn promised(document: &Value, hypervisor: &str, backend: &str) -> anyhow::Result<()> {
-    ensure!(document["schema"] == "pliant-probe/1");
+    ensure!(document["schema"] == "pliant-probe/2");
     for (part, keys) in KEYS {
         let object = document.get(part).with_context(|| format!("no {part}"))?;
         for key in keys {
@@ -138,8 +138,23 @@ fn promised(document: &Value, hypervisor: &str, backend: &str) -> anyhow::Result
     for cost in costs {
         let cycles = ["cycles_least", "cycles_median", "cycles_most"].map(|key| cost[key].as_u64());
         ensure!(cycles.iter().all(Option::is_some) && cycles.is_sorted(), "{cost}");
+        counted(cost).with_context(|| cost.to_string())?;
     }
     ensure!(document["deviations"].is_array());
+    Ok(())
+}
+
+/// Instructions and nops are told together, and where there is a call they are not.
+fn counted(cost: &Value) -> anyhow::Result<()> {
+    let [form, instructions, nops] =
+        ["form", "instructions", "nops"].map(|key| cost.get(key).with_context(|| format!("no {key}")));
+    let (form, instructions, nops) = (form?, instructions?, nops?);
+    ensure!(instructions.is_u64() == nops.is_u64() && instructions.is_null() == nops.is_null());
+    let calls = form.as_str().is_none_or(|form| form.contains("call"));
+    ensure!(instructions.is_null() || !calls, "counted where it calls");
+    if cost["operation"] == "time stamp counter" {
+        ensure!(form == "inline 0f 31" && instructions == 1 && nops == 1, "RDTSC is inline everywhere");
+    }
     Ok(())
 }
 
