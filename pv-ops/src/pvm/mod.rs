@@ -93,6 +93,8 @@ fn setup(environment: &Environment<'_>, hypervisors: &Hypervisors, ops: &mut PvO
         if !registration::give_entry_pages(true, &environment.entry_map)
             || !registration::register_boot_cpu(environment.image_physical)
         {
+            // Ring 0 may be forbidden to execute what is the user's.
+            registration::give_entry_pages(false, &environment.entry_map);
             return;
         }
     }

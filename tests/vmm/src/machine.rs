@@ -5,8 +5,9 @@ use std::sync::mpsc::{self, RecvTimeoutError};
 
 use anyhow::{Context, Result};
 use kvm_bindings::{
-    KVM_CAP_ENFORCE_PV_FEATURE_CPUID, KVM_CAP_X2APIC_API, KVM_PIT_SPEAKER_DUMMY,
-    KVM_X2APIC_API_DISABLE_BROADCAST_QUIRK, KVM_X2APIC_API_USE_32BIT_IDS, kvm_enable_cap, kvm_pit_config,
+    KVM_CAP_ENFORCE_PV_FEATURE_CPUID, KVM_CAP_X2APIC_API, KVM_CAP_X86_USER_SPACE_MSR,
+    KVM_MSR_EXIT_REASON_UNKNOWN, KVM_PIT_SPEAKER_DUMMY, KVM_X2APIC_API_DISABLE_BROADCAST_QUIRK,
+    KVM_X2APIC_API_USE_32BIT_IDS, kvm_enable_cap, kvm_pit_config,
 };
 use kvm_ioctls::{Kvm, VcpuFd, VmFd};
 
@@ -28,7 +29,7 @@ const IDENTITY_MAP: u64 = 0xfffb_c000;
 /// There is no KVM, or it refuses something.
 pub(crate) fn run(options: &Options) -> Result<Report> {
     let kvm = Kvm::new().context("cannot open /dev/kvm")?;
-    let vm = Arc::new(make(&kvm)?);
+    let vm = Arc::new(make(&kvm, options)?);
     let memory = memory::make(&vm, options)?;
     let entry = memory::load(memory, options)?;
     let rsdp = acpi::write(memory, &options.apic_ids)?;
@@ -53,7 +54,7 @@ pub(crate) fn run(options: &Options) -> Result<Report> {
     let (ended, end) = mpsc::channel();
     for vcpu in vcpus {
         let (ports, counts, ended) = (Arc::clone(&ports), Arc::clone(&counts), ended.clone());
-        Cpu { vcpu, ports, counts, ended, contended: options.rivals > 0 }.start();
+        Cpu { vcpu, ports, counts, msr: options.msr, ended, contended: options.rivals > 0 }.start();
     }
 
     let end = match options.timeout {
@@ -68,13 +69,18 @@ pub(crate) fn run(options: &Options) -> Result<Report> {
 }
 
 /// A machine with interrupt controllers and timer, of APIC IDs of any size.
-fn make(kvm: &Kvm) -> Result<VmFd> {
+fn make(kvm: &Kvm, options: &Options) -> Result<VmFd> {
     let vm = kvm.create_vm().context("KVM makes no machine")?;
     vm.set_tss_address(TSS).context("KVM takes no TSS")?;
     vm.set_identity_map_address(IDENTITY_MAP).context("KVM takes no identity map")?;
     let mut large_ids = kvm_enable_cap { cap: KVM_CAP_X2APIC_API, ..Default::default() };
     large_ids.args[0] = u64::from(KVM_X2APIC_API_USE_32BIT_IDS | KVM_X2APIC_API_DISABLE_BROADCAST_QUIRK);
     vm.enable_cap(&large_ids).context("KVM has no large APIC IDs")?;
+    if options.msr.is_some() {
+        let mut ask = kvm_enable_cap { cap: KVM_CAP_X86_USER_SPACE_MSR, ..Default::default() };
+        ask.args[0] = u64::from(KVM_MSR_EXIT_REASON_UNKNOWN);
+        vm.enable_cap(&ask).context("KVM does not ask for registers that it does not know")?;
+    }
     vm.create_irq_chip().context("KVM makes no interrupt controllers")?;
     vm.create_pit2(kvm_pit_config { flags: KVM_PIT_SPEAKER_DUMMY, ..Default::default() })
         .context("KVM makes no PIT")?;

@@ -17,6 +17,7 @@ const USAGE: &str = "usage: vmm [OPTION...] ELF
   --with FEATURE,...     features that a monitor grants: msi-ext-dest-id, realtime
   --hide-kvm             no CPUID leaf of KVM at all
   --late MIB,COUNT,MS    COUNT pages from MIB on come MS milliseconds after their first use (userfaultfd)
+  --msr NUMBER,VALUE     a register of the model that KVM does not know reads as VALUE and takes no writes
   --rivals N             N threads contend with the guest's CPUs for one CPU of the host
   --timeout SECONDS      end the guest after that";
 
@@ -35,6 +36,7 @@ pub(crate) struct Options {
     pub(crate) hints: u32,
     pub(crate) hide_kvm: bool,
     pub(crate) late: Option<Late>,
+    pub(crate) msr: Option<Msr>,
     pub(crate) rivals: usize,
     pub(crate) timeout: Option<Duration>,
 }
@@ -47,6 +49,13 @@ pub(crate) struct Late {
     pub(crate) pages: u64,
     /// How long each page takes.
     pub(crate) delay: Duration,
+}
+
+/// A model-specific register of this program's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Msr {
+    pub(crate) number: u32,
+    pub(crate) value: u64,
 }
 
 impl Options {
@@ -65,6 +74,7 @@ impl Options {
             hints: 0,
             hide_kvm: false,
             late: None,
+            msr: None,
             rivals: 0,
             timeout: None,
         };
@@ -91,6 +101,7 @@ impl Options {
                 }
                 "--hide-kvm" => options.hide_kvm = true,
                 "--late" => options.late = Some(Late::parse(value()?)?),
+                "--msr" => options.msr = Some(Msr::parse(value()?)?),
                 "--rivals" => options.rivals = number(value()?)?,
                 "--timeout" => options.timeout = Some(Duration::from_secs(number(value()?)?)),
                 other if other.starts_with('-') => bail!("no option {other}\n{USAGE}"),
@@ -114,6 +125,20 @@ impl Late {
     }
 }
 
+impl Msr {
+    fn parse(text: &str) -> Result<Self> {
+        let two = text.split_once(',').map(|(number, value)| (hexadecimal(number), hexadecimal(value)));
+        let Some((Some(number), Some(value))) = two else {
+            bail!("--msr takes two hexadecimal numbers: {text:?}")
+        };
+        Ok(Self { number: u32::try_from(number).context("no register has such a number")?, value })
+    }
+}
+
+fn hexadecimal(text: &str) -> Option<u64> {
+    u64::from_str_radix(text.strip_prefix("0x")?, 16).ok()
+}
+
 fn number<T: std::str::FromStr>(text: &str) -> Result<T> {
     text.parse().ok().with_context(|| format!("{text:?} is no number"))
 }
@@ -135,7 +160,7 @@ mod tests {
     fn every_option_reaches_its_place() {
         let options = parse(
             "--append x=1 --memory=32 --apic-ids 0,300 --without pv-eoi --with realtime --hide-kvm --late 16,2,50 \
-             --rivals 1 --timeout 7 /k.elf",
+             --msr 0x4b564d11,0x7 --rivals 1 --timeout 7 /k.elf",
         )
         .unwrap();
         let late = Late { start: 16 << 20, pages: 2, delay: Duration::from_millis(50) };
@@ -149,6 +174,7 @@ mod tests {
             hints: 1,
             hide_kvm: true,
             late: Some(late),
+            msr: Some(Msr { number: 0x4b56_4d11, value: 7 }),
             rivals: 1,
             timeout: Some(Duration::from_secs(7)),
         };
@@ -165,6 +191,8 @@ mod tests {
             "--cpus 0 k",
             "--memory 2 k",
             "--late 1,2 k",
+            "--msr 0x10 k",
+            "--msr 16,1 k",
             "--frob k",
             "--without x k",
         ] {

@@ -51,6 +51,8 @@ counts! {
     interrupted,
     /// Exits for other reasons.
     other,
+    /// Writes to registers that neither KVM nor this program knows, or takes.
+    refused_msr_writes,
     /// Pages that came late.
     late_pages,
     /// Messages to APIC IDs above 255.

@@ -7,6 +7,7 @@ use std::thread;
 use anyhow::{Context, Result};
 use kvm_ioctls::{VcpuExit, VcpuFd};
 
+use crate::options::Msr;
 use crate::ports::{NOBODY, Ports};
 use crate::report::{Counts, End};
 use crate::rivals;
@@ -16,6 +17,8 @@ pub(crate) struct Cpu {
     pub(crate) vcpu: VcpuFd,
     pub(crate) ports: Arc<Ports>,
     pub(crate) counts: Arc<Counts>,
+    /// A register that KVM does not know.
+    pub(crate) msr: Option<Msr>,
     /// Where the first end of the guest goes.
     pub(crate) ended: Sender<Result<End>>,
     /// Other threads want the same CPU of the host.
@@ -65,6 +68,14 @@ impl Cpu {
                 VcpuExit::Hypercall(hypercall) => {
                     Counts::add(&counts.hypercall);
                     *hypercall.ret = 0;
+                }
+                VcpuExit::X86Rdmsr(exit) => match self.msr.filter(|msr| msr.number == exit.index) {
+                    Some(msr) => *exit.data = msr.value,
+                    None => *exit.error = 1,
+                },
+                VcpuExit::X86Wrmsr(exit) => {
+                    Counts::add(&counts.refused_msr_writes);
+                    *exit.error = 1;
                 }
                 VcpuExit::Shutdown => return Ok(End::TripleFault),
                 VcpuExit::InternalError => return Ok(End::Stopped("internal-error".into())),

@@ -85,6 +85,7 @@ pub(crate) fn rows() -> Vec<Row> {
         Row::new("kvm_features::time_goes_on_where_clocks_do_not_agree", "self_test", unstable_clocks),
         Row::new("kvm_features::threads_share_what_the_host_leaves", "self_test", equal_shares),
         Row::new("kvm_features::messages_reach_cpus_of_large_apic_ids", "self_test", far_messages),
+        Row::new("kvm_features::only_the_right_signature_is_believed", "hello", signature),
         Row::new("kvm_features::the_clock_agrees_with_the_host_s", "shell", clock_agrees),
     ]);
     rows
@@ -151,6 +152,18 @@ fn far_messages() -> Result<Verdict> {
         run.ended(&Ending::Status(0))?.says(&["a_message_reaches", "ok"])?;
         let sent = run.counts().vmm("far_messages");
         ensure!(sent == far, run.failure(&format!("{sent} messages went to a large APIC ID, not {far}")));
+    }
+    Ok(Verdict::Kept)
+}
+
+/// A kvm-pvm host tells itself by a register. One that reads as something else changes nothing; one that lies, and does not take
+/// the registration, leaves a guest of KVM as any other.
+fn signature() -> Result<Verdict> {
+    for (msr, written) in [("--msr=0x4b564d11,0x1", 0..=0), ("--msr=0x4b564d11,0x4d5650", 1..=2)] {
+        let run = lab::run("hello", &on(Machine::Vmm, &[msr]))?;
+        run.ended(&Ending::Status(0))?.says(&["Hello from Pliant"])?;
+        let writes = run.counts().vmm("refused_msr_writes");
+        ensure!(written.contains(&writes), run.failure(&format!("{msr}: {writes} writes to such registers")));
     }
     Ok(Verdict::Kept)
 }
