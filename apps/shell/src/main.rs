@@ -21,6 +21,7 @@ async fn main() {
         // What is typed there arrives with the rest.
         println!();
     }
+    console::listen();
     println!("Pliant {}. `help` lists the commands.", env!("CARGO_PKG_VERSION"));
     loop {
         print!("pliant> ");

@@ -47,10 +47,16 @@ pub fn lost() -> u64 {
     QUEUE.lock().lost
 }
 
+/// Brings up the keyboard and the serial line's other direction, so that nothing typed from here on is lost. The first read
+/// does so too: this is for who asks before it reads.
+pub fn listen() {
+    crate::devices::bring_up_inputs();
+}
+
 /// Waits for the next byte of input, as it came: a return key is `\r`, an arrow an escape sequence. Of several
 /// waiting at the same time each byte reaches one.
 pub fn read_byte() -> ReadByte {
-    crate::devices::bring_up_inputs();
+    listen();
     ReadByte { _private: () }
 }
 

@@ -20,7 +20,7 @@ use core::{
 
 use drivers::class::{Console, Input};
 
-pub use input::{ReadByte, lost, read_byte};
+pub use input::{ReadByte, listen, lost, read_byte};
 pub use line::{ReadLineError, read_line};
 pub use output::Kind;
 use output::{KINDS, Outputs};

@@ -4,6 +4,7 @@
 
 use alloc::{format, string::String, sync::Arc, vec, vec::Vec};
 use core::{
+    future::Future,
     sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
     time::Duration,
 };
@@ -36,10 +37,13 @@ mod state {
 }
 
 /// One test after the other.
-pub(crate) async fn serve() {
-    let Ok(mut listener) = TcpListener::bind(PORT, Options { connections: 32, ..OPTIONS }) else { return };
-    while let Ok((stream, _)) = listener.accept().await {
-        let _ = test(&mut listener, stream).await;
+pub(crate) fn serve() -> impl Future<Output = ()> {
+    let listener = TcpListener::bind(PORT, Options { connections: 32, ..OPTIONS });
+    async move {
+        let Ok(mut listener) = listener else { return };
+        while let Ok((stream, _)) = listener.accept().await {
+            let _ = test(&mut listener, stream).await;
+        }
     }
 }
 

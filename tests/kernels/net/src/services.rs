@@ -14,20 +14,24 @@ pub(crate) const OPTIONS: Options =
     Options { backlog: 64, connections: 256, receive_bytes: MOST_RECEIVE_BYTES, send_bytes: 256 << 10 };
 pub(crate) const PIECE_BYTES: usize = 64 << 10;
 
-async fn serve<F>(port: u16, service: fn(TcpStream) -> F)
+/// Serves all who connect. The port is open when this returns; the future does the rest.
+fn serve<F>(port: u16, service: fn(TcpStream) -> F) -> impl Future<Output = ()>
 where
     F: Future<Output = Result<(), Error>> + Send + 'static,
 {
-    let Ok(mut listener) = TcpListener::bind(port, OPTIONS) else { return };
-    while let Ok((stream, _)) = listener.accept().await {
-        let _ = try_spawn(async move {
-            let _ = service(stream).await;
-        });
+    let listener = TcpListener::bind(port, OPTIONS);
+    async move {
+        let Ok(mut listener) = listener else { return };
+        while let Ok((stream, _)) = listener.accept().await {
+            let _ = try_spawn(async move {
+                let _ = service(stream).await;
+            });
+        }
     }
 }
 
 /// Sends back what comes (RFC 862).
-pub(crate) async fn echo() {
+pub(crate) fn echo() -> impl Future<Output = ()> {
     serve(7, |mut stream| async move {
         let mut piece = vec![0; PIECE_BYTES];
         loop {
@@ -38,11 +42,10 @@ pub(crate) async fn echo() {
             write_all(&mut stream, &piece[..len]).await?;
         }
     })
-    .await;
 }
 
 /// Takes what comes, and at the end says how much it was and its FNV-1a hash.
-pub(crate) async fn sink() {
+pub(crate) fn sink() -> impl Future<Output = ()> {
     serve(9, |mut stream| async move {
         let mut piece = vec![0; PIECE_BYTES];
         let (mut total, mut hash) = (0, Fnv::default());
@@ -56,11 +59,10 @@ pub(crate) async fn sink() {
         }
         write_all(&mut stream, format!("{total} {:016x}\n", hash.0).as_bytes()).await
     })
-    .await;
 }
 
 /// Reads a number, and sends as many bytes of a pattern: byte `n` is the low byte of `n / 251 + n`.
-pub(crate) async fn source() {
+pub(crate) fn source() -> impl Future<Output = ()> {
     serve(19, |mut stream| async move {
         let mut line = Vec::new();
         while line.last() != Some(&b'\n') {
@@ -81,16 +83,18 @@ pub(crate) async fn source() {
         }
         Ok(())
     })
-    .await;
 }
 
 /// Sends back datagrams.
-pub(crate) async fn echo_datagrams() {
-    let Ok(mut socket) = UdpSocket::bind(7) else { return };
-    let mut datagram = vec![0; 2048];
-    loop {
-        let Ok((len, from)) = socket.recv_from(&mut datagram).await else { return };
-        let _ = socket.send_to(&datagram[..len], from).await;
+pub(crate) fn echo_datagrams() -> impl Future<Output = ()> {
+    let socket = UdpSocket::bind(7);
+    async move {
+        let Ok(mut socket) = socket else { return };
+        let mut datagram = vec![0; 2048];
+        loop {
+            let Ok((len, from)) = socket.recv_from(&mut datagram).await else { return };
+            let _ = socket.send_to(&datagram[..len], from).await;
+        }
     }
 }
 

@@ -53,7 +53,7 @@ fn shell_answers_a_script() -> anyhow::Result<Verdict> {
         ("features", "that the native backend knows of"),
     ];
     let (mut running, line) = lab::start("shell", &Options::default())?;
-    let mut at = running.wait_for("app main after", 0, PATIENCE)?;
+    let mut at = running.wait_for(lab::PROMPT, 0, PATIENCE)?;
     for (command, answer) in script {
         running.send(format!("{command}\r").as_bytes())?;
         at = running.wait_for(command, at, PATIENCE)?;
@@ -66,7 +66,7 @@ fn shell_answers_a_script() -> anyhow::Result<Verdict> {
 
 fn shell_ends(command: &str, ending: &Ending) -> anyhow::Result<Verdict> {
     let (mut running, line) = lab::start("shell", &Options::default())?;
-    running.wait_for("app main after", 0, PATIENCE)?;
+    running.wait_for(lab::PROMPT, 0, PATIENCE)?;
     running.send(format!("{command}\r").as_bytes())?;
     lab::finish(running, &line)?.ended(ending)?;
     Ok(Verdict::Kept)

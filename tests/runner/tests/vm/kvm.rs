@@ -89,7 +89,7 @@ fn runs_unregistered(options: &Options) -> anyhow::Result<Verdict> {
 fn interrupts_are_disabled_by_a_store(options: &Options) -> anyhow::Result<Verdict> {
     let (mut running, line) = lab::start("shell", options)?;
     running.wait_for("kvm-pvm operations", 0, lab::PATIENCE)?;
-    let at = running.wait_for("app main after", 0, lab::PATIENCE)?;
+    let at = running.wait_for(lab::PROMPT, 0, lab::PATIENCE)?;
     running.send(b"ops\r")?;
     let at = running.wait_for("irq_disable", at, lab::PATIENCE)?;
     running.wait_for("bytes 64 c6 04 25 00 00 00 00 00", at, lab::PATIENCE)?;
@@ -109,7 +109,7 @@ fn endings_are_told_apart() -> anyhow::Result<Verdict> {
     for machine in [Machine::Vmm, Machine::Q35] {
         for (command, ending) in &deeds {
             let run = lab::run_nested("shell", &on(machine, &[]), |guest| {
-                guest.wait_for("app main after", 0, lab::PATIENCE)?;
+                guest.wait_for(lab::PROMPT, 0, lab::PATIENCE)?;
                 guest.send(format!("{command}\r").as_bytes())
             })?;
             run.ended(ending)?;

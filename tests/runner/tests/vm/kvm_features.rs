@@ -237,7 +237,7 @@ fn late_pages() -> Result<Verdict> {
 fn stolen(vmm: &[&str]) -> Result<String> {
     let mut line = String::new();
     let run = lab::run_nested("shell", &on(Machine::Vmm, vmm), |guest| {
-        let mut at = guest.wait_for("app main after", 0, PATIENCE)?;
+        let mut at = guest.wait_for(lab::PROMPT, 0, PATIENCE)?;
         // Work, so that the CPU is wanted at all.
         for command in ["mem", "ops", "info", "interrupts"] {
             guest.send(format!("{command}\r").as_bytes())?;
@@ -276,7 +276,7 @@ fn clock_agrees() -> Result<Verdict> {
     const DATE: &str = "date -u -d @$(($(date +%s) SHIFT)) '+%Y-%m-%d %H:%M:%S UTC'";
     let (mut before, mut date, mut after) = (String::new(), String::new(), String::new());
     let run = lab::run_nested("shell", &on(Machine::Vmm, &[]), |guest| {
-        let at = guest.wait_for("app main after", 0, PATIENCE)?;
+        let at = guest.wait_for(lab::PROMPT, 0, PATIENCE)?;
         before = guest.host(&DATE.replace("SHIFT", "- 1"))?;
         guest.send(b"clock\r")?;
         let from = guest.wait_for("wall      ", at, PATIENCE)?;

@@ -19,6 +19,8 @@ use runner::{guest, image};
 
 /// Nothing here takes longer, even on a machine with other things to do; what does has hung.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
+/// What the shell shows when it listens.
+pub(crate) const PROMPT: &str = "pliant> ";
 /// Lines of the console that a failure shows.
 const SHOWN_LINES: usize = 60;
 /// Characters of the QEMU line that a failure shows.

@@ -44,7 +44,7 @@ fn lit_pixels(picture: &[u8]) -> Option<usize> {
 
 fn typed_keys_reach_the_shell() -> anyhow::Result<Verdict> {
     let (running, _) = lab::start("shell", &Options::default())?;
-    let at = running.wait_for("app main after", 0, PATIENCE)?;
+    let at = running.wait_for(lab::PROMPT, 0, PATIENCE)?;
     running.press(&["h", "e", "l", "p", "ret"])?;
     running.wait_for("poweroff", at, PATIENCE)?;
     Ok(Verdict::Kept)

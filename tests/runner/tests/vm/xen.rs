@@ -176,7 +176,7 @@ fn stack_overflow() -> anyhow::Result<Verdict> {
 /// The line is Xen's, which passes on what dom0 is to have.
 fn dom0_console_answers(options: &Options) -> anyhow::Result<Verdict> {
     let (mut running, line) = lab::start("shell", options)?;
-    let mut at = running.wait_for("app main after", 0, PATIENCE)?;
+    let mut at = running.wait_for(lab::PROMPT, 0, PATIENCE)?;
     for _ in 0..3 {
         running.send(b"help\r")?;
         at = running.wait_for("help", at, PATIENCE)?;
