@@ -116,12 +116,12 @@ fn pliant(toolchain: &Toolchain, guest: &Guest, disks: &[PathBuf], arguments: &A
 
 fn linux(program: &[u8], disks: &[PathBuf], arguments: &Arguments) -> Result<String> {
     let mut linux = rig::linux(MEMORY, 1, |line| attach(line, disks, &arguments.device))?;
-    linux.put(program, "/tmp/linux_block")?;
+    rig::install(&mut linux, program)?;
     let find =
         "for d in /sys/block/vd*; do [ \"$(cat $d/serial)\" = bench0 ] && echo /dev/${d##*/}; done; true";
     let device = linux.run(find)?.trim().to_owned();
     ensure!(!device.is_empty(), "Linux does not find the disk");
-    linux.run(&format!("chmod +x /tmp/linux_block && /tmp/linux_block {device} {}", arguments.ms))
+    linux.run(&format!("{} {device} {}", rig::PROGRAM, arguments.ms))
 }
 
 /// Takes the lines `block WHO ORDER WHAT DEPTH ...` out of what a guest wrote.

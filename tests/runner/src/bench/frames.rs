@@ -43,9 +43,8 @@ pub(super) fn round(
     ensure!(ending == Ending::Status(0), "the guest ended with {ending}:\n{console}");
     note(&console, results)?;
     let mut linux = rig::linux(MEMORY, 1, |line| at(line, 0, more))?;
-    linux.put(program, "/tmp/linux_frames")?;
-    let run = format!("chmod +x /tmp/linux_frames; ip link set eth0 up; /tmp/linux_frames eth0 {MEASURE_MS}");
-    note(&linux.run(&run)?, results)
+    rig::install(&mut linux, program)?;
+    note(&linux.run(&format!("ip link set eth0 up; {} eth0 {MEASURE_MS}", rig::PROGRAM))?, results)
 }
 
 fn at(line: &mut Line, tap: u8, more: &str) {

@@ -4,24 +4,14 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/aio_abi.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/syscall.h>
-#include <time.h>
 #include <unistd.h>
 #include <linux/fs.h>
+#include "linux.h"
 
 enum { BLOCK = 4096, MOST = 32 };
-
-static uint64_t now_ns(void)
-{
-    struct timespec time;
-    clock_gettime(CLOCK_MONOTONIC, &time);
-    return time.tv_sec * 1000000000ull + time.tv_nsec;
-}
 
 static uint64_t state, blocks;
 static int is_random;
@@ -34,12 +24,6 @@ static uint64_t next(void)
     state ^= state << 25;
     state ^= state >> 27;
     return (state * 0x2545f4914f6cdd1dull >> 32) % blocks * BLOCK;
-}
-
-static void fail(const char *what)
-{
-    perror(what);
-    exit(1);
 }
 
 /* Interrupts of virtio disks so far. */

@@ -86,11 +86,12 @@ pub fn run_net(arguments: &NetArguments) -> Result<u8> {
         let begun = Instant::now();
         let mut linux = rig::linux(MEMORY, 1, |line| at(line, 2, &more))?;
         results[6][1].push(begun.elapsed().as_secs_f64() * 1000.0);
-        linux.put(&program, "/tmp/linux_net")?;
+        rig::install(&mut linux, &program)?;
         let address = network::guest(2);
         linux.run(&format!(
-            "chmod +x /tmp/linux_net; ip link set lo up; ip link set eth0 up; ip addr add {address}/24 dev eth0; \
-             (/tmp/linux_net >/dev/null 2>&1 </dev/null 3>&- &)"
+            "ip link set lo up; ip link set eth0 up; ip addr add {address}/24 dev eth0; \
+             ({} >/dev/null 2>&1 </dev/null 3>&- &)",
+            rig::PROGRAM
         ))?;
         first_answer(2)?;
         let begun = Instant::now();

@@ -81,6 +81,18 @@ impl Drop for Awake {
     }
 }
 
+/// Where [`install`] puts a program in Linux.
+pub(super) const PROGRAM: &str = "/measure";
+
+/// Has Linux keep `program`, to be executed.
+///
+/// # Errors
+/// Linux does not answer.
+pub(super) fn install(linux: &mut Linux, program: &[u8]) -> Result<()> {
+    linux.put(program, PROGRAM)?;
+    linux.run(&format!("chmod +x {PROGRAM}")).map(drop)
+}
+
 /// A program for Linux, whose source is `text`; compiled in `scratch`.
 ///
 /// # Errors
@@ -89,6 +101,7 @@ pub(super) fn program(scratch: &Path, text: &str) -> Result<Vec<u8>> {
     packages::require(&CC)?;
     let (source, program) = (scratch.join("program.c"), scratch.join("program"));
     fs::write(&source, text)?;
+    fs::write(scratch.join("linux.h"), include_str!("linux.h"))?;
     let mut compiler = Command::new("cc");
     compiler.args(["-O2", "-static", "-o"]).arg(&program).arg(&source);
     let output = compiler.output().context("the C compiler")?;

@@ -69,7 +69,7 @@ pub fn run_threads(arguments: &ThreadsArguments) -> Result<u8> {
                 eprintln!("{cpus} CPU(s), round {} of {}", round + 1, arguments.rounds);
                 ours.extend(pliant(&toolchain, &guest, cpus)?);
                 if let Some(linux) = &mut linux {
-                    theirs.extend(parse(&linux.run(&format!("/tmp/linux_threads {cpus}"))?));
+                    theirs.extend(parse(&linux.run(&format!("{} {cpus}", rig::PROGRAM))?));
                 }
             }
             print(cpus, &ours, &theirs);
@@ -86,8 +86,7 @@ pub fn run_threads(arguments: &ThreadsArguments) -> Result<u8> {
 
 fn boot(program: &[u8], cpus: u32) -> Result<Linux> {
     let mut linux = rig::linux(MEMORY, cpus, |_| ())?;
-    linux.put(program, "/tmp/linux_threads")?;
-    linux.run("chmod +x /tmp/linux_threads")?;
+    rig::install(&mut linux, program)?;
     Ok(linux)
 }
 
