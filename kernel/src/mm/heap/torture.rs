@@ -5,19 +5,18 @@
 
 use alloc::{boxed::Box, sync::Arc, task::Wake};
 use core::{
-    sync::atomic::{AtomicU32, Ordering::SeqCst},
+    sync::atomic::{AtomicBool, AtomicU32, Ordering::SeqCst},
     task::Waker,
 };
 
 use crate::{
-    cpu::{self, percpu},
-    sync::{IrqState, torture::everywhere},
+    cpu,
+    sync::torture::everywhere,
     time::{self, timer},
 };
 
 /// Interrupts in all, however many CPUs share them.
-const INTERRUPTS: u32 = 8000;
-static CAME: AtomicU32 = AtomicU32::new(0);
+const INTERRUPTS: u32 = 2000;
 
 /// Takes some objects, marks them, and finds the marks before it gives them back.
 fn exchange(mark: u64) {
@@ -27,42 +26,41 @@ fn exchange(mark: u64) {
     }
 }
 
-/// A timer that exchanges objects in its interrupt, and sets the next.
-struct Chain(u64);
-
-impl Wake for Chain {
-    fn wake(self: Arc<Self>) {
-        let came = CAME.fetch_add(1, SeqCst);
-        exchange(u64::from(came) << 8 | 1 << 63);
-        if came < INTERRUPTS {
-            Self(self.0.wrapping_mul(0x9e37_79b9_7f4a_7c15)).begin();
-        }
-    }
+/// What a timer's interrupt does: it exchanges objects, and says so.
+struct Handler {
+    mark: u64,
+    came: AtomicBool,
 }
 
-impl Chain {
-    /// Interrupts are disabled.
-    fn begin(self) {
-        let deadline_ns = pv_ops::monotonic_ns() + (self.0 >> 40) % 20_000;
-        // Never given up.
-        core::mem::forget(timer::register(deadline_ns, Waker::from(Arc::new(self))));
+impl Wake for Handler {
+    fn wake(self: Arc<Self>) {
+        exchange(self.mark);
+        self.came.store(true, SeqCst);
     }
 }
 
 crate::kernel_test! {
     fn objects_are_nobody_elses_while_interrupts_take_some() {
+        static CAME: AtomicU32 = AtomicU32::new(0);
         if !time::has_timer() {
             crate::skip!("this machine has no timer");
         }
-        cpu::call_on(percpu::up(), &|| {
-            let _irq = IrqState::disable();
-            Chain(u64::from(cpu::this_cpu()) + 1).begin();
-        });
         everywhere(|number| {
-            let mut round = 0;
-            while CAME.load(SeqCst) < INTERRUPTS {
-                round += 1;
-                exchange((number as u64) << 40 | round << 8);
+            let mark = ((number as u64) << 32) + 1;
+            let mut random = mark;
+            loop {
+                let nth = CAME.fetch_add(1, SeqCst);
+                if nth >= INTERRUPTS {
+                    return;
+                }
+                let handler = Arc::new(Handler { mark: u64::from(nth) << 8 | 1 << 63, came: AtomicBool::new(false) });
+                random = random.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+                let deadline_ns = pv_ops::monotonic_ns() + (random >> 40) % 20_000;
+                let timer = timer::register(deadline_ns, Waker::from(handler.clone())).unwrap();
+                while !handler.came.load(SeqCst) {
+                    exchange(mark);
+                }
+                drop(timer);
             }
         });
     }
