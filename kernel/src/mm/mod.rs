@@ -78,7 +78,7 @@ impl Local {
     pub(crate) const fn new() -> Self {
         Self {
             frames: IrqMutex::new(frame::SpareFrames::EMPTY),
-            magazines: heap::NO_MAGAZINES,
+            magazines: heap::no_magazines(),
             trims: AtomicBool::new(false),
         }
     }

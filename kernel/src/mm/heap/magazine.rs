@@ -32,10 +32,10 @@ const _: () = assert!(offset_of!(Magazine, len) == 0 && offset_of!(Magazine, obj
 
 impl Magazine {
     /// No objects.
-    pub(in crate::mm) const EMPTY: Self = Self {
-        len: AtomicUsize::new(0),
-        objects: [const { AtomicPtr::new(core::ptr::null_mut()) }; CAPACITY],
-    };
+    pub(in crate::mm) const fn new() -> Self {
+        let objects = [const { AtomicPtr::new(core::ptr::null_mut()) }; CAPACITY];
+        Self { len: AtomicUsize::new(0), objects }
+    }
 
     /// Whether it holds none; of another CPU's, whether it held none a moment ago.
     pub(super) fn is_empty(&self) -> bool {

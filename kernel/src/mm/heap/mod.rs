@@ -14,7 +14,7 @@ mod slab;
 mod small;
 mod torture;
 
-pub(super) use self::small::{Magazines, NO_MAGAZINES, trim_own};
+pub(super) use self::small::{Magazines, no_magazines, trim_own};
 pub(crate) use self::{magazine::begin_anew, small::serve};
 
 use core::{

@@ -27,7 +27,9 @@ use crate::{
 pub(in crate::mm) type Magazines = [Magazine; SIZES.len()];
 
 /// No objects.
-pub(in crate::mm) const NO_MAGAZINES: Magazines = [const { Magazine::EMPTY }; SIZES.len()];
+pub(in crate::mm) const fn no_magazines() -> Magazines {
+    [const { Magazine::new() }; SIZES.len()]
+}
 
 static SLABS: [IrqMutex<Slabs>; SIZES.len()] = {
     let mut slabs = [const { IrqMutex::new(Slabs::new(16, PAGE_SIZE as usize)) }; SIZES.len()];
