@@ -110,6 +110,17 @@ impl Frame {
     }
 }
 
+/// For cards that a test plays.
+#[cfg(any(test, feature = "script"))]
+impl Frame {
+    /// Room for `len` bytes that no card has made.
+    pub fn of_nobody(len: usize) -> Self {
+        let (memory, _) = crate::dma::testing::shared(0, len, alloc::boxed::Box::new(()));
+        let (home, queue) = (Home::Transmit, 0);
+        Self { buffer: DmaBuffer::new(memory), start: 0, checksum_is_good: false, home, queue }
+    }
+}
+
 /// What the card is to compute for a frame.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SendOffload {

@@ -33,6 +33,8 @@ mod memory;
 mod net;
 #[path = "vm/net_card.rs"]
 mod net_card;
+#[path = "vm/net_dhcp.rs"]
+mod net_dhcp;
 #[path = "vm/net_tools.rs"]
 mod net_tools;
 #[path = "vm/patching.rs"]
@@ -84,6 +86,7 @@ fn main() -> ExitCode {
         memory::rows(),
         net::rows(),
         net_card::rows(),
+        net_dhcp::rows(),
         net_tools::rows(),
         http::rows(),
     ];

@@ -114,6 +114,11 @@ impl Guest {
         self.running.wait_for(text, from, PATIENCE)
     }
 
+    /// What it has said.
+    pub(crate) fn console(&self) -> String {
+        self.running.console()
+    }
+
     /// Ends it by its port 1.
     pub(crate) fn end(self) -> Result<Run> {
         drop(connect(GUEST, 1)?);
