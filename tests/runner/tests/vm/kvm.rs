@@ -2,11 +2,13 @@
 //! Neighbour: `kvm_features` (each of KVM's features at work).
 
 use runner::command::doctor;
+use runner::host::packages::CURL;
 use runner::qemu::{Ending, Machine, Options, Platform};
 
+use crate::http::speaks_http;
 use crate::image::Image;
 use crate::lab;
-use crate::matrix::{Offer, Transport, modern_mmio};
+use crate::matrix::{Offer, Transport, every_device_works_on, modern_mmio};
 use crate::platforms::{says_hello, self_test};
 use crate::row::{Row, Verdict};
 
@@ -35,6 +37,17 @@ pub(crate) fn rows() -> Vec<Row> {
             with_kvm(Machine::Microvm, interrupts_are_disabled_by_a_store)
         }),
     ];
+    for (name, machine, transport) in
+        [("q35", Machine::Q35, Transport::Pci), ("microvm", Machine::Microvm, Transport::Mmio)]
+    {
+        rows.push(Row::new(format!("kvm::every_device_works::{name}"), "devices", move || {
+            with_kvm(machine, |options| every_device_works_on(Offer { transport, ..Offer::ALL }, options))
+        }));
+        rows.push(
+            Row::new(format!("kvm::serves_http::{name}"), "http", move || with_kvm(machine, speaks_http))
+                .with(&[CURL]),
+        );
+    }
     for (name, machine) in MACHINES {
         rows.push(Row::new(format!("kvm_nested::hello::{name}"), "hello", move || {
             says_hello(&on(machine, &[]))
