@@ -29,6 +29,8 @@ mod matrix;
 mod memory;
 #[path = "vm/net.rs"]
 mod net;
+#[path = "vm/net_card.rs"]
+mod net_card;
 #[path = "vm/net_tools.rs"]
 mod net_tools;
 #[path = "vm/patching.rs"]
@@ -84,6 +86,7 @@ fn main() -> ExitCode {
         matrix::rows(),
         memory::rows(),
         net::rows(),
+        net_card::rows(),
         net_tools::rows(),
         http::rows(),
     ];

@@ -10,6 +10,7 @@ mod entropy;
 mod hostile;
 mod init;
 mod net;
+mod net_queues;
 mod queue;
 
 use std::{
