@@ -7,7 +7,6 @@
 
 use alloc::{boxed::Box, vec::Vec};
 use core::task::Waker;
-use std::sync::Mutex;
 
 use super::{
     DeviceId, Features, Status, Token,
@@ -15,18 +14,18 @@ use super::{
     block::{Block, Cpus},
     console::Console,
     entropy::Entropy,
-    fake::{FakeDevice, FakeHal, Player, StdLock},
-    net::{Net, Shared, Sizes},
+    fake::{FakeDevice, FakeHal, Player},
+    net::{Net, Setting, Sizes},
     transport::Interrupt,
 };
 use crate::{
     class::{
-        BlockRequest, Exclusive, Requests, Submitted,
+        Batch, BlockRequest, Exclusive, Outcome, Requests, Submitted,
         net::{Control, Frame, MacAddress, NetDevice, SendOffload},
     },
     dma::DmaBuffer,
     error::Error,
-    hal::{Hal, Lock},
+    hal::Hal,
 };
 
 /// The bytes that are left of a script; zeroes behind its end.
@@ -80,17 +79,20 @@ pub fn run(script: &[u8]) {
 }
 
 fn probe(id: DeviceId, device: &FakeDevice, hal: &FakeHal) -> Result<Box<dyn Driver>, Error> {
-    const CPUS: Cpus = Cpus { count: 2, current: || 1, later: || () };
+    const CPUS: Cpus = Cpus { count: 2, current: || 1, later: |_| () };
     let transport = device.transport();
     Ok(match id {
-        DeviceId::BLOCK => Box::new(BlockUser(Block::probe(transport, hal, CPUS)?, Vec::new())),
+        DeviceId::BLOCK => {
+            Box::new(BlockUser(Block::probe(transport, hal, CPUS)?, Vec::new(), Batch::default()))
+        }
         DeviceId::ENTROPY => Box::new(EntropyUser(Entropy::probe(transport, hal)?, Vec::new())),
         DeviceId::CONSOLE => Box::new(Console::probe(transport, hal)?),
         DeviceId::BALLOON => Box::new(Balloon::probe(transport, hal)?),
         _ => {
-            let sizes = Sizes { receive: 8, short: 4, long: 2, long_bytes: 16 << 10 };
-            let net = Net::probe(transport, hal, sizes, || MacAddress([2, 0, 0, 0, 0, 1]))?;
-            Box::new(NetUser(Shared(StdLock(Mutex::new(net))), Vec::new()))
+            let sizes = |_| Sizes { receive: 8, short: 4, long: 2, long_bytes: 16 << 10 };
+            let mac = || MacAddress([2, 0, 0, 0, 0, 1]);
+            let setting = Setting { cpus: 2, current_cpu: || 1, sizes, mac };
+            Box::new(NetUser(Net::probe(transport, hal, setting)?, Vec::new()))
         }
     })
 }
@@ -178,7 +180,7 @@ fn ring_bytes(player: &Player) -> u64 {
     at.device - at.descriptors + device_bytes
 }
 
-struct BlockUser(Block<FakeHal>, Vec<Token>);
+struct BlockUser(Block<FakeHal>, Vec<Token>, Batch<BlockRequest, Outcome>);
 
 impl Driver for BlockUser {
     fn interrupt(&mut self) {
@@ -194,9 +196,9 @@ impl Driver for BlockUser {
     }
 
     fn act(&mut self, what: u8, value: u32, hal: &FakeHal) {
-        let Self(block, tokens) = self;
+        let Self(block, tokens, batch) = self;
         let sector = u64::from(value % 16);
-        let request = match what % 8 {
+        let request = match what % 9 {
             0 => BlockRequest::Read { sector, buffer: buffer(hal) },
             1 => BlockRequest::Write { sector, buffer: buffer(hal) },
             2 => BlockRequest::Flush,
@@ -204,6 +206,12 @@ impl Driver for BlockUser {
             4 => BlockRequest::GetId { buffer: buffer(hal) },
             5 => return block.cancel(hal).unwrap_or_default(),
             6 => return tokens.pop().into_iter().for_each(|token| block.forget(token)),
+            7 => {
+                let requests = (0..value >> 28).map(|_| BlockRequest::Read { sector, buffer: buffer(hal) });
+                batch.unsent.extend(requests.map(|request| (0, request)));
+                block.advance(batch, Waker::noop());
+                return batch.done.clear();
+            }
             _ => {
                 let Some(token) = tokens.pop() else { return };
                 return block.poll(token, Waker::noop()).map_or_else(|token| tokens.push(token), drop);
@@ -286,21 +294,21 @@ impl Driver for Balloon {
     }
 }
 
-struct NetUser(Shared<StdLock<Net>>, Vec<Frame>);
+struct NetUser(Net<FakeHal>, Vec<Frame>);
 
 impl Driver for NetUser {
     fn interrupt(&mut self) {
-        self.0.0.with(Net::interrupt);
+        self.0.interrupt();
     }
 
-    fn queue_interrupt(&mut self, _queue: u16) {
-        self.0.0.with(Net::queue_interrupt);
+    fn queue_interrupt(&mut self, queue: u16) {
+        self.0.queue_interrupt(queue, 2);
     }
 
     fn act(&mut self, what: u8, value: u32, _hal: &FakeHal) {
         let Self(card, held) = self;
         match what % 8 {
-            0 => held.extend(card.receive()),
+            0 => held.extend(card.receive(value as u16 % 3)),
             1 => held.pop().into_iter().for_each(|frame| card.recycle(frame)),
             2 | 3 => {
                 let Some(mut frame) = card.buffer(14 + value as usize % 20_000) else { return };
@@ -308,7 +316,7 @@ impl Driver for NetUser {
                 card.send(frame, SendOffload::default());
             }
             4 => card.flush(),
-            5 => _ = card.wait(Waker::noop()),
+            5 => _ = card.wait_for_all(Waker::noop()),
             // Seldom: who waits for an answer that does not come waits long.
             6 if value.is_multiple_of(64) => _ = card.control(Control::Promiscuous(value & 64 != 0)),
             _ => {

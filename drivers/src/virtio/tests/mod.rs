@@ -8,8 +8,10 @@ mod block_hostile;
 mod console;
 mod entropy;
 mod hostile;
+mod in_flight;
 mod init;
 mod net;
+mod net_queues;
 mod queue;
 
 use std::{
