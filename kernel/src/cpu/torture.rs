@@ -123,10 +123,13 @@ crate::kernel_test! {
                 let left = core::mem::take(&mut SHELF.lock()[place]);
                 drop(left);
             }
-            // Whoever was joined may still be on its way off its CPU.
-            while thread::count() != threads || !task::life::reap() {
+            // Whoever was joined may still be on its way off its CPU; one without work stays on the last stack until it has some.
+            while thread::count() != threads {
                 thread::yield_now();
             }
+            percpu::up().iter().for_each(task::wake_cpu);
+            thread::sleep(Duration::from_millis(5));
+            task::life::reap();
             heap::trim();
             (frame::statistics().free, heap::statistics().arena_bytes)
         };
