@@ -1,7 +1,7 @@
 //! Whether a CPU looks for the answers of devices before it halts. Which is faster depends on the host: a look saves the way
 //! through the halt, the interrupt and the host's scheduler, but takes a core that the host's own threads may want. So each
 //! is tried, and what answered more requests is done.
-//! Neighbours: `block` (who looks).
+//! Neighbours: `block`, and `net::task` for frames instead of requests (who look).
 #![forbid(unsafe_code)]
 
 /// How long each is tried, in nanoseconds.
@@ -15,7 +15,7 @@ const FIRST: u32 = 2;
 
 /// What a CPU does, and what it has learnt.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Habit {
+pub(crate) struct Habit {
     looks: bool,
     /// When this epoch began, and what had been asked by then.
     begin_ns: u64,
@@ -27,12 +27,12 @@ pub(super) struct Habit {
 }
 
 impl Habit {
-    pub(super) const fn new() -> Self {
+    pub(crate) const fn new() -> Self {
         Self { looks: false, begin_ns: 0, asked: 0, left: FIRST, before: None }
     }
 
     /// To be called whenever the CPU has no work, with the time and what it has asked so far: whether it looks now.
-    pub(super) fn decide(&mut self, now_ns: u64, asked: u32) -> bool {
+    pub(crate) fn decide(&mut self, now_ns: u64, asked: u32) -> bool {
         let (elapsed, done) =
             (now_ns.saturating_sub(self.begin_ns), u64::from(asked.wrapping_sub(self.asked)));
         if elapsed < EPOCH_NS {

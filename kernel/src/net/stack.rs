@@ -169,7 +169,7 @@ impl Stack {
             self.deadlines.remove(key);
         }
         if let Some(Some(listener)) = connection.listener.and_then(|number| self.listeners.get_mut(number)) {
-            listener.forget(id, connection.is_accepted);
+            listener.forget(id, connection);
         }
     }
 

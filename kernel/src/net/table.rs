@@ -60,6 +60,13 @@ impl Connection {
         self.sockets.get(self.handle)
     }
 
+    pub(super) fn into_socket(mut self) -> Socket<'static> {
+        match self.sockets.remove(self.handle) {
+            smoltcp::socket::Socket::Tcp(socket) => socket,
+            _ => unreachable!("its only socket is one for TCP"),
+        }
+    }
+
     pub(super) fn socket_mut(&mut self) -> &mut Socket<'static> {
         self.sockets.get_mut(self.handle)
     }
