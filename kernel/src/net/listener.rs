@@ -35,6 +35,8 @@ pub(super) struct Listener {
     /// Connections in all.
     connections: usize,
     ready: VecDeque<Id>,
+    /// Connections that are over but for the wait, the oldest first; some may be gone.
+    over: VecDeque<Id>,
     /// Sockets of connections that are gone, for those to come: their buffers need not be found, nor zeroed.
     spare: Vec<tcp::Socket<'static>>,
     waker: Option<Waker>,
@@ -42,6 +44,9 @@ pub(super) struct Listener {
 
 /// Sockets that a listener keeps at most. Together with its connections they are no more than it may have.
 const MOST_SPARE: usize = 16;
+/// Connections of a listener that are over but for the wait (RFC 9293 §3.6.1), at most: the oldest gives way. What its other end
+/// may still say is answered with a reset then, as what belongs to nothing.
+const MOST_OVER: usize = 32;
 
 impl Listener {
     /// A connection of its is gone.
@@ -79,12 +84,8 @@ impl Stack {
         if listener.waiting >= backlog {
             return None;
         }
-        if listener.connections >= connections {
-            let over = self.table.iter().find(|(_, other)| {
-                other.listener == Some(number) && !other.is_owned && other.socket().state() == State::TimeWait
-            });
-            let (id, _) = over?;
-            self.remove(id);
+        if listener.connections >= connections && !self.remove_oldest(number) {
+            return None;
         }
         let spare = self.listeners.get_mut(number).and_then(|listener| listener.as_mut()?.spare.pop());
         let mut socket = spare.or_else(|| new_socket(&options))?;
@@ -97,6 +98,34 @@ impl Stack {
             listener.connections += 1;
         }
         Some(id)
+    }
+
+    /// Notes once of a connection that came to a listener that it is over but for the wait, if it is.
+    pub(super) fn retire(&mut self, id: Id) {
+        let Some(connection) = self.table.get(id) else { return };
+        let is_over = connection.socket().state() == State::TimeWait && !connection.is_owned;
+        let Some(number) = connection.listener.filter(|_| is_over && !connection.is_retired) else { return };
+        connection.is_retired = true;
+        let Some(Some(listener)) = self.listeners.get_mut(number) else { return };
+        if listener.over.try_reserve(1).is_ok() {
+            listener.over.push_back(id);
+        }
+        if listener.over.len() > MOST_OVER {
+            self.remove_oldest(number);
+        }
+    }
+
+    /// Forgets the connection of a listener that has been over for longest; false if there is none.
+    fn remove_oldest(&mut self, number: usize) -> bool {
+        while let Some(Some(listener)) = self.listeners.get_mut(number)
+            && let Some(id) = listener.over.pop_front()
+        {
+            if self.is_over(id) {
+                self.remove(id);
+                return true;
+            }
+        }
+        false
     }
 
     /// A connection that came to a listener and is established is ready to be accepted.
@@ -120,8 +149,8 @@ impl Stack {
             return Err(Error::PortInUse(port));
         }
         let ready = VecDeque::with_capacity(options.backlog);
-        let (spare, waker) = (Vec::new(), None);
-        let listener = Listener { port, options, waiting: 0, connections: 0, ready, spare, waker };
+        let (over, spare, waker) = (VecDeque::new(), Vec::new(), None);
+        let listener = Listener { port, options, waiting: 0, connections: 0, ready, over, spare, waker };
         let free = self.listeners.iter().position(Option::is_none);
         let number = free.unwrap_or_else(|| {
             self.listeners.push(None);

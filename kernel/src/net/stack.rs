@@ -158,7 +158,7 @@ impl Stack {
     }
 
     /// Nobody has it, and nothing is left to send.
-    fn is_over(&mut self, id: Id) -> bool {
+    pub(super) fn is_over(&mut self, id: Id) -> bool {
         let Some(connection) = self.table.get(id) else { return false };
         !connection.is_owned && matches!(connection.socket().state(), State::TimeWait | State::Closed)
     }
@@ -199,6 +199,7 @@ impl Stack {
         dirty.retain(|&id| match self.egress_connection(card, id, now) {
             Sent::All { look_again } => {
                 self.settle(id, look_again, now_ns);
+                self.retire(id);
                 false
             }
             Sent::NoRoom => true,
