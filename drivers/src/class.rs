@@ -1,9 +1,11 @@
 //! What the kernel sees of a device, whatever drives it.
 #![forbid(unsafe_code)]
 
+mod in_flight;
 pub mod net;
 mod shared;
 
+pub use in_flight::{Batch, InFlight};
 pub use shared::{Exclusive, Shared};
 
 use core::{
@@ -58,6 +60,12 @@ pub trait Requests: Send + Sync {
 
     /// Nobody wants the answer. The device may still carry the request out.
     fn forget(&self, token: Token);
+
+    /// Sends what is unsent in `batch`, as far as there is room, and takes the answers to what was sent. If there is none,
+    /// `waker` is called when there is one, or room.
+    fn advance(&self, batch: &mut Batch<Self::Request, Self::Outcome>, waker: &Waker) {
+        batch.advance_one_by_one(self, waker);
+    }
 }
 
 /// What became of a request that was to be sent.
@@ -211,6 +219,11 @@ impl dyn BlockDevice + '_ {
     /// Sends `request` and waits for the answer.
     pub fn request(&self, request: BlockRequest) -> Pending<'_, Self> {
         Pending::new(self, request)
+    }
+
+    /// For many requests of one task at the same time, with room for `count`.
+    pub fn in_flight(&self, count: usize) -> InFlight<'_, Self> {
+        InFlight::new(self, count)
     }
 
     /// Fills `buffer` from `sector` on.

@@ -20,6 +20,8 @@ pub struct Dma {
     start: NonNull<u8>,
     address: u64,
     len: usize,
+    /// `len` without what is left over from words of eight bytes.
+    whole_words: usize,
     /// Frees the memory when it is dropped.
     owner: Box<dyn Send + Sync>,
 }
@@ -44,7 +46,7 @@ impl Dma {
     pub unsafe fn new(start: NonNull<u8>, address: u64, len: usize, owner: Box<dyn Send + Sync>) -> Self {
         assert!(start.addr().get().is_multiple_of(Self::ALIGN) && address.is_multiple_of(Self::ALIGN as u64));
         assert!(address.checked_add(len as u64).is_some(), "{len} bytes at {address:#x}");
-        Self { start, address, len, owner }
+        Self { start, address, len, whole_words: len & !7, owner }
     }
 
     /// Where the device finds the first byte.
@@ -92,8 +94,11 @@ impl Dma {
 
     #[inline]
     fn word<A: Atomic>(&self, offset: usize) -> &A {
-        let inside = self.len.checked_sub(size_of::<A>()).is_some_and(|last| offset <= last);
-        assert!(inside && offset.is_multiple_of(align_of::<A>()), "word at {offset} of {} bytes", self.len);
+        // Where a word of eight bytes could begin, so could any other that is aligned.
+        let inside = offset < self.whole_words && offset.is_multiple_of(align_of::<A>());
+        if !inside {
+            self.check(offset, size_of::<A>());
+        }
         // SAFETY: inside the memory, as just checked, which is one allocation (1 of `new`).
         let word = unsafe { self.start.add(offset) }.cast::<A>();
         // SAFETY:
@@ -101,6 +106,13 @@ impl Dma {
         //    `start` is to `ALIGN` and `offset` was checked.
         // 2. The program accesses it by atomic operations only: there is no other way here, and nobody else may (2).
         unsafe { word.as_ref() }
+    }
+
+    /// Goes on only if the word of `size` bytes, as it is aligned, lies inside.
+    #[cold]
+    fn check(&self, offset: usize, size: usize) {
+        let inside = self.len.checked_sub(size).is_some_and(|last| offset <= last);
+        assert!(inside && offset.is_multiple_of(size), "word at {offset} of {} bytes", self.len);
     }
 }
 
@@ -126,9 +138,12 @@ mod sealed {
 }
 
 /// Memory for the data of a request. It is given to a driver with the request and comes back with the outcome; in
-/// between nobody has a reference to it.
+/// between nobody has a reference to it. To move it is to move a pointer.
 #[derive(Debug)]
-pub struct DmaBuffer {
+pub struct DmaBuffer(Box<Buffer>);
+
+#[derive(Debug)]
+struct Buffer {
     memory: Dma,
     len: usize,
 }
@@ -137,27 +152,27 @@ impl DmaBuffer {
     /// All of `memory`.
     pub fn new(memory: Dma) -> Self {
         let len = memory.len();
-        Self { memory, len }
+        Self(Box::new(Buffer { memory, len }))
     }
 
     /// Bytes in use.
     pub fn len(&self) -> usize {
-        self.len
+        self.0.len
     }
 
     /// Whether no byte is in use.
     pub fn is_empty(&self) -> bool {
-        self.len == 0
+        self.0.len == 0
     }
 
     /// Bytes there is room for.
     pub fn capacity(&self) -> usize {
-        self.memory.len()
+        self.0.memory.len()
     }
 
     /// Uses the first `len` bytes, or all if there are fewer.
     pub fn set_len(&mut self, len: usize) {
-        self.len = len.min(self.memory.len());
+        self.0.len = len.min(self.capacity());
     }
 
     /// The bytes in use.
@@ -166,19 +181,19 @@ impl DmaBuffer {
         // 1. `len` bytes from `start` are initialised memory that lives as long as `memory` (1 of `Dma::new`).
         // 2. Who has a reference to the buffer owns it, so that no queue does, and no device was told of it that
         //    has not given it back; the exclusive way in is `bytes_mut`.
-        unsafe { core::slice::from_raw_parts(self.memory.start.as_ptr(), self.len) }
+        unsafe { core::slice::from_raw_parts(self.0.memory.start.as_ptr(), self.0.len) }
     }
 
     /// The bytes in use, to be changed.
     pub fn bytes_mut(&mut self) -> &mut [u8] {
         // SAFETY: as in `bytes`; `self` is borrowed exclusively.
-        unsafe { core::slice::from_raw_parts_mut(self.memory.start.as_ptr(), self.len) }
+        unsafe { core::slice::from_raw_parts_mut(self.0.memory.start.as_ptr(), self.0.len) }
     }
 
     /// What a device is told of the bytes `range` of it.
     pub(crate) fn segment(&self, range: Range<usize>, direction: Direction) -> Segment {
-        assert!(range.end <= self.len);
-        Segment::new(&self.memory, range, direction)
+        assert!(range.end <= self.0.len);
+        Segment::new(&self.0.memory, range, direction)
     }
 }
 

@@ -1,6 +1,8 @@
 //! What a driver asks of its caller: I/O ports, memory for DMA, device memory, and a lock.
 #![forbid(unsafe_code)]
 
+use core::sync::atomic::{Ordering::SeqCst, fence};
+
 use crate::{
     dma::{Dma, DmaBuffer},
     error::Error,
@@ -54,6 +56,12 @@ pub trait Hal: Sync {
     /// # Errors
     /// [`Error::NotDeviceMemory`] where that is RAM or no address.
     fn device_memory(&self, address: u64, len_bytes: usize) -> Result<Mmio<u8>, Error>;
+
+    /// What orders all accesses to memory before it before all behind it, a store before a load too, as the devices see them.
+    /// The CPU's own fence, unless the machine needs more.
+    fn fence(&self) -> fn() {
+        || fence(SeqCst)
+    }
 }
 
 impl dyn Hal + '_ {

@@ -2,6 +2,8 @@
 //! Neighbours: `cpu::port` (which ports a device may reach), `mm::mmio` (device memory), `mm::dma` (shared memory).
 #![forbid(unsafe_code)]
 
+use core::sync::atomic::{Ordering::SeqCst, fence};
+
 use drivers::{
     Error,
     dma::Dma,
@@ -48,6 +50,18 @@ impl Hal for Platform {
     fn device_memory(&self, address: u64, len_bytes: usize) -> Result<Mmio<u8>, Error> {
         let memory = mmio::device(address, len_bytes, Caching::Uncached);
         memory.map_err(|_| Error::NotDeviceMemory { address, len_bytes })
+    }
+
+    /// On a machine with one CPU TCG leaves fences out up to QEMU 8.0 (`tcg_gen_mb`; QEMU commit c914d46d), and locked
+    /// instructions are plain ones there, while its devices run on other CPUs of the host: a wish to be interrupted that is
+    /// still on its way to memory would be missed, and so would the answer. What writes the flags leaves the translated code, and
+    /// on that way QEMU exchanges a word of its own (`cpu_handle_interrupt`), which is a fence of the host. Elsewhere it is two
+    /// instructions for nothing.
+    fn fence(&self) -> fn() {
+        || {
+            fence(SeqCst);
+            pv_ops::irq_restore(pv_ops::irq_flags());
+        }
     }
 }
 

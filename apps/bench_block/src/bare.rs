@@ -13,7 +13,7 @@ use drivers::{
 };
 use kernel::{devices, platform::Platform};
 
-use crate::{BLOCK_BYTES, Case, Counted, Order, now_ns};
+use crate::{BLOCK_BYTES, CLOCK_EVERY, Case, Counted, Order, now_ns};
 
 /// Requests at the same time at most.
 const MOST: usize = 32;
@@ -23,8 +23,6 @@ const STATUS: usize = 32;
 const AREA_BYTES: usize = 64;
 /// Turns of a loop between two looks at the ring.
 const RELAX: u32 = 250;
-/// Completions between two looks at the clock.
-const CLOCK_EVERY: u64 = 16;
 
 /// A disk and its ring.
 pub(crate) struct Disk {

@@ -12,7 +12,7 @@ extern crate alloc;
 mod bare;
 mod driver;
 
-use alloc::string::String;
+use alloc::{format, string::String};
 use core::{fmt, ops::AddAssign};
 
 use kernel::{println, pv_ops};
@@ -24,6 +24,9 @@ const BLOCK_BYTES: usize = 4096;
 const BLOCK_SECTORS: u64 = 8;
 /// How long each is measured, if the command line does not say: `app.ms=`.
 const MEASURE_MS: u64 = 500;
+
+/// Completions between two looks at the clock.
+const CLOCK_EVERY: u64 = 16;
 
 /// Pieces of that time, in which driver and loop take turns.
 const TURNS: u64 = 5;
@@ -41,6 +44,14 @@ impl Case {
         let bools = [false, true];
         let each = bools.into_iter().flat_map(move |random| bools.map(|write| (random, write)));
         each.flat_map(|(random, write)| [1, 32].map(|depth| Self { random, write, depth }))
+    }
+}
+
+impl fmt::Display for Case {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let order = if self.random { "random" } else { "sequential" };
+        let what = if self.write { "write" } else { "read" };
+        write!(out, "{order} {what} {}", self.depth)
     }
 }
 
@@ -108,12 +119,10 @@ impl AddAssign<Counted> for Measured {
 impl fmt::Display for Measured {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { who, case, requests, ns, notifications, interrupts } = self;
-        let order = if case.random { "random" } else { "sequential" };
-        let what = if case.write { "write" } else { "read" };
         let per_second = requests * 1_000_000_000 / (*ns).max(1);
         let per_thousand = |count: u64| count * 1000 / (*requests).max(1);
         let (notifications, interrupts) = (per_thousand(*notifications), per_thousand(*interrupts));
-        write!(out, "block {who} {order} {what} {} {per_second} {notifications} {interrupts}", case.depth)
+        write!(out, "block {who} {case} {per_second} {notifications} {interrupts}")
     }
 }
 
@@ -123,14 +132,19 @@ async fn main() -> Result<(), String> {
     // The last disk, before the driver takes the others.
     let mut bare = bare::Disk::new()?;
     let disk = kernel::devices::block::disks().into_iter().next().ok_or("no second disk")?;
-    for case in Case::all() {
-        let (mut by_driver, mut by_loop) = (Measured::new("driver", case), Measured::new("bare", case));
-        // In turns: what else the host does meanwhile slows both down.
+    let only = kernel::app::args().find(|(key, _)| *key == "only").map(|(_, value)| value);
+    for case in Case::all().filter(|case| only.is_none_or(|only| format!("{case}").replace(' ', "-") == only))
+    {
+        let [mut by_driver, mut by_tasks, mut by_loop] =
+            ["driver", "tasks", "bare"].map(|who| Measured::new(who, case));
+        // In turns: what else the host does meanwhile slows all of them down.
         for _ in 0..TURNS {
-            by_driver += driver::measure(&disk, case, ns / TURNS).await?;
+            by_driver += driver::in_flight(&disk, case, ns / TURNS).await?;
+            by_tasks += driver::tasks(&disk, case, ns / TURNS).await?;
             by_loop += bare.measure(case, ns / TURNS)?;
         }
         println!("{by_driver}");
+        println!("{by_tasks}");
         println!("{by_loop}");
     }
     Ok(())

@@ -80,14 +80,17 @@ impl Exclusive for Entropy {
         };
         let segment = buffer.segment(0..buffer.len(), Direction::FromDevice);
         let data_bytes = buffer.len();
-        match self.requests.send(token, &[segment], (Some(buffer), data_bytes), waker) {
+        match self.requests.send(token, &[segment], (Some(buffer), data_bytes), Some(waker)) {
             Ok(token) => {
                 if let Some(position) = self.requests.take_notification() {
                     self.device.ring(REQUESTQ, position);
                 }
                 Submitted::Sent(token)
             }
-            Err(NotSent::Full(Some(buffer))) => Submitted::Full(buffer),
+            Err(NotSent::Full(Some(buffer))) => {
+                self.requests.wait_for_room(waker);
+                Submitted::Full(buffer)
+            }
             Err(NotSent::Full(None)) => unreachable!("what was not sent keeps its buffer"),
             Err(NotSent::Dead(error, buffer)) => Submitted::Refused(Outcome { result: Err(error), buffer }),
         }

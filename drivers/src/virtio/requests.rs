@@ -19,6 +19,9 @@ use crate::{
     hal::Hal,
 };
 
+/// Requests of which the device is told at once, even if more may follow: it works on them while the next are asked.
+const TOGETHER: u16 = 16;
+
 /// Bytes of DMA memory that each request has beside its buffer: for headers and status bytes.
 pub(super) const AREA_BYTES: usize = 64;
 
@@ -41,20 +44,35 @@ impl Token {
     }
 }
 
+/// A request's place. Nothing is moved while it waits there: buffers are moved in and out once.
 #[derive(Debug)]
-enum Entry {
+struct Entry {
+    state: State,
+    buffer: Option<DmaBuffer>,
+    /// Whom to wake when it is done.
+    waker: Option<Waker>,
+    /// As in [`Answer`].
+    data_bytes: usize,
+    written: Option<u32>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
     Free,
     /// The device has it.
-    Sent {
-        buffer: Option<DmaBuffer>,
-        waker: Option<Waker>,
-        data_bytes: usize,
-    },
-    /// Nobody waits for it any more; the buffer is freed when it comes back.
-    Forgotten {
-        _buffer: Option<DmaBuffer>,
-    },
-    Done(Answer),
+    Sent,
+    /// The device has it, and nobody waits for it any more; the buffer is freed when it comes back.
+    Forgotten,
+    /// There is an answer.
+    Done,
+    /// There will be none, as the device has failed.
+    Failed,
+    /// It was taken back.
+    Cancelled,
+}
+
+impl Entry {
+    const FREE: Self = Self { state: State::Free, buffer: None, waker: None, data_bytes: 0, written: None };
 }
 
 /// What came back.
@@ -71,7 +89,7 @@ pub(super) struct Answer {
 /// Why a request was not sent now.
 #[derive(Debug)]
 pub(super) enum NotSent {
-    /// There is no room; the waker is called when there may be.
+    /// There is no room now.
     Full(Option<DmaBuffer>),
     /// The device has failed.
     Dead(Error, Option<DmaBuffer>),
@@ -85,6 +103,8 @@ pub(super) struct Requests {
     free: Vec<u16>,
     waiting: VecDeque<Waker>,
     areas: Dma,
+    /// Requests of which the device was not told.
+    untold: u16,
     /// Why nothing is sent any more, if nothing is.
     fault: Option<Error>,
 }
@@ -99,11 +119,12 @@ impl Requests {
         queue.ask_for_interrupt();
         Ok(Self {
             index,
-            entries: (0..count).map(|_| Entry::Free).collect(),
+            entries: (0..count).map(|_| Entry::FREE).collect(),
             free: (0..count).collect(),
             waiting: VecDeque::with_capacity(usize::from(count)),
             areas,
             queue,
+            untold: 0,
             fault: None,
         })
     }
@@ -130,13 +151,13 @@ impl Requests {
     }
 
     /// Makes a request available for which `reserve` gave the token, with its buffer and the bytes of it that the device is
-    /// to fill. The device is to be [told](Self::take_notification).
+    /// to fill; `waker` is called when there is an answer. The device is to be [told](Self::take_notification).
     pub(super) fn send(
         &mut self,
         token: Token,
         segments: &[Segment],
         (buffer, data_bytes): (Option<DmaBuffer>, usize),
-        waker: &Waker,
+        waker: Option<&Waker>,
     ) -> Result<Token, NotSent> {
         if let Some(error) = self.fault {
             self.free.push(token.entry);
@@ -144,20 +165,27 @@ impl Requests {
         }
         if self.queue.add(segments, token.entry).is_err() {
             self.free.push(token.entry);
-            self.wait_for_room(waker);
             return Err(NotSent::Full(buffer));
         }
-        self.entries[usize::from(token.entry)] =
-            Entry::Sent { buffer, waker: Some(waker.clone()), data_bytes };
+        let entry = &mut self.entries[usize::from(token.entry)];
+        (entry.state, entry.buffer, entry.data_bytes) = (State::Sent, buffer, data_bytes);
+        entry.waker = waker.cloned();
+        self.untold += 1;
         Ok(token)
     }
 
     /// What to notify the device with, if requests were made available since it was last asked and it wants to know.
     pub(super) fn take_notification(&mut self) -> Option<u16> {
+        self.untold = 0;
         match self.fault {
             None => self.queue.take_notification(),
             Some(_) => None,
         }
+    }
+
+    /// The same, if there are so many that it is better not to wait for more.
+    pub(super) fn take_notification_of_many(&mut self) -> Option<u16> {
+        if self.untold < TOGETHER { None } else { self.take_notification() }
     }
 
     /// Whether the device has requests.
@@ -178,33 +206,59 @@ impl Requests {
 
     /// The answer, or the token back; then the waker is called when there is one.
     pub(super) fn poll(&mut self, token: Token, waker: &Waker) -> Result<Answer, Token> {
-        let entry = &mut self.entries[usize::from(token.entry)];
-        match core::mem::replace(entry, Entry::Free) {
-            Entry::Done(answer) => {
-                self.give_back(token.entry);
-                Ok(answer)
-            }
-            Entry::Sent { buffer, waker: old, data_bytes } => {
-                let waker = old.filter(|old| old.will_wake(waker)).unwrap_or_else(|| waker.clone());
-                *entry = Entry::Sent { buffer, waker: Some(waker), data_bytes };
-                Err(token)
-            }
-            Entry::Free | Entry::Forgotten { .. } => unreachable!("a token names a request that was sent"),
+        if self.is_done(&token) {
+            return Ok(self.take_answer(token));
         }
+        self.wake_when_done(&token, waker);
+        Err(token)
+    }
+
+    /// Whether there is an answer.
+    pub(super) fn is_done(&self, token: &Token) -> bool {
+        match self.entries[usize::from(token.entry)].state {
+            State::Done | State::Failed | State::Cancelled => true,
+            State::Sent => false,
+            State::Free | State::Forgotten => unreachable!("a token names a request that was sent"),
+        }
+    }
+
+    /// Calls `waker` when there is an answer.
+    pub(super) fn wake_when_done(&mut self, token: &Token, waker: &Waker) {
+        let place = &mut self.entries[usize::from(token.entry)].waker;
+        if !place.as_ref().is_some_and(|old| old.will_wake(waker)) {
+            *place = Some(waker.clone());
+        }
+    }
+
+    /// The answer that there is.
+    pub(super) fn take_answer(&mut self, token: Token) -> Answer {
+        let Entry { state, buffer, data_bytes, written, .. } = &mut self.entries[usize::from(token.entry)];
+        let written = match state {
+            State::Failed => Err(self.fault.unwrap_or(Error::Cancelled)),
+            State::Cancelled => Err(Error::Cancelled),
+            _ => Ok(*written),
+        };
+        let answer = Answer { buffer: buffer.take(), data_bytes: *data_bytes, written };
+        self.give_back(token.entry);
+        answer
     }
 
     /// Nobody wants the answer.
     pub(super) fn forget(&mut self, token: Token) {
         let entry = &mut self.entries[usize::from(token.entry)];
-        match core::mem::replace(entry, Entry::Free) {
-            Entry::Sent { buffer, .. } => *entry = Entry::Forgotten { _buffer: buffer },
+        match entry.state {
+            State::Sent => (entry.state, entry.waker) = (State::Forgotten, None),
             _ => self.give_back(token.entry),
         }
     }
 
     fn give_back(&mut self, index: u16) {
+        let entry = &mut self.entries[usize::from(index)];
+        (entry.state, entry.buffer) = (State::Free, None);
         self.free.push(index);
-        self.waiting.drain(..).for_each(Waker::wake);
+        while let Some(waker) = self.waiting.pop_front() {
+            waker.wake();
+        }
     }
 
     /// Takes what the device has answered, and wakes who waits for it.
@@ -235,23 +289,30 @@ impl Requests {
         self.take()
     }
 
-    /// No more than the queue holds at a time: a device cannot keep the caller for ever.
-    fn take(&mut self) -> Result<u16, Fault> {
+    /// Takes what the device has answered. No more than the queue holds at a time: a device cannot keep the caller for ever.
+    ///
+    /// # Errors
+    /// The device lies.
+    pub(super) fn take(&mut self) -> Result<u16, Fault> {
+        if self.fault.is_some() {
+            return Ok(0);
+        }
         for taken in 0..self.queue.size() {
             let Some((index, written)) = self.queue.pop()? else { return Ok(taken) };
-            self.answer(index, Ok(written));
+            self.answer(index, State::Done, written);
         }
         Ok(self.queue.size())
     }
 
-    fn answer(&mut self, index: u16, written: Result<Option<u32>, Error>) {
+    fn answer(&mut self, index: u16, state: State, written: Option<u32>) {
         let entry = &mut self.entries[usize::from(index)];
-        match core::mem::replace(entry, Entry::Free) {
-            Entry::Sent { buffer, waker, data_bytes } => {
-                *entry = Entry::Done(Answer { buffer, data_bytes, written });
-                waker.into_iter().for_each(Waker::wake);
+        if entry.state == State::Sent {
+            (entry.state, entry.written) = (state, written);
+            if let Some(waker) = entry.waker.take() {
+                waker.wake();
             }
-            _ => self.give_back(index),
+        } else {
+            self.give_back(index);
         }
     }
 
@@ -267,7 +328,8 @@ impl Requests {
         again.ask_for_interrupt();
         // The old ring is freed only now: the device does not look at it any more.
         self.queue = again;
-        self.answer_all(Error::Cancelled, true);
+        self.untold = 0;
+        self.answer_all(State::Cancelled, true);
         Ok(())
     }
 
@@ -275,16 +337,16 @@ impl Requests {
     /// never freed.
     pub(super) fn fail(&mut self, error: Error, is_reset: bool) {
         self.fault = Some(error);
-        self.answer_all(error, is_reset);
+        self.answer_all(State::Failed, is_reset);
     }
 
-    fn answer_all(&mut self, error: Error, is_reset: bool) {
+    fn answer_all(&mut self, state: State, is_reset: bool) {
         for index in 0..self.entries.len() as u16 {
             if !is_reset {
                 self.keep_entry(index);
             }
-            if matches!(self.entries[usize::from(index)], Entry::Sent { .. } | Entry::Forgotten { .. }) {
-                self.answer(index, Err(error));
+            if matches!(self.entries[usize::from(index)].state, State::Sent | State::Forgotten) {
+                self.answer(index, state, None);
             }
         }
         self.waiting.drain(..).for_each(Waker::wake);
@@ -301,11 +363,9 @@ impl Requests {
     }
 
     fn keep_entry(&mut self, index: u16) {
-        match &mut self.entries[usize::from(index)] {
-            Entry::Sent { buffer, .. } | Entry::Forgotten { _buffer: buffer } => {
-                core::mem::forget(buffer.take())
-            }
-            Entry::Free | Entry::Done(_) => {}
+        let entry = &mut self.entries[usize::from(index)];
+        if matches!(entry.state, State::Sent | State::Forgotten) {
+            core::mem::forget(entry.buffer.take());
         }
     }
 

@@ -20,7 +20,7 @@ use super::{
 };
 use crate::{
     class::{
-        BlockRequest, Exclusive, Requests, Submitted,
+        Batch, BlockRequest, Exclusive, Outcome, Requests, Submitted,
         net::{Control, Frame, MacAddress, NetDevice, SendOffload},
     },
     dma::DmaBuffer,
@@ -79,10 +79,12 @@ pub fn run(script: &[u8]) {
 }
 
 fn probe(id: DeviceId, device: &FakeDevice, hal: &FakeHal) -> Result<Box<dyn Driver>, Error> {
-    const CPUS: Cpus = Cpus { count: 2, current: || 1, later: || () };
+    const CPUS: Cpus = Cpus { count: 2, current: || 1, later: |_| () };
     let transport = device.transport();
     Ok(match id {
-        DeviceId::BLOCK => Box::new(BlockUser(Block::probe(transport, hal, CPUS)?, Vec::new())),
+        DeviceId::BLOCK => {
+            Box::new(BlockUser(Block::probe(transport, hal, CPUS)?, Vec::new(), Batch::default()))
+        }
         DeviceId::ENTROPY => Box::new(EntropyUser(Entropy::probe(transport, hal)?, Vec::new())),
         DeviceId::CONSOLE => Box::new(Console::probe(transport, hal)?),
         DeviceId::BALLOON => Box::new(Balloon::probe(transport, hal)?),
@@ -178,7 +180,7 @@ fn ring_bytes(player: &Player) -> u64 {
     at.device - at.descriptors + device_bytes
 }
 
-struct BlockUser(Block<FakeHal>, Vec<Token>);
+struct BlockUser(Block<FakeHal>, Vec<Token>, Batch<BlockRequest, Outcome>);
 
 impl Driver for BlockUser {
     fn interrupt(&mut self) {
@@ -194,9 +196,9 @@ impl Driver for BlockUser {
     }
 
     fn act(&mut self, what: u8, value: u32, hal: &FakeHal) {
-        let Self(block, tokens) = self;
+        let Self(block, tokens, batch) = self;
         let sector = u64::from(value % 16);
-        let request = match what % 8 {
+        let request = match what % 9 {
             0 => BlockRequest::Read { sector, buffer: buffer(hal) },
             1 => BlockRequest::Write { sector, buffer: buffer(hal) },
             2 => BlockRequest::Flush,
@@ -204,6 +206,12 @@ impl Driver for BlockUser {
             4 => BlockRequest::GetId { buffer: buffer(hal) },
             5 => return block.cancel(hal).unwrap_or_default(),
             6 => return tokens.pop().into_iter().for_each(|token| block.forget(token)),
+            7 => {
+                let requests = (0..value >> 28).map(|_| BlockRequest::Read { sector, buffer: buffer(hal) });
+                batch.unsent.extend(requests.map(|request| (0, request)));
+                block.advance(batch, Waker::noop());
+                return batch.done.clear();
+            }
             _ => {
                 let Some(token) = tokens.pop() else { return };
                 return block.poll(token, Waker::noop()).map_or_else(|token| tokens.push(token), drop);

@@ -209,32 +209,26 @@ impl Devices for Rounds {
     fn wait(&self, cpu: u32, asked: u32, is_ready: &dyn Fn() -> bool) {
         let begin = pv_ops::monotonic_ns();
         let looks = HABITS[cpu as usize % HABITS.len()].lock().decide(begin, asked);
-        if !looks || look(cpu) != Some(0) {
-            return rest(cpu);
-        }
-        while !is_ready() && pv_ops::monotonic_ns() < begin + LOOK_NS {
-            pv_ops::irq_enable();
-            (0..RELAX).for_each(|turn| _ = core::hint::black_box(turn));
-            pv_ops::irq_disable();
-            if look(cpu) != Some(0) {
-                break;
+        if looks && look(cpu) == Some(0) {
+            while !is_ready() && pv_ops::monotonic_ns() < begin + LOOK_NS {
+                pv_ops::irq_enable();
+                (0..RELAX).for_each(|turn| _ = core::hint::black_box(turn));
+                pv_ops::irq_disable();
+                if look(cpu) != Some(0) {
+                    break;
+                }
             }
         }
-        rest(cpu);
-        rest(cpu);
+        if looks {
+            // Wants interrupts again.
+            nodes().for_each(|node| node.device.block.queue_interrupt(cpu as u16, u16::MAX));
+        }
     }
 }
 
 /// Takes the answers to what `cpu` has asked; `None` if nothing is asked.
 fn look(cpu: u32) -> Option<u16> {
     nodes().filter_map(|node| node.device.block.look(cpu as u16)).reduce(u16::saturating_add)
-}
-
-/// Wants interrupts, and looks once more. Also of a CPU that has not looked, and twice of one that has: with one CPU TCG leaves
-/// fences out up to QEMU 8.0 (`tcg_gen_mb`), so that the device may miss the wish and the CPU the answer. By the next look the
-/// wish is public.
-fn rest(cpu: u32) {
-    nodes().for_each(|node| node.device.block.queue_interrupt(cpu as u16, u16::MAX));
 }
 
 fn bring_up(transport: Box<dyn Transport>, name: String, connect: Connect) -> Result<(), Failure> {

@@ -41,10 +41,11 @@ pub(crate) fn serve(devices: &'static dyn Devices) {
     DEVICES.call_once(|| devices);
 }
 
-/// Something was asked of a device: it is to be told when this round ends. Interrupts are disabled, so that it is this CPU's.
-pub(crate) fn later() {
+/// So many things more were asked of devices: they are to be told when this round ends. Interrupts are disabled, so that it is
+/// this CPU's.
+pub(crate) fn later(count: u32) {
     let all = &asked(cpu::current().id()).all;
-    all.store(all.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
+    all.store(all.load(Ordering::Relaxed).wrapping_add(count), Ordering::Relaxed);
 }
 
 /// Whether devices are to be told of something at the end of this round on `cpu`.

@@ -26,7 +26,7 @@ use super::{
     transport::{Interrupt, Transport, read_config},
 };
 use crate::{
-    class::{self, BlockDevice, BlockInfo, BlockRequest, Outcome, Submitted},
+    class::{self, Batch, BlockDevice, BlockInfo, BlockRequest, Outcome, Submitted},
     error::Error,
     hal::{Hal, Lock, Locks},
 };
@@ -39,8 +39,8 @@ pub struct Cpus {
     /// The number of the one that asks, from 0 on.
     pub current: fn() -> u16,
     /// Called, with a lock held, when there are requests of which the device was not told: who is called calls [`Block::tell`] when the CPU
-    /// that asked has nothing more to ask for now. So one notification is for many requests.
-    pub later: fn(),
+    /// that asked has nothing more to ask for now. So one notification is for many requests. It is told how many more there are.
+    pub later: fn(u32),
 }
 
 /// A disk behind a virtio transport. No lock of a queue is held while another one is waited for, but that of the device.
@@ -122,8 +122,19 @@ impl<S: Locks> Block<S> {
             return;
         }
         let position = lane.with(|queue| queue.requests.take_notification());
+        self.ring(number, position);
+    }
+
+    /// Requests were made available in a queue whose lock is held.
+    fn note(&self, lane: &Lane<S>, count: u32) {
+        lane.is_untold.store(true, Relaxed);
+        (self.cpus.later)(count);
+    }
+
+    /// Notifies the device of queue `number`, if there is something to notify it with.
+    fn ring(&self, number: u16, position: Option<u16>) {
         if let Some(position) = position {
-            self.device.with(|device| device.ring(number, position));
+            self.device.with(|device| device.ring(number % self.queues(), position));
         }
     }
 
@@ -193,15 +204,19 @@ impl<S: Locks> class::Requests for Block<S> {
     type Outcome = Outcome;
 
     fn submit(&self, request: BlockRequest, waker: &Waker) -> Submitted<BlockRequest, Outcome> {
-        let lane = self.queue((self.cpus.current)());
-        lane.with(|queue| {
-            let submitted = queue.submit(request, waker);
-            if matches!(submitted, Submitted::Sent(_)) {
-                lane.is_untold.store(true, Relaxed);
-                (self.cpus.later)();
+        let number = (self.cpus.current)();
+        let lane = self.queue(number);
+        let (submitted, told) = lane.with(|queue| {
+            let submitted = queue.submit(request, Some(waker));
+            match submitted {
+                Submitted::Sent(_) => self.note(lane, 1),
+                Submitted::Full(_) => queue.requests.wait_for_room(waker),
+                Submitted::Refused(_) => {}
             }
-            submitted
-        })
+            (submitted, queue.requests.take_notification_of_many())
+        });
+        self.ring(number, told);
+        submitted
     }
 
     fn poll(&self, token: Token, waker: &Waker) -> Result<Outcome, Token> {
@@ -216,6 +231,38 @@ impl<S: Locks> class::Requests for Block<S> {
 
     fn forget(&self, token: Token) {
         self.queue(token.queue).with(|queue| queue.requests.forget(token));
+    }
+
+    fn advance(&self, batch: &mut Batch<BlockRequest, Outcome>, waker: &Waker) {
+        let has_unsent = !batch.unsent.is_empty();
+        while !batch.unsent.is_empty() {
+            let number = (self.cpus.current)();
+            let lane = self.queue(number);
+            let (count, told) = lane.with(|queue| {
+                let (count, told) = queue.send(batch, waker);
+                self.note(lane, count);
+                (count, told)
+            });
+            self.ring(number, told);
+            if count == 0 {
+                break;
+            }
+        }
+        for number in 0..self.queues() {
+            if !batch.sent.iter().any(|(_, token)| token.queue == number) {
+                continue;
+            }
+            let mut take = || self.queue(number).with(|queue| queue.take(number, batch, waker));
+            if let Err(fault) = take() {
+                self.fail(fault);
+                // Nothing is believed any more, so that there is no fault to find.
+                let _ = take();
+            }
+            // As in `poll`.
+            if batch.done.is_empty() && !has_unsent {
+                self.tell_of(number);
+            }
+        }
     }
 }
 

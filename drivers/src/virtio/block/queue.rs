@@ -6,14 +6,16 @@ use core::{sync::atomic::Ordering::Relaxed, task::Waker};
 
 use super::request::{Head, ID_BYTES, area, into_buffer, sectors, status};
 use crate::{
-    class::{BlockInfo, BlockRequest, Outcome, Submitted},
+    class::{self, BlockInfo, BlockRequest, Outcome, Submitted},
     dma::{Direction, Segment},
     error::Error,
     virtio::{
-        Token,
+        Fault, Token,
         requests::{Answer, NotSent, Requests},
     },
 };
+
+type Batch = class::Batch<BlockRequest, Outcome>;
 
 /// A queue, and what it has to know of its disk.
 pub(super) struct Queue {
@@ -22,20 +24,18 @@ pub(super) struct Queue {
 }
 
 impl Queue {
-    /// Makes a request available to the device, which is to be told of it.
+    /// Makes a request available to the device, which is to be told of it; `waker` is called when there is an answer.
+    #[inline]
     pub(super) fn submit(
         &mut self,
         request: BlockRequest,
-        waker: &Waker,
+        waker: Option<&Waker>,
     ) -> Submitted<BlockRequest, Outcome> {
         if let Err(error) = self.check(&request) {
             return Submitted::Refused(Outcome { result: Err(error), buffer: into_buffer(request) });
         }
         let requests = &mut self.requests;
-        let Some(token) = requests.reserve() else {
-            requests.wait_for_room(waker);
-            return Submitted::Full(request);
-        };
+        let Some(token) = requests.reserve() else { return Submitted::Full(request) };
         let head = Head::of(&request);
         head.write(requests, &token);
         let mut segments = [requests.area(&token, area::HEADER, Direction::ToDevice); 3];
@@ -94,12 +94,66 @@ impl Queue {
         }
     }
 
+    /// Sends what `batch` has unsent, in order, as far as there is room and until the device is to be told; says of how many
+    /// requests, and with what.
+    pub(super) fn send(&mut self, batch: &mut Batch, waker: &Waker) -> (u32, Option<u16>) {
+        let mut count = 0;
+        while let Some((tag, request)) = batch.unsent.pop_front() {
+            match self.submit(request, None) {
+                Submitted::Sent(token) => batch.sent.push((tag, token)),
+                Submitted::Refused(outcome) => batch.done.push_back((tag, outcome)),
+                Submitted::Full(request) => {
+                    batch.unsent.push_front((tag, request));
+                    self.requests.wait_for_room(waker);
+                    break;
+                }
+            }
+            count += 1;
+            if let Some(position) = self.requests.take_notification_of_many() {
+                return (count, Some(position));
+            }
+        }
+        (count, None)
+    }
+
+    /// Takes the answers to those of `batch` that were sent in this queue, which is number `number`. If there is none, `waker` is
+    /// called when there is one.
+    ///
+    /// # Errors
+    /// The device lies.
+    pub(super) fn take(&mut self, number: u16, batch: &mut Batch, waker: &Waker) -> Result<(), Fault> {
+        self.requests.take()?;
+        let mut at = 0;
+        while let Some((_, token)) = batch.sent.get(at) {
+            if token.queue == number && self.requests.is_done(token) {
+                let (tag, token) = batch.sent.swap_remove(at);
+                batch.done.push_back((tag, self.take_outcome(token)));
+            } else {
+                at += 1;
+            }
+        }
+        if batch.done.is_empty() {
+            let here = batch.sent.iter().filter(|(_, token)| token.queue == number);
+            here.for_each(|(_, token)| self.requests.wake_when_done(token, waker));
+        }
+        Ok(())
+    }
+
     /// Takes the answer to a request, or gives the token back.
     pub(super) fn poll(&mut self, token: Token, waker: &Waker) -> Result<Outcome, Token> {
+        if self.requests.is_done(&token) {
+            return Ok(self.take_outcome(token));
+        }
+        self.requests.wake_when_done(&token, waker);
+        Err(token)
+    }
+
+    #[inline]
+    fn take_outcome(&mut self, token: Token) -> Outcome {
         let requests = &mut self.requests;
-        let status = requests.area_offset(&token, area::STATUS.start);
-        let Answer { buffer, data_bytes, written } = requests.poll(token, waker)?;
-        let status = requests.area_memory().u8(status).load(Relaxed);
+        let status =
+            requests.area_memory().u8(requests.area_offset(&token, area::STATUS.start)).load(Relaxed);
+        let Answer { buffer, data_bytes, written } = requests.take_answer(token);
         let result = written.and_then(|written| match status {
             // The status byte is the last of what the device writes.
             status::OK if written.is_some_and(|written| (written as usize) <= data_bytes) => {
@@ -111,6 +165,6 @@ impl Queue {
             status::NONE => Err(Error::Failed("no status")),
             _ => Err(Error::Failed("an unknown status")),
         });
-        Ok(Outcome { result, buffer })
+        Outcome { result, buffer }
     }
 }

@@ -1,7 +1,8 @@
 //! The accesses to a ring whose order matters, each with its reason (VirtIO 1.3 §2.7.13, §2.8.21).
 //!
 //! Everything else in a ring is read and written relaxed, between these. The rings use them on memory shared with the
-//! device; the test below runs the same code under loom, which tries every order that the memory model allows.
+//! device; the test below runs the same code under loom, which tries every order that the memory model allows. The full
+//! fence is the machine's ([`Hal::fence`](crate::hal::Hal::fence)).
 //! Neighbours: `split`, `packed`.
 #![forbid(unsafe_code)]
 
@@ -15,12 +16,10 @@ pub(super) trait Word {
     fn load(&self, order: Ordering) -> Self::Value;
     /// Writes it.
     fn store(&self, value: Self::Value, order: Ordering);
-    /// Orders all accesses before it before all behind it, a store before a load too.
-    fn full_fence();
 }
 
 macro_rules! word {
-    ($atomic:ty, $value:ty, $fence:path) => {
+    ($atomic:ty, $value:ty) => {
         impl Word for $atomic {
             type Value = $value;
 
@@ -33,16 +32,11 @@ macro_rules! word {
             fn store(&self, value: $value, order: Ordering) {
                 self.store(value, order);
             }
-
-            #[inline]
-            fn full_fence() {
-                $fence(Ordering::SeqCst);
-            }
         }
     };
 }
-word!(AtomicU16, u16, core::sync::atomic::fence);
-word!(AtomicU32, u32, core::sync::atomic::fence);
+word!(AtomicU16, u16);
+word!(AtomicU32, u32);
 
 /// Makes public what was written before, by the word that says so: who observes it sees all that.
 #[inline]
@@ -60,17 +54,17 @@ pub(super) fn observe<W: Word>(word: &W) -> W::Value {
 /// public; we publish and then look for its wish. So one of the two sees the other's, if neither's load overtakes its
 /// store: only a full fence on both sides keeps them.
 #[inline]
-pub(super) fn wish_of_other<W: Word>(wish: &W) -> W::Value {
-    W::full_fence();
+pub(super) fn wish_of_other<W: Word>(wish: &W, full_fence: fn()) -> W::Value {
+    full_fence();
     wish.load(Ordering::Relaxed)
 }
 
 /// Says what we want to be told of; what is looked at behind it makes up for what was published before that was seen. The
 /// counterpart of [`wish_of_other`].
 #[inline]
-pub(super) fn wish<W: Word>(wish: &W, value: W::Value) {
+pub(super) fn wish<W: Word>(wish: &W, value: W::Value, full_fence: fn()) {
     wish.store(value, Ordering::Relaxed);
-    W::full_fence();
+    full_fence();
 }
 
 #[cfg(test)]
@@ -82,8 +76,12 @@ mod tests {
         thread,
     };
 
-    word!(LoomU16, u16, loom::sync::atomic::fence);
-    word!(LoomU32, u32, loom::sync::atomic::fence);
+    word!(LoomU16, u16);
+    word!(LoomU32, u32);
+
+    fn full_fence() {
+        loom::sync::atomic::fence(Ordering::SeqCst);
+    }
 
     /// What both sides share of a split ring.
     struct Ring {
@@ -96,7 +94,18 @@ mod tests {
     /// takes what there is, says where it stops, looks once more, and sleeps.
     #[test]
     fn what_is_published_is_seen_or_told_of() {
-        loom::model(|| {
+        publish_and_sleep(full_fence);
+    }
+
+    /// As on a machine that leaves fences out: why `Hal` has one of its own.
+    #[test]
+    #[should_panic(expected = "it sleeps for ever")]
+    fn without_the_full_fence_a_sleeper_is_missed() {
+        publish_and_sleep(|| ());
+    }
+
+    fn publish_and_sleep(fence: fn()) {
+        loom::model(move || {
             let ring = Arc::new(Ring {
                 entries: [LoomU16::new(0), LoomU16::new(0)],
                 index: LoomU16::new(0),
@@ -108,7 +117,7 @@ mod tests {
                 loop {
                     let index = observe(&shared.index);
                     if index == taken {
-                        wish(&shared.event, taken);
+                        wish(&shared.event, taken, fence);
                         if observe(&shared.index) == taken {
                             return taken;
                         }
@@ -125,7 +134,7 @@ mod tests {
             for at in 0..2 {
                 ring.entries[usize::from(at)].store(at + 1, Ordering::Relaxed);
                 publish(&ring.index, at + 1);
-                if has_passed(wish_of_other(&ring.event), at, at + 1) {
+                if has_passed(wish_of_other(&ring.event, fence), at, at + 1) {
                     told = Some(at + 1);
                 }
             }
@@ -160,7 +169,7 @@ mod tests {
                         assert_eq!(usize::from(id), taken + 1, "a descriptor that is public is whole");
                         taken += 1;
                     }
-                    wish(&shared.event, taken as u32);
+                    wish(&shared.event, taken as u32, full_fence);
                     if !is_public(taken) {
                         return taken;
                     }
@@ -171,7 +180,7 @@ mod tests {
                 let place = usize::from(at);
                 ring.ids[place].store(at + 1, Ordering::Relaxed);
                 publish(&ring.flags[place], PUBLIC);
-                if has_passed(wish_of_other(&ring.event) as u16, at, at + 1) {
+                if has_passed(wish_of_other(&ring.event, full_fence) as u16, at, at + 1) {
                     told = Some(place + 1);
                 }
             }

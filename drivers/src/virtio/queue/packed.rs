@@ -94,6 +94,8 @@ pub(super) struct Packed {
     shadow: Box<[Shadow]>,
     indirect: Option<Indirect>,
     event_idx: bool,
+    /// The machine's full fence.
+    fence: fn(),
     /// Free ids, oldest first.
     free_head: u16,
     free_tail: u16,
@@ -119,6 +121,7 @@ impl Packed {
             shadow: shadow.collect(),
             indirect: indirect.then(|| Indirect::new(hal, size, false)).transpose()?,
             event_idx: features.contains(Features::EVENT_IDX),
+            fence: hal.fence(),
             free_head: 0,
             free_tail: size - 1,
             free_count: size,
@@ -213,7 +216,7 @@ impl Packed {
         if added == 0 {
             return false;
         }
-        let event = order::wish_of_other(self.memory.u32(self.layout.device));
+        let event = order::wish_of_other(self.memory.u32(self.layout.device), self.fence);
         let (offset, flags) = (event as u16, (event >> 16) as u16 & 3);
         if flags != EVENT_DESC || !self.event_idx {
             return flags != EVENT_DISABLE;
@@ -290,7 +293,7 @@ impl Packed {
             true => u32::from(self.next_used.word()) | u32::from(EVENT_DESC) << 16,
             false => u32::from(EVENT_ENABLE) << 16,
         };
-        order::wish(self.memory.u32(self.layout.driver), wish);
+        order::wish(self.memory.u32(self.layout.driver), wish, self.fence);
         matches!(self.peek(), Ok(Some(_)))
     }
 

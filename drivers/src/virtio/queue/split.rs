@@ -52,6 +52,8 @@ pub(super) struct Split {
     shadow: Box<[Shadow]>,
     indirect: Option<Indirect>,
     event_idx: bool,
+    /// The machine's full fence.
+    fence: fn(),
     /// Free descriptors, taken at the head and given back at the tail: a device that uses buffers in order thus
     /// gets descriptors in ring order, as §2.7.9 asks.
     free_head: u16,
@@ -79,6 +81,7 @@ impl Split {
             shadow: shadow.collect(),
             indirect: indirect.then(|| Indirect::new(hal, size, true)).transpose()?,
             event_idx: features.contains(Features::EVENT_IDX),
+            fence: hal.fence(),
             free_head: 0,
             free_tail: size - 1,
             free_count: size,
@@ -167,9 +170,9 @@ impl Split {
         }
         if self.event_idx {
             let event = self.layout.device + RING_ENTRIES + 8 * usize::from(self.size);
-            has_passed(order::wish_of_other(self.memory.u16(event)), old, self.available)
+            has_passed(order::wish_of_other(self.memory.u16(event), self.fence), old, self.available)
         } else {
-            order::wish_of_other(self.memory.u16(self.layout.device)) & NO_NOTIFY == 0
+            order::wish_of_other(self.memory.u16(self.layout.device), self.fence) & NO_NOTIFY == 0
         }
     }
 
@@ -258,9 +261,9 @@ impl Split {
     /// Asks to be interrupted at the next used buffer; true if there is one by now, which may raise none.
     pub(super) fn ask_for_interrupt(&mut self) -> bool {
         if self.event_idx {
-            order::wish(self.memory.u16(self.event_place()), self.used);
+            order::wish(self.memory.u16(self.event_place()), self.used, self.fence);
         } else {
-            order::wish(self.memory.u16(self.layout.driver), 0);
+            order::wish(self.memory.u16(self.layout.driver), 0, self.fence);
         }
         self.memory.u16(self.layout.device + RING_INDEX).load(Relaxed) != self.used
     }

@@ -8,6 +8,7 @@ mod block_hostile;
 mod console;
 mod entropy;
 mod hostile;
+mod in_flight;
 mod init;
 mod net;
 mod net_queues;

@@ -1,14 +1,16 @@
 //! Rings: what goes in comes out, once; what a device scribbles does no harm.
 #![forbid(unsafe_code)]
 
-use std::{collections::HashSet, vec, vec::Vec};
+use std::{cell::RefCell, collections::HashSet, thread_local, vec, vec::Vec};
 
 use proptest::{collection::vec, prelude::*};
 
 use super::ring_features;
 use crate::{
     dma::{Direction, Dma, Segment},
+    error::Error,
     hal::Hal,
+    mmio::Mmio,
     virtio::{
         Fault, Features,
         fake::{Chain, FakeHal, Player},
@@ -303,4 +305,52 @@ fn a_queue_has_a_size_that_its_format_allows() {
         (None, Some(4), Some(5))
     );
     assert_eq!(queue::size(u32::MAX, packed), Some(queue::MAX_SIZE));
+}
+
+thread_local! {
+    /// What a device does while the machine's fence lasts.
+    static MEANWHILE: RefCell<Option<(Player, Chain)>> = const { RefCell::new(None) };
+}
+
+/// A machine with a fence of its own, in which a device uses a buffer.
+struct Fenced(FakeHal);
+
+impl Hal for Fenced {
+    fn dma(&self, len_bytes: usize) -> Result<Dma, Error> {
+        self.0.dma(len_bytes)
+    }
+
+    fn device_memory(&self, address: u64, len_bytes: usize) -> Result<Mmio<u8>, Error> {
+        self.0.device_memory(address, len_bytes)
+    }
+
+    fn fence(&self) -> fn() {
+        || {
+            if let Some((mut device, chain)) = MEANWHILE.take() {
+                device.finish(&chain, 0);
+            }
+        }
+    }
+}
+
+/// The machine's own fence stands between the wish to be interrupted and the second look, in every ring.
+#[test]
+fn what_is_used_before_the_wish_is_public_is_found() {
+    for features in [
+        Features::empty(),
+        Features::EVENT_IDX,
+        Features::RING_PACKED,
+        Features::RING_PACKED | Features::EVENT_IDX,
+    ] {
+        let hal = Fenced(FakeHal::default());
+        let mut queue: Queue<u32> = Queue::new(&hal, 4, features).unwrap();
+        let mut device = Player::new(&hal.0, queue.addresses(), features);
+        let data = hal.dma(4096).unwrap();
+        queue.add(&segments(&data, 1), 7).unwrap();
+        assert!(!queue.ask_for_interrupt());
+        let chain = device.take().unwrap();
+        MEANWHILE.set(Some((device, chain)));
+        assert!(queue.ask_for_interrupt(), "{features:?}");
+        assert_eq!(queue.pop().unwrap().map(|(value, _)| value), Some(7));
+    }
 }

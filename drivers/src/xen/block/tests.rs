@@ -11,9 +11,14 @@ use crate::{
         xenbus::{Device, End, Id, State, serve},
     },
 };
-use core::sync::atomic::Ordering;
+use core::{
+    future::Future,
+    pin::pin,
+    sync::atomic::Ordering,
+    task::{Context, Poll},
+};
 use proptest::{collection::vec, prelude::*};
-use std::sync::Mutex;
+use std::{collections::BTreeSet, sync::Mutex};
 
 const SECTORS: usize = 64;
 
@@ -194,6 +199,29 @@ fn a_full_ring_waits_and_goes_on() {
     rig.disk.forget(forgotten);
     rig.serve();
     rig.disk.0.with(|block| assert_eq!(block.free.len(), block.entries.len()));
+}
+
+#[test]
+fn many_requests_of_one_task_are_sent_as_there_is_room() {
+    let mut rig = Rig::new();
+    let disk = rig.disk.clone();
+    let disk: &dyn BlockDevice = &*disk;
+    let mut in_flight = disk.in_flight(40);
+    for tag in 0..40 {
+        in_flight.push(tag, BlockRequest::Read { sector: tag, buffer: rig.buffer(512) });
+    }
+    let mut cx = Context::from_waker(Waker::noop());
+    let mut tags = BTreeSet::new();
+    while tags.len() < 40 {
+        let Poll::Ready(answer) = pin!(in_flight.next()).poll(&mut cx) else {
+            rig.serve();
+            continue;
+        };
+        let (tag, outcome) = answer.unwrap();
+        assert_eq!(outcome.buffer.unwrap().bytes(), &rig.content[tag as usize * 512..][..512]);
+        assert!(tags.insert(tag));
+    }
+    assert!(in_flight.is_empty());
 }
 
 #[test]

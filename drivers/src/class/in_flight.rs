@@ -1,0 +1,125 @@
+//! Many requests of one task at the same time: sent together, answered in any order, each known by a number of its own.
+//!
+//! What a task for each of them would cost is saved: their wake-ups, and a lock for each step of each. Neighbours: `super` (one request).
+#![forbid(unsafe_code)]
+
+use alloc::{collections::VecDeque, vec::Vec};
+use core::{
+    future::poll_fn,
+    task::{Poll, Waker},
+};
+
+use super::{Requests, Submitted};
+use crate::virtio::Token;
+
+/// Requests that were gathered are sent when there are so many, even if answers are left to be looked at.
+const TOGETHER: usize = 16;
+
+/// Requests on their way to a device and back.
+///
+/// ```ignore
+/// let mut in_flight = disk.in_flight(32);
+/// for (sector, buffer) in (0..32).zip(buffers) {
+///     in_flight.push(sector, BlockRequest::Read { sector: sector * 8, buffer });
+/// }
+/// while let Some((sector, outcome)) = in_flight.next().await {
+///     // Look at it, and push the next request, perhaps with the same buffer.
+/// }
+/// ```
+///
+/// Dropping it leaves the requests with the device, which frees their buffers when it is done.
+pub struct InFlight<'a, D: Requests + ?Sized> {
+    device: &'a D,
+    batch: Batch<D::Request, D::Outcome>,
+}
+
+/// What a driver sees of them: [`Requests::advance`] moves each from one list to the next.
+#[derive(Debug)]
+pub struct Batch<R, O> {
+    /// To be sent, in this order.
+    pub unsent: VecDeque<(u64, R)>,
+    /// The device has them.
+    pub sent: Vec<(u64, Token)>,
+    /// Answered, in this order.
+    pub done: VecDeque<(u64, O)>,
+}
+
+impl<'a, D: Requests + ?Sized> InFlight<'a, D> {
+    /// None yet. More than `count` at a time cost an allocation, not more.
+    pub fn new(device: &'a D, count: usize) -> Self {
+        let mut batch = Batch::default();
+        batch.unsent.reserve(count);
+        batch.sent.reserve(count);
+        batch.done.reserve(count);
+        Self { device, batch }
+    }
+
+    /// Adds a request; its outcome comes with `tag`. It is sent when [`next`](Self::next) is awaited.
+    pub fn push(&mut self, tag: u64, request: D::Request) {
+        self.batch.unsent.push_back((tag, request));
+    }
+
+    /// Requests that were pushed and whose outcome [`next`](Self::next) has not given.
+    pub fn len(&self) -> usize {
+        self.batch.unsent.len() + self.batch.sent.len() + self.batch.done.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The next outcome and its tag, in the order in which the device answers; `None` if nothing is in flight. Nothing is lost
+    /// if this future is dropped.
+    pub async fn next(&mut self) -> Option<(u64, D::Outcome)> {
+        poll_fn(|cx| self.poll_next(cx.waker())).await
+    }
+
+    fn poll_next(&mut self, waker: &Waker) -> Poll<Option<(u64, D::Outcome)>> {
+        if self.batch.done.is_empty() || self.batch.unsent.len() >= TOGETHER {
+            self.device.advance(&mut self.batch, waker);
+        }
+        match self.batch.done.pop_front() {
+            None if !self.is_empty() => Poll::Pending,
+            done => Poll::Ready(done),
+        }
+    }
+}
+
+impl<D: Requests + ?Sized> Drop for InFlight<'_, D> {
+    fn drop(&mut self) {
+        self.batch.sent.drain(..).for_each(|(_, token)| self.device.forget(token));
+    }
+}
+
+impl<R, O> Default for Batch<R, O> {
+    fn default() -> Self {
+        Self { unsent: VecDeque::new(), sent: Vec::new(), done: VecDeque::new() }
+    }
+}
+
+impl<R, O> Batch<R, O> {
+    /// For drivers that have nothing better.
+    pub(super) fn advance_one_by_one<D>(&mut self, device: &D, waker: &Waker)
+    where
+        D: Requests<Request = R, Outcome = O> + ?Sized,
+    {
+        while let Some((tag, request)) = self.unsent.pop_front() {
+            match device.submit(request, waker) {
+                Submitted::Sent(token) => self.sent.push((tag, token)),
+                Submitted::Refused(outcome) => self.done.push_back((tag, outcome)),
+                Submitted::Full(request) => {
+                    self.unsent.push_front((tag, request));
+                    break;
+                }
+            }
+        }
+        for _ in 0..self.sent.len() {
+            let (tag, token) = self.sent.swap_remove(0);
+            match device.poll(token, waker) {
+                Ok(outcome) => self.done.push_back((tag, outcome)),
+                Err(token) => self.sent.push((tag, token)),
+            }
+        }
+    }
+}

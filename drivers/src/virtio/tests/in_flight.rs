@@ -1,0 +1,213 @@
+//! Many requests of one task at the same time (`class::InFlight`), at a virtio disk.
+#![forbid(unsafe_code)]
+
+use std::{
+    boxed::Box,
+    collections::BTreeSet,
+    future::Future,
+    pin::pin,
+    sync::{Arc, atomic::Ordering::SeqCst},
+    task::{Context, Poll, Waker},
+    vec::Vec,
+};
+
+use proptest::{collection::vec, prelude::*};
+
+use super::{
+    bell,
+    block::{Disk, Rig, rig},
+    ring_features,
+};
+use crate::{
+    class::{BlockDevice, BlockRequest, InFlight, Outcome, SECTOR_BYTES},
+    error::Error,
+    virtio::{Fault, Features},
+};
+
+type Flights<'a> = InFlight<'a, dyn BlockDevice + 'a>;
+
+fn next(flights: &mut Flights<'_>, waker: &Waker) -> Poll<Option<(u64, Outcome)>> {
+    pin!(flights.next()).poll(&mut Context::from_waker(waker))
+}
+
+fn read(rig: &Rig, sector: u64) -> BlockRequest {
+    BlockRequest::Read { sector, buffer: rig.buffer(1) }
+}
+
+/// VirtIO 1.3 §2.6.4: the device may answer in any order.
+#[test]
+fn each_outcome_comes_with_its_tag_in_the_order_of_the_answers() {
+    let mut rig = rig(Features::INDIRECT_DESC, 8);
+    let disk: Arc<Disk> = rig.disk.clone();
+    let disk: &dyn BlockDevice = &*disk;
+    let (bell, waker) = bell();
+    let mut flights = disk.in_flight(4);
+    assert!(matches!(next(&mut flights, &waker), Poll::Ready(None)), "nothing is awaited");
+    (0..4).for_each(|sector| flights.push(sector, read(&rig, sector)));
+    assert!(next(&mut flights, &waker).is_pending());
+    let chains: Vec<_> = core::iter::from_fn(|| rig.player.take()).collect();
+    assert_eq!((chains.len(), flights.len()), (4, 4));
+    let mut order = Vec::new();
+    for number in [2, 0, 3, 1] {
+        let written = rig.carry_out(&chains[number]);
+        rig.player.finish(&chains[number], written);
+        rig.interrupt();
+        assert_eq!(bell.0.swap(0, SeqCst), 1, "woken by each answer that is awaited");
+        let Poll::Ready(Some((tag, outcome))) = next(&mut flights, &waker) else { panic!("no answer") };
+        assert_eq!((outcome.result, outcome.buffer.unwrap().bytes()[0]), (Ok(SECTOR_BYTES), tag as u8));
+        order.push(tag);
+        assert_eq!(next(&mut flights, &waker).is_pending(), number != 1);
+    }
+    assert_eq!(order, [2, 0, 3, 1]);
+    assert!(flights.is_empty());
+}
+
+#[test]
+fn an_answer_is_found_without_an_interrupt() {
+    let mut rig = rig(Features::EVENT_IDX, 8);
+    let disk: Arc<Disk> = rig.disk.clone();
+    let disk: &dyn BlockDevice = &*disk;
+    let mut flights = disk.in_flight(1);
+    flights.push(7, BlockRequest::Flush);
+    assert!(next(&mut flights, &bell().1).is_pending());
+    let chain = rig.player.take().unwrap();
+    let written = rig.carry_out(&chain);
+    rig.player.finish(&chain, written);
+    assert!(matches!(next(&mut flights, &bell().1), Poll::Ready(Some((7, _)))));
+}
+
+/// Else it would have nothing to do while the next are asked.
+#[test]
+fn the_device_is_told_of_many_requests_before_all_are_asked() {
+    let mut rig = rig(Features::INDIRECT_DESC, 64);
+    let disk: Arc<Disk> = rig.disk.clone();
+    let disk: &dyn BlockDevice = &*disk;
+    let mut flights = disk.in_flight(40);
+    (0..40).for_each(|tag| flights.push(tag, BlockRequest::Flush));
+    assert!(next(&mut flights, &bell().1).is_pending());
+    assert_eq!(rig.device.registers().notifications.len(), 2, "of 16 each");
+    rig.disk.tell();
+    assert_eq!(rig.device.registers().notifications.len(), 3, "of the rest, at the end of the round");
+    assert_eq!(rig.serve(), 40);
+}
+
+#[test]
+fn what_does_not_fit_is_sent_when_there_is_room() {
+    let mut rig = rig(Features::INDIRECT_DESC, 2);
+    let disk: Arc<Disk> = rig.disk.clone();
+    let disk: &dyn BlockDevice = &*disk;
+    let (bell, waker) = bell();
+    let mut flights = disk.in_flight(5);
+    (0..5).for_each(|tag| flights.push(tag, read(&rig, tag)));
+    let mut tags = BTreeSet::new();
+    while tags.len() < 5 {
+        match next(&mut flights, &waker) {
+            Poll::Ready(next) => assert!(tags.insert(next.unwrap().0), "each is answered once"),
+            Poll::Pending => {
+                bell.0.store(0, SeqCst);
+                assert!(rig.serve() > 0);
+                assert!(bell.0.load(SeqCst) > 0, "woken");
+            }
+        }
+    }
+    assert!(matches!(next(&mut flights, &waker), Poll::Ready(None)));
+}
+
+#[test]
+fn what_is_refused_is_told_among_the_others() {
+    let rig = rig(Features::empty(), 8);
+    let disk: &dyn BlockDevice = &*rig.disk;
+    let mut flights = disk.in_flight(1);
+    flights.push(9, read(&rig, u64::MAX));
+    let Poll::Ready(Some((9, outcome))) = next(&mut flights, &bell().1) else { panic!("not refused") };
+    assert!(matches!(outcome.result, Err(Error::Request(_))) && outcome.buffer.is_some());
+}
+
+#[test]
+fn dropped_requests_keep_their_buffers_until_the_device_is_done() {
+    let mut rig = rig(Features::empty(), 16);
+    let before = rig.hal.pieces();
+    let disk: Arc<Disk> = rig.disk.clone();
+    let disk: &dyn BlockDevice = &*disk;
+    let mut flights = disk.in_flight(3);
+    (0..3).for_each(|tag| flights.push(tag, read(&rig, tag)));
+    assert!(next(&mut flights, &bell().1).is_pending());
+    flights.push(3, read(&rig, 3));
+    drop(flights);
+    assert_eq!(rig.hal.pieces(), before + 3, "the last one was not sent");
+    rig.serve();
+    assert_eq!(rig.hal.pieces(), before);
+}
+
+#[test]
+fn when_the_device_lies_all_of_them_fail() {
+    for features in [Features::empty(), Features::RING_PACKED] {
+        let rig = rig(features, 16);
+        let disk: &dyn BlockDevice = &*rig.disk;
+        let mut flights = disk.in_flight(3);
+        (0..3).for_each(|tag| flights.push(tag, read(&rig, tag)));
+        assert!(next(&mut flights, &bell().1).is_pending());
+        let Rig { mut player, .. } = rig;
+        player.put(15, 0, 1, 1);
+        for _ in 0..3 {
+            let Poll::Ready(Some((_, outcome))) = next(&mut flights, &bell().1) else { panic!("no answer") };
+            assert_eq!(outcome.result, Err(Error::Fault(Fault::UsedId { id: 15 })));
+        }
+        assert!(matches!(next(&mut flights, &bell().1), Poll::Ready(None)));
+    }
+}
+
+proptest! {
+    /// Whatever is pushed when, and however the device takes its time: each request is answered once, with its own sector,
+    /// and nobody waits for ever.
+    #[test]
+    fn every_request_is_answered_once_with_what_it_asked_for(
+        features in ring_features(),
+        steps in vec((0..4u8, 0..32u64), 0..200),
+    ) {
+        let mut rig = rig(features - Features::IN_ORDER, 16);
+        let disk: Arc<Disk> = rig.disk.clone();
+        let disk: &dyn BlockDevice = &*disk;
+        let (bell, waker) = bell();
+        let mut flights = Box::new(disk.in_flight(8));
+        let (mut pushed, mut chains, mut open) = (0u64, Vec::new(), BTreeSet::new());
+        let check = |answer: Option<(u64, Outcome)>, open: &mut BTreeSet<u64>| {
+            let Some((tag, outcome)) = answer else { return assert!(open.is_empty()) };
+            assert!(open.remove(&tag), "answered twice");
+            assert_eq!(outcome.buffer.unwrap().bytes()[0], (tag % 64) as u8);
+        };
+        for (step, which) in steps {
+            match step {
+                0 => {
+                    flights.push(pushed, read(&rig, pushed % 64));
+                    open.insert(pushed);
+                    pushed += 1;
+                }
+                1 => if let Poll::Ready(answer) = next(&mut flights, &waker) { check(answer, &mut open) },
+                2 => chains.extend(rig.player.take()),
+                _ if !chains.is_empty() => {
+                    let chain = chains.swap_remove(which as usize % chains.len());
+                    let written = rig.carry_out(&chain);
+                    rig.player.finish(&chain, written);
+                    if which % 2 == 0 { rig.interrupt() }
+                }
+                _ => {}
+            }
+        }
+        for chain in chains {
+            let written = rig.carry_out(&chain);
+            rig.player.finish(&chain, written);
+        }
+        while !flights.is_empty() {
+            match next(&mut flights, &waker) {
+                Poll::Ready(answer) => check(answer, &mut open),
+                Poll::Pending => {
+                    bell.0.store(0, SeqCst);
+                    rig.serve();
+                    prop_assert!(bell.0.load(SeqCst) > 0, "nobody wakes who waits");
+                }
+            }
+        }
+        prop_assert!(open.is_empty());
+    }
+}
