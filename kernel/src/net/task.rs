@@ -123,16 +123,14 @@ fn watch(shared: &Shared, queues: &mut Queues<'_>) -> Option<usize> {
     None
 }
 
-/// Asks for interrupts, and looks once more when everything else was asked: with one CPU TCG leaves fences out up to QEMU 8.0
-/// (`tcg_gen_mb`), so that the device may miss the wish and the CPU the frame. By the second look the wish is public.
 fn wait(shared: &Shared, alarm: &mut Alarm, cx: &mut Context<'_>) -> Poll<()> {
     *WAKER.lock() = Some(cx.waker().clone());
-    if !shared.card.wait_for_all(cx.waker()) || !shared.released.lock().is_empty() {
+    if !shared.released.lock().is_empty() {
         return Poll::Ready(());
     }
     let mut stack = shared.stack.lock();
-    if !stack.wait(cx.waker()) || alarm.poll(Instant::from_ns(stack.deadline()), cx).is_ready() {
+    if !stack.wait(cx.waker()) || !shared.card.wait_for_all(cx.waker()) {
         return Poll::Ready(());
     }
-    if shared.card.wait_for_all(cx.waker()) { Poll::Pending } else { Poll::Ready(()) }
+    alarm.poll(Instant::from_ns(stack.deadline()), cx)
 }
