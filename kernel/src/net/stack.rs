@@ -67,7 +67,7 @@ pub(super) struct Stack {
     pub(super) next_port: u16,
 }
 
-/// A time of [`time::now`], in nanoseconds, for smoltcp.
+/// A time of [`crate::time::now`], in nanoseconds, for smoltcp.
 pub(super) fn instant(ns: u64) -> Instant {
     Instant::from_micros((ns / 1000) as i64)
 }
