@@ -4,7 +4,7 @@
 //! needs one event a CPU. Neighbours: `pv_ops::send_ipi_many` (how it is sent), `irq::dispatch` (where it arrives).
 
 use super::{percpu, tlb};
-use crate::{irq::vectors, sync::IrqState};
+use crate::{irq::vectors, mm::heap, sync::IrqState};
 use core::{
     cell::UnsafeCell,
     sync::atomic::{AtomicBool, Ordering},
@@ -104,6 +104,7 @@ pub fn call_on(cpus: CpuSet, function: &(dyn Fn() + Sync)) {
 /// The handler of the interrupt, with interrupts disabled.
 pub(crate) fn serve() {
     tlb::poll();
+    heap::serve();
     let this = percpu::this_cpu();
     if !CALL.wanted.contains(this) || !CALL.wanted.remove(this) {
         return;

@@ -39,6 +39,9 @@ pub struct PerCpu {
     interrupts: [AtomicU64; VECTORS],
 }
 
+/// Bytes from GS to [`PerCpu::memory`].
+pub(crate) const MEMORY_OFFSET: usize = core::mem::offset_of!(PerCpu, memory);
+
 static BOOT_CPU: PerCpu = PerCpu::new(0, 0);
 /// GS of the boot CPU is valid.
 static READY: AtomicBool = AtomicBool::new(false);

@@ -259,6 +259,7 @@ pub fn down(cpu: u32) -> Result<(), Error> {
 /// started by a message it begins anew.
 fn go_down(cpu: &'static PerCpu) {
     pv_ops::timer_arm(u64::MAX);
+    mm::cpu_down();
     percpu::set_down(cpu.id());
     // What was asked before the others saw that.
     ipi::serve();

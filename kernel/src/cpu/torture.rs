@@ -124,11 +124,9 @@ crate::kernel_test! {
                 drop(left);
             }
             // Whoever was joined may still be on its way off its CPU.
-            while thread::count() != threads {
+            while thread::count() != threads || !task::life::reap() {
                 thread::yield_now();
             }
-            thread::sleep(Duration::from_millis(5));
-            task::life::reap();
             heap::trim();
             (frame::statistics().free, heap::statistics().arena_bytes)
         };

@@ -6,6 +6,7 @@
 use super::{Error, entry::Frame, exceptions, vectors};
 use crate::{
     cpu::{self, percpu},
+    mm::heap,
     sync::{IrqMutex, OnceCell},
 };
 use alloc::boxed::Box;
@@ -67,6 +68,7 @@ pub(crate) fn at_end(act: fn()) {
 
 /// Called by the entry code for every vector, with interrupts disabled.
 pub(super) extern "sysv64" fn dispatch(frame: &mut Frame) {
+    heap::begin_anew(&mut frame.rip);
     let vector = frame.vector as u8;
     let cpu = cpu::current();
     cpu::tlb::wake(cpu);

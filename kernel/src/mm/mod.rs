@@ -25,6 +25,8 @@ mod tables;
 pub mod text;
 pub mod window;
 
+use core::sync::atomic::AtomicBool;
+
 use crate::sync::IrqMutex;
 
 pub use self::{
@@ -55,12 +57,20 @@ pub(crate) fn cpu_up() {
     registers::cpu_up();
 }
 
+/// This CPU goes down: what it keeps at hand is for the others. Interrupts are disabled.
+pub(crate) fn cpu_down() {
+    heap::trim_own();
+}
+
 /// What a CPU keeps at hand, so that taking and giving back memory seldom needs what all share. Its own locks are
 /// hardly ever waited for: others take them only to collect what lies idle.
 #[derive(Debug)]
 pub struct Local {
     frames: IrqMutex<frame::SpareFrames>,
-    magazines: IrqMutex<heap::Magazines>,
+    /// Used by that CPU alone, without a lock.
+    magazines: heap::Magazines,
+    /// It was asked to empty them.
+    trims: AtomicBool,
 }
 
 impl Local {
@@ -68,7 +78,8 @@ impl Local {
     pub(crate) const fn new() -> Self {
         Self {
             frames: IrqMutex::new(frame::SpareFrames::EMPTY),
-            magazines: IrqMutex::new(heap::NO_MAGAZINES),
+            magazines: heap::no_magazines(),
+            trims: AtomicBool::new(false),
         }
     }
 }

@@ -84,11 +84,11 @@ pub(super) fn exit() -> ! {
     unreachable!("a thread went on after its end")
 }
 
-/// Gives the memory of ended threads back. Interrupts are enabled.
-pub(crate) fn reap() {
+/// Gives the memory of ended threads back, and says whether that was all: one may still be on its way off its CPU.
+/// Interrupts are enabled.
+pub(crate) fn reap() -> bool {
     while ANY_ENDED.load(Ordering::Acquire) {
         let mut ended = ENDED.lock();
-        // One may still be on its way off its CPU.
         let thread =
             ended.iter().position(|thread| thread.context.has_ended()).map(|at| ended.swap_remove(at));
         if ended.is_empty() {
@@ -97,9 +97,10 @@ pub(crate) fn reap() {
         drop(ended);
         match thread {
             Some(thread) => thread.context.free_stack(),
-            None => return,
+            None => return false,
         }
     }
+    true
 }
 
 /// Where a new thread begins.

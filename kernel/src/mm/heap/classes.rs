@@ -3,6 +3,7 @@
 
 use core::alloc::Layout;
 
+use super::magazine::CAPACITY;
 use crate::mm::layout::PAGE_SIZE;
 
 /// Sizes of the classes. Objects of a class are aligned to the largest power of two that divides its size.
@@ -24,14 +25,50 @@ const BY_UNITS: [u8; MAX_SIZE / 16 + 1] = {
     table
 };
 
-/// The smallest class whose objects are as large and as aligned as `layout` asks; `None` when none is.
-#[inline]
-pub(super) fn class_of(layout: Layout) -> Option<usize> {
-    if layout.size() > MAX_SIZE || layout.align() > MAX_SIZE {
-        return None;
+/// One of the [`SIZES`], by number. Invariant: it is the number of one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Class(usize);
+
+impl Class {
+    /// All of them, the smallest first.
+    pub(super) fn all() -> impl Iterator<Item = Self> {
+        (0..SIZES.len()).map(Self)
     }
-    let first = usize::from(BY_UNITS[layout.size().div_ceil(16)]);
-    (first..SIZES.len()).find(|&class| SIZES[class] & (layout.align() - 1) == 0)
+
+    /// The smallest whose objects are as large and as aligned as `layout` asks; `None` when none is.
+    #[inline]
+    pub(super) fn of(layout: Layout) -> Option<Self> {
+        if layout.size() > MAX_SIZE || layout.align() > MAX_SIZE {
+            return None;
+        }
+        let first = usize::from(BY_UNITS[layout.size().div_ceil(16)]);
+        if layout.align() <= 16 {
+            return Some(Self(first));
+        }
+        (first..SIZES.len()).find(|&class| SIZES[class] & (layout.align() - 1) == 0).map(Self)
+    }
+
+    /// Its number.
+    #[inline]
+    pub(super) fn index(self) -> usize {
+        self.0
+    }
+
+    /// Objects moved between a CPU's magazine and the slabs at a time.
+    #[inline]
+    pub(super) fn batch(self) -> usize {
+        match SIZES[self.0] {
+            ..=256 => 16,
+            257..=512 => 7,
+            _ => 3,
+        }
+    }
+
+    /// Objects that a CPU's magazine holds at most.
+    #[inline]
+    pub(super) fn limit(self) -> usize {
+        (2 * self.batch()).min(CAPACITY)
+    }
 }
 
 /// Order of a class's slabs: a slab holds seven objects of the large sizes, many of the small ones.
@@ -48,15 +85,6 @@ pub(super) const fn slab_len(class: usize) -> usize {
     (PAGE_SIZE as usize) << slab_order(class)
 }
 
-/// Objects moved between a CPU's magazine and the slabs at a time.
-pub(super) const fn batch(class: usize) -> usize {
-    match SIZES[class] {
-        ..=256 => 16,
-        257..=512 => 7,
-        _ => 3,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -67,7 +95,7 @@ mod tests {
             for align in (0..13).map(|shift| 1 << shift) {
                 let layout = Layout::from_size_align(size, align).unwrap();
                 let wanted = SIZES.iter().position(|&class| class >= size && class % align == 0);
-                assert_eq!(class_of(layout), wanted, "{layout:?}");
+                assert_eq!(Class::of(layout).map(Class::index), wanted, "{layout:?}");
             }
         }
     }

@@ -1,23 +1,28 @@
 //! The heap: Rust's global allocator.
 //!
-//! Three ways by size. Small (to 2 KiB): an object of a size class from the CPU's own magazine, no list walked.
+//! Three ways by size. Small (to 2 KiB): an object of a size class from the CPU's own magazine, in a few instructions.
 //! Middle (to 256 KiB): a first-fit arena that grows. Huge: pages of their own. Each is safe to use from
 //! interrupt handlers. When memory has run out an allocation returns null, so that `try_reserve` and its
 //! relatives report an error.
-//! Neighbours: `small`, `arena`, `huge`; `frame` and `map` give the memory.
+//! Neighbours: `small` and `magazine`, `arena`, `huge`; `frame` and `map` give the memory.
 
 mod arena;
 mod classes;
 mod huge;
+mod magazine;
 mod slab;
 mod small;
+mod torture;
 
-pub(super) use self::small::{Magazines, NO_MAGAZINES};
+pub(super) use self::small::{Magazines, no_magazines, trim_own};
+pub(crate) use self::{magazine::begin_anew, small::serve};
 
 use core::{
     alloc::{GlobalAlloc, Layout},
     ptr::NonNull,
 };
+
+use self::classes::Class;
 
 /// Rust's global allocator. Before `mm::init` every allocation fails.
 #[derive(Debug)]
@@ -55,33 +60,47 @@ pub fn trim() {
 
 /// Which of the three ways a layout goes.
 enum Way {
-    Small(usize),
+    Small(Class),
     Arena,
     Huge,
 }
 
-#[inline]
 fn way(layout: Layout) -> Way {
-    match classes::class_of(layout) {
+    match Class::of(layout) {
         Some(class) => Way::Small(class),
         None if layout.size() <= arena::MAX_SIZE && layout.align() <= arena::MAX_SIZE => Way::Arena,
         None => Way::Huge,
     }
 }
 
+/// Memory that the magazine does not have; a second time with what was kept ready.
+#[cold]
 fn allocate(layout: Layout) -> Option<NonNull<u8>> {
-    match way(layout) {
+    let once = || match way(layout) {
         Way::Small(class) => small::allocate(class),
         Way::Arena => arena::allocate(layout),
         Way::Huge => huge::allocate(layout),
-    }
+    };
+    once().or_else(|| {
+        trim();
+        once()
+    })
 }
 
-/// Tries again with what was kept ready.
+/// Gives memory back for which the magazine has no room.
+///
+/// # Safety
+/// It came from [`KernelHeap`] for the same `layout`, and nothing refers to it any more.
 #[cold]
-fn allocate_the_last(layout: Layout) -> Option<NonNull<u8>> {
-    trim();
-    allocate(layout)
+unsafe fn free(memory: NonNull<u8>, layout: Layout) {
+    match way(layout) {
+        // SAFETY: here and below: the caller's word; the way depends on the layout alone.
+        Way::Small(class) => unsafe { small::free(class, memory) },
+        // SAFETY: as above.
+        Way::Arena => unsafe { arena::free(memory, layout) },
+        // SAFETY: as above.
+        Way::Huge => unsafe { huge::free(memory, layout) },
+    }
 }
 
 // SAFETY:
@@ -90,22 +109,22 @@ fn allocate_the_last(layout: Layout) -> Option<NonNull<u8>> {
 // 2. `dealloc` goes the same way, because the way depends on the layout alone.
 // 3. Nothing here unwinds, and nothing here allocates.
 unsafe impl GlobalAlloc for KernelHeap {
+    /// With a layout that the compiler knows, the common case is a call of a few instructions.
     #[inline]
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        let memory = allocate(layout).or_else(|| allocate_the_last(layout));
+        let memory = Class::of(layout).and_then(magazine::take).or_else(|| allocate(layout));
         memory.map_or(core::ptr::null_mut(), NonNull::as_ptr)
     }
 
     #[inline]
     unsafe fn dealloc(&self, memory: *mut u8, layout: Layout) {
-        let Some(memory) = NonNull::new(memory) else { return };
-        match way(layout) {
-            // SAFETY: here and below: the caller's word, with 2. above.
-            Way::Small(class) => unsafe { small::free(class, memory) },
-            // SAFETY: as above.
-            Way::Arena => unsafe { arena::free(memory, layout) },
-            // SAFETY: as above.
-            Way::Huge => unsafe { huge::free(memory, layout) },
+        // SAFETY: the caller's word: memory that was allocated is somewhere.
+        let memory = unsafe { NonNull::new_unchecked(memory) };
+        // SAFETY: the caller gives the memory up, which is of this class, with 2. above.
+        let was_put = Class::of(layout).is_some_and(|class| unsafe { magazine::put(class, memory) });
+        if !was_put {
+            // SAFETY: the caller's word.
+            unsafe { free(memory, layout) };
         }
     }
 

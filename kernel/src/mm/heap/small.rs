@@ -1,29 +1,35 @@
 //! Small allocations: a magazine of free objects for each CPU and size, slabs of that size behind it.
 //!
-//! Taking from or putting into the CPU's magazine is a push or pop of a list that no other CPU wants; only when
-//! it runs empty or full is the lock of the size's slabs taken, for a batch of objects.
-//! Neighbours: `classes` (the sizes), `slab`.
+//! Only when the CPU's magazine runs empty or full is the lock of the size's slabs taken, for a batch of objects.
+//! Neighbours: `classes` (the sizes), `magazine`, `slab`.
 
-use core::ptr::NonNull;
+use core::{
+    ptr::NonNull,
+    sync::atomic::{AtomicBool, Ordering},
+};
 
 use super::{
-    classes::{self, SIZES},
-    slab::{Blocks, FreeList, Slabs},
+    classes::{self, Class, SIZES},
+    magazine::{self, Magazine},
+    slab::{Blocks, Slabs},
 };
 use crate::{
+    cpu::{self, PerCpu, percpu},
     mm::{
         frame::{self, Frame},
         layout::{self, PAGE_SIZE},
-        local, locals,
+        local,
     },
-    sync::IrqMutex,
+    sync::{IrqMutex, IrqState},
 };
 
 /// A CPU's free objects of every class.
-pub(in crate::mm) type Magazines = [FreeList; SIZES.len()];
+pub(in crate::mm) type Magazines = [Magazine; SIZES.len()];
 
 /// No objects.
-pub(in crate::mm) const NO_MAGAZINES: Magazines = [const { FreeList::EMPTY }; SIZES.len()];
+pub(in crate::mm) const fn no_magazines() -> Magazines {
+    [const { Magazine::new() }; SIZES.len()]
+}
 
 static SLABS: [IrqMutex<Slabs>; SIZES.len()] = {
     let mut slabs = [const { IrqMutex::new(Slabs::new(16, PAGE_SIZE as usize)) }; SIZES.len()];
@@ -60,59 +66,83 @@ fn order(len: usize) -> u8 {
     (len as u64 / PAGE_SIZE).ilog2() as u8
 }
 
-/// An object of `class`; `None` when memory has run out.
-#[inline]
-pub(super) fn allocate(class: usize) -> Option<NonNull<u8>> {
-    let mut magazines = local().magazines.lock();
-    let magazine = &mut magazines[class];
-    magazine.pop().or_else(|| refill(class, magazine))
+/// An object of `class` from the slabs, and some for the magazine; `None` when memory has run out.
+pub(super) fn allocate(class: Class) -> Option<NonNull<u8>> {
+    // Interrupts are disabled as long as it is locked: the magazine is that of one CPU.
+    let mut slabs = SLABS[class.index()].lock();
+    let wanted = slabs.allocate(&mut Frames)?;
+    for _ in 1..class.batch() {
+        let Some(spare) = slabs.allocate(&mut Frames) else { break };
+        // SAFETY: the object was just allocated. A handler may have filled the magazine before the lock was taken.
+        if !unsafe { magazine::put(class, spare) } {
+            // SAFETY: as above.
+            unsafe { slabs.free(spare, &mut Frames) };
+        }
+    }
+    Some(wanted)
 }
 
-/// Gives an object of `class` back.
+/// Gives an object of `class` back to the slabs, and some of the magazine.
 ///
 /// # Safety
 /// `object` came from [`allocate`] of the same class, and nothing refers to it any more.
-#[inline]
-pub(super) unsafe fn free(class: usize, object: NonNull<u8>) {
-    let mut magazines = local().magazines.lock();
-    let magazine = &mut magazines[class];
-    // SAFETY: the caller gives the object up; every class has 16 bytes at least, aligned to 16.
-    unsafe { magazine.push(object) };
-    if magazine.len() > 2 * classes::batch(class) {
-        flush(class, magazine, classes::batch(class));
+pub(super) unsafe fn free(class: Class, object: NonNull<u8>) {
+    let mut slabs = SLABS[class.index()].lock();
+    // SAFETY: the caller's word.
+    unsafe { slabs.free(object, &mut Frames) };
+    flush(class, &mut slabs, class.batch());
+}
+
+/// Gives so many objects of this CPU's magazine back to the slabs, or all.
+fn flush(class: Class, slabs: &mut Slabs, count: usize) {
+    for object in core::iter::from_fn(|| magazine::take(class)).take(count) {
+        // SAFETY: the magazine of a class holds objects of that class's slabs, and owns them.
+        unsafe { slabs.free(object, &mut Frames) };
     }
 }
 
-/// Gives all magazines' objects back to the slabs, and with them the slabs that empty to the frames.
+/// Gives the objects of this CPU's magazines back to the slabs, and with them the slabs that empty to the frames. Interrupts
+/// are disabled.
+pub(in crate::mm) fn trim_own() {
+    for class in Class::all() {
+        flush(class, &mut SLABS[class.index()].lock(), usize::MAX);
+    }
+}
+
+/// As [`trim_own`], on every CPU: the others are asked to, and waited for where interrupts are enabled. Where they are not
+/// somebody could wait for this CPU, who cannot wait for others: they do it soon.
 pub(super) fn trim() {
-    for local in locals() {
-        for (class, magazine) in local.magazines.lock().iter_mut().enumerate() {
-            flush(class, magazine, usize::MAX);
+    // On one CPU, so that no other is left out.
+    let here = IrqState::disable();
+    trim_own();
+    let has_some = |cpu: &&PerCpu| !cpu.memory().magazines.iter().all(Magazine::is_empty);
+    let others = percpu::others();
+    let others = others.iter().filter_map(percpu::by_id).filter(has_some);
+    others.for_each(|cpu| {
+        cpu.memory().trims.store(true, Ordering::Relaxed);
+        cpu::kick(cpu.id());
+    });
+    drop(here);
+    if pv_ops::irq_flags() & cpu::RFLAGS_IF == 0 {
+        return;
+    }
+    for cpu in percpu::all() {
+        while cpu.memory().trims.load(Ordering::Acquire) && percpu::is_up(cpu.id()) {
+            pv_ops::sched_yield();
         }
+    }
+}
+
+/// Does what another CPU asked this one for; interrupts are disabled.
+pub(crate) fn serve() {
+    let trims: &AtomicBool = &local().trims;
+    if trims.load(Ordering::Relaxed) {
+        trim_own();
+        trims.store(false, Ordering::Release);
     }
 }
 
 /// Bytes of all slabs.
 pub(super) fn len_bytes() -> usize {
     SLABS.iter().map(|slabs| slabs.lock().len_bytes()).sum()
-}
-
-#[cold]
-fn refill(class: usize, magazine: &mut FreeList) -> Option<NonNull<u8>> {
-    let mut slabs = SLABS[class].lock();
-    let wanted = slabs.allocate(&mut Frames)?;
-    for spare in (1..classes::batch(class)).map_while(|_| slabs.allocate(&mut Frames)) {
-        // SAFETY: the object was just allocated; every class has 16 bytes at least, aligned to 16.
-        unsafe { magazine.push(spare) };
-    }
-    Some(wanted)
-}
-
-#[cold]
-fn flush(class: usize, magazine: &mut FreeList, count: usize) {
-    let mut slabs = SLABS[class].lock();
-    for object in core::iter::from_fn(|| magazine.pop()).take(count) {
-        // SAFETY: the magazine of a class holds objects of that class's slabs, and owns them.
-        unsafe { slabs.free(object, &mut Frames) };
-    }
 }
