@@ -159,7 +159,8 @@ impl Split {
 
     fn write_descriptor(&self, index: u16, address: u64, len_bytes: u32, flags: u16, next: u16) {
         let offset = self.layout.descriptors + usize::from(index) * DESCRIPTOR_BYTES;
-        write_descriptor(&self.memory, offset, (address, len_bytes), [flags, next]);
+        let words = self.memory.u64s(offset, DESCRIPTOR_BYTES / 8);
+        write_descriptor(words, (address, len_bytes), [flags, next]);
     }
 
     /// Whether the device wants to know of what was made available since the last call (§2.7.10.1).
