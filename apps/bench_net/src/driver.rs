@@ -46,7 +46,7 @@ async fn room(card: &Card, len: usize) -> Frame {
     poll_fn(|cx| match card.buffer(len) {
         Some(frame) => Poll::Ready(frame),
         None => {
-            if !card.wait(cx.waker()) {
+            if !card.wait_for_all(cx.waker()) {
                 cx.waker().wake_by_ref();
             }
             Poll::Pending

@@ -2,7 +2,9 @@
 //!
 //! Frames are not copied: each is a buffer that changes hands. Everything is done in batches: frames are taken and sent
 //! one by one, but the device hears of it at [`NetDevice::flush`] only, and interrupts only when somebody
-//! [waits](NetDevice::wait). Neighbours: `virtio::net` (a driver), the kernel's `net` (the protocols).
+//! [waits](NetDevice::wait). A card may have several queues, one a CPU: a frame is sent by the queue of the CPU that asks for
+//! room, and what comes is taken from each queue by who likes, each by another task or all by one.
+//! Neighbours: `virtio::net` (a driver), the kernel's `net` (the protocols).
 #![forbid(unsafe_code)]
 
 use core::task::Waker;
@@ -70,6 +72,8 @@ pub struct Frame {
     pub(crate) start: usize,
     pub(crate) checksum_is_good: bool,
     pub(crate) home: Home,
+    /// The queue that it is of.
+    pub(crate) queue: u16,
 }
 
 /// Where a frame's buffer goes when it is not needed any more.
@@ -103,6 +107,17 @@ impl Frame {
     /// one. Nobody need look at it.
     pub fn checksum_is_good(&self) -> bool {
         self.checksum_is_good
+    }
+}
+
+/// For cards that a test plays.
+#[cfg(any(test, feature = "script"))]
+impl Frame {
+    /// Room for `len` bytes that no card has made.
+    pub fn of_nobody(len: usize) -> Self {
+        let (memory, _) = crate::dma::testing::shared(0, len, alloc::boxed::Box::new(()));
+        let (home, queue) = (Home::Transmit, 0);
+        Self { buffer: DmaBuffer::new(memory), start: 0, checksum_is_good: false, home, queue }
     }
 }
 
@@ -163,6 +178,21 @@ pub struct NetCounts {
     pub notifications: u64,
     /// Interrupts that came.
     pub interrupts: u64,
+    /// Of them, those that came to the CPU whose queue it was.
+    pub own_interrupts: u64,
+}
+
+impl core::iter::Sum for NetCounts {
+    fn sum<I: Iterator<Item = Self>>(counts: I) -> Self {
+        counts.fold(Self::default(), |sum, more| Self {
+            received: sum.received + more.received,
+            sent: sum.sent + more.sent,
+            dropped: sum.dropped + more.dropped,
+            notifications: sum.notifications + more.notifications,
+            interrupts: sum.interrupts + more.interrupts,
+            own_interrupts: sum.own_interrupts + more.own_interrupts,
+        })
+    }
 }
 
 /// A network card.
@@ -170,14 +200,18 @@ pub trait NetDevice: Send + Sync {
     /// What it is like now; link and address may change.
     fn info(&self) -> NetInfo;
 
-    /// Takes the next received frame. It must be given to [`recycle`](Self::recycle) soon: buffers are few.
-    fn receive(&self) -> Option<Frame>;
+    /// Queues in use, for each direction: their numbers are below this.
+    fn queues(&self) -> u16;
+
+    /// Takes the next frame that was received in queue `queue`. It must be given to [`recycle`](Self::recycle) soon: buffers
+    /// are few.
+    fn receive(&self, queue: u16) -> Option<Frame>;
 
     /// Gives the buffer of a received frame, or of one that is not to be sent, back to the card.
     fn recycle(&self, frame: Frame);
 
-    /// Room for a frame of `len` bytes, to be filled and sent; `None` while there is none, and for more than
-    /// [`NetInfo::max_frame_bytes`].
+    /// Room for a frame of `len` bytes in the queue of this CPU, to be filled and sent; `None` while there is none, and for
+    /// more than [`NetInfo::max_frame_bytes`].
     fn buffer(&self, len: usize) -> Option<Frame>;
 
     /// Sends a frame that [`buffer`](Self::buffer) made room for.
@@ -186,9 +220,14 @@ pub trait NetDevice: Send + Sync {
     /// Lets the device know of everything that was sent and recycled since.
     fn flush(&self);
 
-    /// Calls `waker` when a frame is there, when there is room again to send where there was none, or when
-    /// [`info`](Self::info) has changed; false if a frame is there already.
-    fn wait(&self, waker: &Waker) -> bool;
+    /// Calls `waker` when a frame is there in queue `queue`, when there is room again to send by it where there was none, or
+    /// when [`info`](Self::info) has changed; false if a frame or room is there already. One can wait for a queue at a time.
+    fn wait(&self, queue: u16, waker: &Waker) -> bool;
+
+    /// The same for all queues.
+    fn wait_for_all(&self, waker: &Waker) -> bool {
+        (0..self.queues()).all(|queue| self.wait(queue, waker))
+    }
 
     /// Tells the card something, and waits for a bounded time until it has taken it.
     ///
@@ -199,6 +238,11 @@ pub trait NetDevice: Send + Sync {
     /// Whether the guest should tell the network where it is, as after it was moved; each wish is told once.
     fn take_announcement(&self) -> bool;
 
+    /// What was sent to and fro so far by queue `queue`.
+    fn queue_counts(&self, queue: u16) -> NetCounts;
+
     /// What was sent to and fro so far.
-    fn counts(&self) -> NetCounts;
+    fn counts(&self) -> NetCounts {
+        (0..self.queues()).map(|queue| self.queue_counts(queue)).sum()
+    }
 }

@@ -164,7 +164,12 @@ pub(crate) struct Registers {
     /// The configuration changes at each look.
     pub(crate) is_restless: bool,
     pub(crate) config: Vec<u8>,
+    /// Called when a queue was notified.
+    pub(crate) reacts: Option<Reaction>,
 }
+
+/// What a device does when a queue is notified.
+pub(crate) type Reaction = Arc<dyn Fn(&FakeDevice, u16) + Send + Sync>;
 
 impl FakeDevice {
     pub(crate) fn new(id: DeviceId, features: Features, queue_size: u32, config: Vec<u8>) -> Self {
@@ -183,6 +188,7 @@ impl FakeDevice {
             generation: 0,
             is_restless: false,
             config,
+            reacts: None,
         })))
     }
 
@@ -264,6 +270,8 @@ impl Transport for FakeDevice {
 
     fn notify(&mut self, index: u16, position: Option<u16>) {
         self.registers().notifications.push((index, position));
+        let reacts = self.registers().reacts.clone();
+        reacts.into_iter().for_each(|react| react(self, index));
     }
 
     fn take_interrupt(&mut self) -> Interrupt {

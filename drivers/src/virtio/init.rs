@@ -47,6 +47,14 @@ impl Init {
         }
     }
 
+    /// Resets the device, and agrees with it anew.
+    ///
+    /// # Errors
+    /// As [`begin`](Self::begin).
+    pub fn begin_again(self, choose: &dyn Fn(Features) -> Features) -> Result<Self, Error> {
+        Self::begin_with(self.transport, choose)
+    }
+
     /// What was agreed upon.
     pub fn features(&self) -> Features {
         self.features

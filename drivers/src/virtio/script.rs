@@ -7,7 +7,6 @@
 
 use alloc::{boxed::Box, vec::Vec};
 use core::task::Waker;
-use std::sync::Mutex;
 
 use super::{
     DeviceId, Features, Status, Token,
@@ -15,8 +14,8 @@ use super::{
     block::{Block, Cpus},
     console::Console,
     entropy::Entropy,
-    fake::{FakeDevice, FakeHal, Player, StdLock},
-    net::{Net, Shared, Sizes},
+    fake::{FakeDevice, FakeHal, Player},
+    net::{Net, Setting, Sizes},
     transport::Interrupt,
 };
 use crate::{
@@ -26,7 +25,7 @@ use crate::{
     },
     dma::DmaBuffer,
     error::Error,
-    hal::{Hal, Lock},
+    hal::Hal,
 };
 
 /// The bytes that are left of a script; zeroes behind its end.
@@ -90,9 +89,10 @@ fn probe(id: DeviceId, device: &FakeDevice, hal: &FakeHal) -> Result<Box<dyn Dri
         DeviceId::CONSOLE => Box::new(Console::probe(transport, hal)?),
         DeviceId::BALLOON => Box::new(Balloon::probe(transport, hal)?),
         _ => {
-            let sizes = Sizes { receive: 8, short: 4, long: 2, long_bytes: 16 << 10 };
-            let net = Net::probe(transport, hal, sizes, || MacAddress([2, 0, 0, 0, 0, 1]))?;
-            Box::new(NetUser(Shared(StdLock(Mutex::new(net))), Vec::new()))
+            let sizes = |_| Sizes { receive: 8, short: 4, long: 2, long_bytes: 16 << 10 };
+            let mac = || MacAddress([2, 0, 0, 0, 0, 1]);
+            let setting = Setting { cpus: 2, current_cpu: || 1, sizes, mac };
+            Box::new(NetUser(Net::probe(transport, hal, setting)?, Vec::new()))
         }
     })
 }
@@ -294,21 +294,21 @@ impl Driver for Balloon {
     }
 }
 
-struct NetUser(Shared<StdLock<Net>>, Vec<Frame>);
+struct NetUser(Net<FakeHal>, Vec<Frame>);
 
 impl Driver for NetUser {
     fn interrupt(&mut self) {
-        self.0.0.with(Net::interrupt);
+        self.0.interrupt();
     }
 
-    fn queue_interrupt(&mut self, _queue: u16) {
-        self.0.0.with(Net::queue_interrupt);
+    fn queue_interrupt(&mut self, queue: u16) {
+        self.0.queue_interrupt(queue, 2);
     }
 
     fn act(&mut self, what: u8, value: u32, _hal: &FakeHal) {
         let Self(card, held) = self;
         match what % 8 {
-            0 => held.extend(card.receive()),
+            0 => held.extend(card.receive(value as u16 % 3)),
             1 => held.pop().into_iter().for_each(|frame| card.recycle(frame)),
             2 | 3 => {
                 let Some(mut frame) = card.buffer(14 + value as usize % 20_000) else { return };
@@ -316,7 +316,7 @@ impl Driver for NetUser {
                 card.send(frame, SendOffload::default());
             }
             4 => card.flush(),
-            5 => _ = card.wait(Waker::noop()),
+            5 => _ = card.wait_for_all(Waker::noop()),
             // Seldom: who waits for an answer that does not come waits long.
             6 if value.is_multiple_of(64) => _ = card.control(Control::Promiscuous(value & 64 != 0)),
             _ => {

@@ -69,6 +69,12 @@ impl Context {
         Self::with(FREED, 0, None)
     }
 
+    /// What waits to go on; for tests of who keeps it, as it never can.
+    #[cfg(test)]
+    pub(crate) fn suspended() -> Self {
+        Self::with(SUSPENDED, 0, None)
+    }
+
     fn with(state: u8, rsp: u64, stack: Option<Stack>) -> Self {
         let stack = ManuallyDrop::new(IrqMutex::new(stack));
         let id = NEXT_ID.fetch_add(1, Ordering::Relaxed);

@@ -25,7 +25,7 @@ use drivers::{
 use super::{
     Failure, failure,
     virtio::{self, rings},
-    wiring::{Cause, Connect},
+    wiring::{Cause, Connect, Messages},
 };
 use crate::{
     mm::{
@@ -67,7 +67,7 @@ pub struct Status {
 /// Looks for a balloon and, from then on, does what the host wants with it; false if there is none. The first call counts.
 pub fn serve() -> bool {
     static TAKEN: OnceCell<()> = OnceCell::uninit();
-    TAKEN.init_once(|| virtio::take(DeviceId::BALLOON, 1, bring_up));
+    TAKEN.init_once(|| virtio::take(DeviceId::BALLOON, Messages::ONE, bring_up));
     HELD.lock().is_some()
 }
 

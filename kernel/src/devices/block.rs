@@ -22,7 +22,7 @@ use super::{
     Counts, Failure, failure,
     habit::Habit,
     virtio::{self, rings},
-    wiring::{Cause, Connect},
+    wiring::{Cause, Connect, Messages},
 };
 use crate::{
     cpu::{self, percpu},
@@ -164,7 +164,7 @@ impl Virtio {
 /// The disks, in the order in which they were found. The first call looks for them.
 pub fn disks() -> Vec<Disk> {
     static TAKEN: OnceCell<()> = OnceCell::uninit();
-    TAKEN.init_once(|| virtio::take(DeviceId::BLOCK, cpus().count, bring_up));
+    TAKEN.init_once(|| virtio::take(DeviceId::BLOCK, Messages { cpus: cpus().count, of_each: 1 }, bring_up));
     crate::xen::bus::probe();
     DISKS.lock().clone()
 }

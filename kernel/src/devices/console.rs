@@ -24,7 +24,7 @@ use drivers::{
 use super::{
     Counts, Failure, failure,
     virtio::{self, rings},
-    wiring::{Cause, Connect},
+    wiring::{Cause, Connect, Messages},
 };
 use crate::{
     console::{self, Kind},
@@ -166,7 +166,7 @@ pub async fn attach() -> bool {
 
 fn devices() -> Vec<Arc<Device>> {
     static TAKEN: OnceCell<()> = OnceCell::uninit();
-    TAKEN.init_once(|| virtio::take(DeviceId::CONSOLE, 1, bring_up));
+    TAKEN.init_once(|| virtio::take(DeviceId::CONSOLE, Messages::ONE, bring_up));
     DEVICES.lock().clone()
 }
 

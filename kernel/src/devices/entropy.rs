@@ -12,7 +12,7 @@ use drivers::{
 use super::{
     Failure, failure,
     virtio::{self, rings},
-    wiring::{Cause, Connect},
+    wiring::{Cause, Connect, Messages},
 };
 use crate::{
     platform::Platform,
@@ -60,7 +60,7 @@ impl Deref for Source {
 /// The sources, in the order in which they were found. The first call looks for them.
 pub fn sources() -> Vec<Source> {
     static TAKEN: OnceCell<()> = OnceCell::uninit();
-    TAKEN.init_once(|| virtio::take(DeviceId::ENTROPY, 1, bring_up));
+    TAKEN.init_once(|| virtio::take(DeviceId::ENTROPY, Messages::ONE, bring_up));
     SOURCES.lock().clone()
 }
 

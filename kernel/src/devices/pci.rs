@@ -11,7 +11,7 @@ use drivers::{
 
 use super::{
     Failure, failure, virtio,
-    wiring::{Connect, Wires},
+    wiring::{Connect, Messages, Wires},
 };
 use crate::{acpi, cpu::port::PciPorts, irq::Irq, platform::Platform};
 
@@ -60,13 +60,13 @@ impl Found {
     /// Brings the device up by its driver.
     pub(super) fn bring_up(
         self,
-        queue_vectors: u16,
+        messages: Messages,
         name: String,
         bring_up: virtio::BringUp,
     ) -> Result<(), Failure> {
         let Self(function) = self;
         function.enable();
-        let up = attach(&function, queue_vectors)
+        let up = attach(&function, messages)
             .and_then(|(transport, wires)| bring_up(Box::new(transport), name, Connect::new(wires)));
         if up.is_err() {
             function.disable();
@@ -76,12 +76,12 @@ impl Found {
 }
 
 /// The registers of a device, and what it interrupts by.
-fn attach(function: &Function<'_>, queue_vectors: u16) -> Result<(PciTransport, Wires), Failure> {
+fn attach(function: &Function<'_>, messages: Messages) -> Result<(PciTransport, Wires), Failure> {
     let (vectors, wires) = match MsiX::enable(function, &Platform).map_err(failure)? {
         Some(table) => {
-            let vectors = Vectors::of(table.entries(), queue_vectors);
+            let vectors = Vectors::of(table.entries(), messages.count());
             let queue_entries = if let Vectors::Queues(count) = vectors { count.get() } else { 0 };
-            (vectors, Wires::Messages { table, queue_entries })
+            (vectors, Wires::Messages { table, queue_entries, of_each: messages.of_each })
         }
         // Firmware has routed the device's pin to a line of the legacy controller, which a PC's I/O APIC has too.
         None => match function.interrupt_line() {

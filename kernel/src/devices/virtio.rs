@@ -18,7 +18,7 @@ use drivers::{
 
 use super::{
     Failure, failure, pci,
-    wiring::{Connect, Wires},
+    wiring::{Connect, Messages, Wires},
 };
 use crate::{
     acpi::{self, virtio_mmio::Place},
@@ -49,15 +49,15 @@ static FOUND: IrqMutex<Vec<Found>> = IrqMutex::new(Vec::new());
 /// Brings a device up: its registers, its name, and what connects its interrupts.
 pub(super) type BringUp = fn(Box<dyn Transport>, String, Connect) -> Result<(), Failure>;
 
-/// Brings up all devices of `kind` that nobody has taken yet. `queue_vectors` is for how many of their queues an interrupt
-/// of their own is wanted.
-pub(super) fn take(kind: DeviceId, queue_vectors: u16, bring_up: BringUp) {
+/// Brings up all devices of `kind` that nobody has taken yet. Of their queues as many as `messages` says get an interrupt of
+/// their own, where they can.
+pub(super) fn take(kind: DeviceId, messages: Messages, bring_up: BringUp) {
     super::walk_buses();
     let taken: Vec<Found> = FOUND.lock().extract_if(.., |found| found.kind == kind).collect();
     for Found { place, way, .. } in taken {
         let name = format!("virtio-{} {place}", kind.name());
         let result = match way {
-            Way::Pci(found) => found.bring_up(queue_vectors, name.clone(), bring_up),
+            Way::Pci(found) => found.bring_up(messages, name.clone(), bring_up),
             Way::Mmio(transport, irq) => {
                 bring_up(Box::new(transport), name.clone(), Connect::new(Wires::Line(irq)))
             }

@@ -30,12 +30,29 @@ pub(super) enum Cause {
 /// Called when the device interrupts.
 pub(super) type Handler = Box<dyn Fn(Cause) + Send + Sync>;
 
+/// How many queues are to have an interrupt of their own: some of each CPU.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Messages {
+    pub(super) cpus: u16,
+    /// Queues in a row that are one CPU's; 1 at least.
+    pub(super) of_each: u16,
+}
+
+impl Messages {
+    /// One for all queues.
+    pub(super) const ONE: Self = Self { cpus: 1, of_each: 1 };
+
+    pub(super) fn count(self) -> u16 {
+        self.cpus.saturating_mul(self.of_each)
+    }
+}
+
 /// What a device has to interrupt by.
 pub(super) enum Wires {
     /// A line.
     Line(Irq),
     /// Entries of an MSI-X table: the first for everything, or, if there are entries for queues, for the rest.
-    Messages { table: MsiX, queue_entries: u16 },
+    Messages { table: MsiX, queue_entries: u16, of_each: u16 },
     /// Nothing.
     None,
 }
@@ -58,8 +75,8 @@ impl Connect {
                 handler(Cause::Any);
                 Ok(())
             }
-            Wires::Messages { mut table, queue_entries } => {
-                messages(&mut table, queue_entries, name, handler)
+            Wires::Messages { mut table, queue_entries, of_each } => {
+                messages(&mut table, queue_entries, of_each, name, handler)
             }
             Wires::None => {
                 log::warn!("{name}: no interrupt: it is looked at every {} ms", LOOK.as_millis());
@@ -75,10 +92,11 @@ impl Connect {
     }
 }
 
-/// Entry 0 goes to the boot CPU, those of the queues to the CPUs in turn.
+/// Entry 0 goes to the boot CPU, those of the queues to the CPUs in turn, `of_each` to each.
 fn messages(
     table: &mut MsiX,
     queue_entries: u16,
+    of_each: u16,
     name: &'static str,
     handler: Handler,
 ) -> Result<(), irq::Error> {
@@ -89,7 +107,7 @@ fn messages(
             Some(first) => Cause::Queues { first, step: queue_entries },
         };
         let up = || percpu::all().filter(|cpu| percpu::is_up(cpu.id()));
-        let cpu = up().nth(usize::from(entry.saturating_sub(1)) % up().count().max(1));
+        let cpu = up().nth(usize::from(entry.saturating_sub(1) / of_each.max(1)) % up().count().max(1));
         let message = irq::message(cpu.unwrap_or_else(percpu::current), name, move || handler(cause))?;
         table.set(entry, Message { address: message.address, data: message.data });
     }

@@ -4,7 +4,7 @@
 //! `task::scheduler` and `task::idle`.
 
 use super::{
-    atomic::{AtomicUsize, Ordering},
+    atomic::{AtomicBool, AtomicUsize, Ordering, fence},
     bell::{Bell, Marks},
     model,
     requests::Requests,
@@ -26,6 +26,8 @@ struct Cpu {
 struct Machine {
     idle: Marks,
     cpus: [Cpu; 2],
+    /// The threads that have not left their CPU yet, so that no other can go on with them.
+    stays: [AtomicBool; 4],
 }
 
 impl Machine {
@@ -36,41 +38,82 @@ impl Machine {
             bell: Bell::new(),
             interrupt: Notify::new(),
         };
-        Arc::new(Self { idle: Marks::new(), cpus: core::array::from_fn(cpu) })
+        let stays = core::array::from_fn(|_| AtomicBool::new(false));
+        Arc::new(Self { idle: Marks::new(), cpus: core::array::from_fn(cpu), stays })
     }
 
     /// As `scheduler::enqueue`.
     fn enqueue(&self, target: u32, thread: u32) {
+        self.push(target, thread);
+        if self.idle.contains_after_work(target) {
+            self.kick(target);
+        } else {
+            self.share(target);
+        }
+    }
+
+    fn push(&self, target: u32, thread: u32) {
         let there = &self.cpus[target as usize];
         let mut queue = there.queue.lock().unwrap();
         queue.push(thread);
         there.len.store(queue.len(), Ordering::Relaxed);
-        drop(queue);
-        if self.idle.contains_after_work(target) && there.bell.ring() {
-            there.interrupt.notify();
+    }
+
+    fn kick(&self, cpu: u32) {
+        if self.cpus[cpu as usize].bell.ring() {
+            self.cpus[cpu as usize].interrupt.notify();
+        }
+    }
+
+    fn share(&self, cpu: u32) {
+        if let Some(other) = self.idle.find(0..2, cpu) {
+            self.kick(other);
+        }
+    }
+
+    /// As `switch::left` and `scheduler::arrive`: `thread` was left on this CPU, and the next has arrived.
+    fn leave(&self, cpu: u32, thread: u32) {
+        self.stays[thread as usize].store(false, Ordering::Release);
+        fence(Ordering::SeqCst);
+        if self.cpus[cpu as usize].len.load(Ordering::Relaxed) != 0 {
+            self.share(cpu);
         }
     }
 
     fn pick(&self, from: u32) -> Option<u32> {
-        let there = &self.cpus[from as usize];
-        let mut queue = there.queue.lock().unwrap();
-        let thread = queue.pop();
-        there.len.store(queue.len(), Ordering::Relaxed);
-        thread
+        self.take(from, |_| true)
     }
 
-    /// As `scheduler::leave`: its own queue, others' queues, else it idles; with or without listening before it halts.
+    fn take(&self, from: u32, fit: impl Fn(u32) -> bool) -> Option<u32> {
+        let there = &self.cpus[from as usize];
+        let mut queue = there.queue.lock().unwrap();
+        let at = queue.iter().position(|&thread| fit(thread))?;
+        let thread = queue.remove(at);
+        there.len.store(queue.len(), Ordering::Relaxed);
+        Some(thread)
+    }
+
+    fn steal(&self, from: u32) -> Option<u32> {
+        if self.cpus[from as usize].len.load(Ordering::Relaxed) == 0 {
+            return None;
+        }
+        self.take(from, |thread| !self.stays[thread as usize].load(Ordering::Acquire))
+    }
+
+    /// As `scheduler::leave` and `idle::rest`: its own queue, others' queues, else it waits; with or without listening before it
+    /// halts.
     fn next(&self, cpu: u32, listens: bool) -> u32 {
         let this = &self.cpus[cpu as usize];
         loop {
-            let other = 1 - cpu;
-            let is_worth = || self.cpus[other as usize].len.load(Ordering::Relaxed) != 0;
-            let next = self.pick(cpu).or_else(|| is_worth().then(|| self.pick(other)).flatten());
-            if let Some(thread) = next {
+            if let Some(thread) = self.pick(cpu) {
                 return thread;
             }
             this.bell.forget();
             self.idle.set(cpu);
+            if let Some(thread) = self.steal(1 - cpu) {
+                self.idle.clear_for_work(cpu);
+                return thread;
+            }
             let has_work = || this.len.load(Ordering::Relaxed) != 0 || this.bell.is_rung();
             if !has_work() {
                 if listens {
@@ -89,26 +132,81 @@ impl Machine {
     }
 }
 
-fn wakes(listens: bool) {
+/// A thread comes for CPU 1, or for CPU 0, which does not look any more; CPU 1 has it.
+fn wakes(target: u32, listens: bool) {
     model(3, move || {
         let machine = Machine::new();
         let other = {
             let machine = machine.clone();
-            thread::spawn(move || machine.enqueue(1, 7))
+            thread::spawn(move || machine.enqueue(target, 1))
         };
-        assert_eq!(machine.next(1, listens), 7);
+        assert_eq!(machine.next(1, listens), 1);
         other.join().unwrap();
     });
 }
 
 #[test]
 fn a_cpu_that_goes_to_sleep_sees_the_work_or_is_interrupted() {
-    wakes(false);
+    wakes(1, false);
 }
 
 #[test]
 fn a_cpu_that_listens_hears_the_bell_or_is_interrupted() {
-    wakes(true);
+    wakes(1, true);
+}
+
+#[test]
+fn a_thread_in_the_queue_of_a_stuck_cpu_runs_elsewhere() {
+    wakes(0, false);
+}
+
+#[test]
+fn so_it_does_where_the_other_listens() {
+    wakes(0, true);
+}
+
+/// CPU 0 goes from a thread that was woken meanwhile to one in which it gets stuck.
+#[test]
+fn a_thread_that_was_woken_before_it_had_left_its_cpu_runs_elsewhere() {
+    model(3, || {
+        let machine = Machine::new();
+        machine.stays[1].store(true, Ordering::Relaxed);
+        let start = |act: fn(&Machine)| {
+            let machine = machine.clone();
+            thread::spawn(move || act(&machine))
+        };
+        let others = [start(|machine| machine.enqueue(0, 1)), start(|machine| machine.leave(0, 1))];
+        assert_eq!(machine.next(1, false), 1);
+        others.into_iter().for_each(|other| other.join().unwrap());
+    });
+}
+
+/// CPU 1 takes a thread of CPU 0 while another comes for it, and gets stuck with what it took: CPU 0 has what came.
+#[test]
+fn who_is_found_idle_but_has_found_work_leaves_none_behind() {
+    model(3, || {
+        let machine = Machine::new();
+        machine.push(0, 1);
+        let taker = {
+            let machine = machine.clone();
+            thread::spawn(move || {
+                let thread = machine.next(1, false);
+                // As `scheduler::arrive`.
+                if machine.cpus[1].len.load(Ordering::Relaxed) != 0 {
+                    machine.share(1);
+                }
+                thread
+            })
+        };
+        let giver = {
+            let machine = machine.clone();
+            thread::spawn(move || machine.enqueue(1, 2))
+        };
+        let mut ran = [machine.next(0, false), taker.join().unwrap()];
+        giver.join().unwrap();
+        ran.sort_unstable();
+        assert_eq!(ran, [1, 2]);
+    });
 }
 
 /// One CPU makes two threads ready for itself and runs one; the other takes what it can get, and waits for one of its own.

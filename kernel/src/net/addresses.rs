@@ -9,7 +9,7 @@ use drivers::class::net::MacAddress;
 use smoltcp::{
     iface::Interface,
     socket::{dhcpv4, dns},
-    wire::{IpAddress, IpCidr, Ipv4Cidr, Ipv6Address, Ipv6Cidr},
+    wire::{DhcpPacket, IpAddress, IpCidr, Ipv6Address, Ipv6Cidr},
 };
 
 use super::{config::Config, stack::Stack};
@@ -21,19 +21,23 @@ pub struct Status {
     pub mac: MacAddress,
     /// The guest's addresses, each with the bits that its network has in common.
     pub addresses: Vec<(IpAddr, u8)>,
+    /// The ways out of the guest's own networks.
+    pub routers: Vec<IpAddr>,
     /// The servers for names.
     pub dns: Vec<IpAddr>,
 }
 
-/// `192.0.2.7/24, fe80::1/64; names by 192.0.2.3`
+/// `192.0.2.7/24, fe80::1/64; out by 192.0.2.1; names by 192.0.2.3`
 impl fmt::Display for Status {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (number, (address, bits)) in self.addresses.iter().enumerate() {
             let comma = if number > 0 { ", " } else { "" };
             write!(out, "{comma}{address}/{bits}")?;
         }
-        for (number, server) in self.dns.iter().enumerate() {
-            write!(out, "{}{server}", if number > 0 { ", " } else { "; names by " })?;
+        for (what, all) in [("; out by ", &self.routers), ("; names by ", &self.dns)] {
+            for (number, address) in all.iter().enumerate() {
+                write!(out, "{}{address}", if number > 0 { ", " } else { what })?;
+            }
         }
         Ok(())
     }
@@ -69,10 +73,13 @@ pub(super) fn set_up(interface: &mut Interface, mac: MacAddress, config: &Config
 impl Stack {
     /// What it is like now.
     pub(super) fn status(&self, mac: MacAddress) -> Status {
+        let routes = self.interface.routes();
+        let routers = [routes.get_default_ipv4_route(), routes.get_default_ipv6_route()];
         let pair = |address: &IpCidr| (IpAddr::from(address.address()), address.prefix_len());
         Status {
             mac,
             addresses: self.interface.ip_addrs().iter().map(pair).collect(),
+            routers: routers.into_iter().flatten().map(|route| route.via_router.into()).collect(),
             dns: self.dns_servers.clone(),
         }
     }
@@ -89,41 +96,44 @@ impl Stack {
         }
     }
 
-    /// Takes over what a DHCP server has said; whether that is an address.
+    /// Takes over what a DHCP server has said; whether that is another address.
     pub(super) fn take_lease(&mut self) -> bool {
         let Some(dhcp) = self.dhcp else { return false };
-        let lease = match self.services.get_mut::<dhcpv4::Socket>(dhcp).poll() {
+        let (address, router, servers) = match self.services.get_mut::<dhcpv4::Socket>(dhcp).poll() {
             None => return false,
-            Some(dhcpv4::Event::Deconfigured) => None,
-            Some(dhcpv4::Event::Configured(lease)) => Some((
-                lease.address,
-                lease.router,
-                lease.dns_servers.iter().copied().map(IpAddr::V4).collect(),
-            )),
+            Some(dhcpv4::Event::Deconfigured) => {
+                log::debug!("net: no lease");
+                (None, None, Vec::new())
+            }
+            Some(dhcpv4::Event::Configured(lease)) => {
+                let is_new = self.interface.ipv4_addr() != Some(lease.address.address());
+                let level = if is_new { log::Level::Info } else { log::Level::Debug };
+                let (address, server) = (lease.address, lease.server.identifier);
+                let seconds = lease.packet.as_ref().and_then(lease_seconds).unwrap_or(0);
+                log::log!(level, "net: {address} by DHCP of {server} for {seconds} s");
+                let servers = lease.dns_servers.iter().copied().map(IpAddr::V4).collect();
+                // A server may say anything.
+                (
+                    Some(address).filter(|_| IpAddress::from(address.address()).is_unicast()),
+                    lease.router,
+                    servers,
+                )
+            }
         };
-        let (address, router, servers): (Option<Ipv4Cidr>, _, Vec<IpAddr>) = match lease {
-            Some((address, router, servers)) => (Some(address), router, servers),
-            None => (None, None, Vec::new()),
-        };
+        let before = self.interface.ipv4_addr();
         self.interface.update_ip_addrs(|addresses| {
             addresses.retain(|address| !matches!(address, IpCidr::Ipv4(_)));
-            // A server may say anything; one address must stay free for what it says.
-            if let Some(address) = address.filter(|address| IpAddress::from(address.address()).is_unicast()) {
-                let _ = addresses.push(IpCidr::Ipv4(address));
-            }
+            // Where the command line has named too many there is no room for it.
+            let _ = address.map(|address| addresses.push(IpCidr::Ipv4(address)));
         });
         let routes = self.interface.routes_mut();
         match router {
             Some(router) => drop(routes.add_default_ipv4_route(router)),
             None => drop(routes.remove_default_ipv4_route()),
         }
-        match address {
-            Some(address) => log::info!("net: {address} by DHCP"),
-            None => log::debug!("net: no lease"),
-        }
         self.set_dns(servers);
         self.watchers.drain(..).for_each(Waker::wake);
-        address.is_some()
+        address.is_some() && self.interface.ipv4_addr() != before
     }
 
     /// Names are asked of `servers`.
@@ -132,6 +142,13 @@ impl Stack {
         self.services.get_mut::<dns::Socket>(self.dns).update_servers(&asked);
         self.dns_servers = servers;
     }
+}
+
+/// How long the server leaves an address to the guest (RFC 2132 §9.2).
+fn lease_seconds(packet: &DhcpPacket<&[u8]>) -> Option<u32> {
+    const LEASE_TIME: u8 = 51;
+    let option = packet.options().find(|option| option.kind == LEASE_TIME)?;
+    option.data.try_into().ok().map(u32::from_be_bytes)
 }
 
 /// Servers that smoltcp asks, at most: its feature `dns-max-server-count-4`.

@@ -22,7 +22,7 @@ mod tcp;
 mod tests;
 mod udp;
 
-use alloc::vec::Vec;
+use alloc::{vec, vec::Vec};
 use core::{
     future::poll_fn,
     net::{IpAddr, SocketAddr},
@@ -30,8 +30,10 @@ use core::{
     time::Duration,
 };
 
+use drivers::class::net::NetDevice;
 use smoltcp::{
     iface::{Interface, SocketHandle, SocketSet},
+    phy::DeviceCapabilities,
     socket::{dhcpv4, dns::QueryHandle},
     wire::{EthernetAddress, HardwareAddress, IpEndpoint},
 };
@@ -169,21 +171,38 @@ fn start(card: Card) -> Shared {
     let config = Config::read(crate::app::cmdline());
     let mac = card.info().mac;
     let capabilities = port::capabilities(&*card);
-    let mut of_interface = smoltcp::iface::Config::new(HardwareAddress::Ethernet(EthernetAddress(mac.0)));
-    of_interface.random_seed = random::number();
-    of_interface.slaac = true;
-    let mut port = port::Port::new(&*card, &capabilities, false);
     let now = stack::instant(crate::time::now().as_ns());
-    let of_clock = smoltcp::iface::Config::new(of_interface.hardware_addr);
-    let mut interface = Interface::new(of_interface, &mut port, now);
-    let clock = Interface::new(of_clock, &mut port, now);
+    let (mut interface, clock) = interfaces(&*card, &capabilities, random::number(), now);
     addresses::set_up(&mut interface, mac, &config);
     let mut services = SocketSet::new(Vec::new());
-    let dhcp = config.dhcp.then(|| services.add(dhcpv4::Socket::new()));
+    let dhcp = config.dhcp.then(|| {
+        let mut socket = dhcpv4::Socket::new();
+        // For what smoltcp does not tell of an answer.
+        socket.set_receive_packet_buffer(vec![0; usize::from(card.info().mtu)].leak());
+        services.add(socket)
+    });
     let dns = services.add(smoltcp::socket::dns::Socket::new(&[], Vec::new()));
     let mut stack = Stack::new(interface, clock, services, capabilities, dhcp, dns);
+    stack.next_port |= random::number() as u16;
     stack.set_dns(config.dns);
     Shared { card, stack: spin::Mutex::new(stack), released: IrqMutex::new(Vec::new()) }
+}
+
+/// The interface of a card, and the one that only tells the time for it (`Stack::clock`).
+fn interfaces(
+    card: &dyn NetDevice,
+    capabilities: &DeviceCapabilities,
+    seed: u64,
+    now: smoltcp::time::Instant,
+) -> (Interface, Interface) {
+    let address = HardwareAddress::Ethernet(EthernetAddress(card.info().mac.0));
+    let mut config = smoltcp::iface::Config::new(address);
+    config.random_seed = seed;
+    config.slaac = true;
+    let mut port = port::Port::new(card, capabilities, false);
+    let interface = Interface::new(config, &mut port, now);
+    let clock = Interface::new(smoltcp::iface::Config::new(address), &mut port, now);
+    (interface, clock)
 }
 
 fn release(what: Release) {

@@ -28,7 +28,7 @@ use super::{
     port::Port,
     table::{Id, Table},
 };
-use crate::{random, time::queue::Queue};
+use crate::time::queue::Queue;
 
 /// A deadline that is over already is looked at after this long: whoever caused it could do nothing.
 const LEAST_DELAY_NS: u64 = 10_000_000;
@@ -102,7 +102,7 @@ impl Stack {
             dirty: Vec::new(),
             is_touched: true,
             waker: None,
-            next_port: DYNAMIC_PORTS.start() | random::number() as u16,
+            next_port: *DYNAMIC_PORTS.start(),
         }
     }
 

@@ -7,7 +7,7 @@ use core::{
     task::{Context, Poll, Waker},
 };
 
-use drivers::class::net::Control;
+use drivers::class::net::{Control, Frame, NetDevice};
 
 use super::{Shared, stack::instant};
 use crate::{
@@ -42,13 +42,14 @@ pub(super) async fn run(shared: &'static Shared) {
         }
     }
     let mut alarm = Alarm::new();
+    let mut queues = Queues { card, next: 0 };
     // The next frames are expected soon: the last ones came soon after those before.
     let mut comes_soon = false;
     let mut begins = true;
     loop {
-        let mut taken = ingress(shared);
+        let mut taken = ingress(shared, &mut queues);
         if taken == 0 && comes_soon {
-            let watched = watch(shared);
+            let watched = watch(shared, &mut queues);
             comes_soon = watched.is_some();
             taken = watched.unwrap_or(0);
         }
@@ -75,15 +76,32 @@ pub(super) async fn run(shared: &'static Shared) {
     }
 }
 
+/// The card's queues, from which frames are taken in turn: none is kept waiting by another one that is never empty.
+struct Queues<'a> {
+    card: &'a dyn NetDevice,
+    next: u16,
+}
+
+impl Queues<'_> {
+    fn receive(&mut self) -> Option<Frame> {
+        let count = self.card.queues();
+        (0..count).find_map(|_| {
+            let queue = self.next % count;
+            self.next = queue + 1;
+            self.card.receive(queue)
+        })
+    }
+}
+
 /// Takes frames in; says how many.
-fn ingress(shared: &Shared) -> usize {
-    let Some(first) = shared.card.receive() else { return 0 };
+fn ingress(shared: &Shared, queues: &mut Queues<'_>) -> usize {
+    let Some(first) = queues.receive() else { return 0 };
     let now = instant(time::now().as_ns());
     let mut stack = shared.stack.lock();
     stack.ingress(&*shared.card, first, now);
     let mut taken = 1;
     while taken < BATCH
-        && let Some(frame) = shared.card.receive()
+        && let Some(frame) = queues.receive()
     {
         stack.ingress(&*shared.card, frame, now);
         taken += 1;
@@ -93,10 +111,10 @@ fn ingress(shared: &Shared) -> usize {
 
 /// Looks for a while whether there is something to do, as long as this CPU would only halt otherwise: takes frames in, and
 /// says how many; none if a socket was used.
-fn watch(shared: &Shared) -> Option<usize> {
+fn watch(shared: &Shared, queues: &mut Queues<'_>) -> Option<usize> {
     let until = time::now().as_ns() + WATCH_NS;
     while would_halt() && time::now().as_ns() < until {
-        let taken = ingress(shared);
+        let taken = ingress(shared, queues);
         if taken > 0 || shared.stack.lock().is_touched() {
             return Some(taken);
         }
@@ -111,7 +129,7 @@ fn wait(shared: &Shared, alarm: &mut Alarm, cx: &mut Context<'_>) -> Poll<()> {
         return Poll::Ready(());
     }
     let mut stack = shared.stack.lock();
-    if !stack.wait(cx.waker()) || !shared.card.wait(cx.waker()) {
+    if !stack.wait(cx.waker()) || !shared.card.wait_for_all(cx.waker()) {
         return Poll::Ready(());
     }
     alarm.poll(Instant::from_ns(stack.deadline()), cx)

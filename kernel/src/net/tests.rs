@@ -1,14 +1,28 @@
 //! What of the network needs no machine: frames are looked into, checksums left to the card, connections found.
 #![forbid(unsafe_code)]
 
-use core::num::NonZeroU16;
+use core::{
+    num::NonZeroU16,
+    sync::atomic::{AtomicU32, Ordering::Relaxed},
+    task::Waker,
+};
 use std::{collections::BTreeMap, vec, vec::Vec};
 
-use drivers::class::net::ETHERNET_HEADER_BYTES;
+use drivers::{
+    Error,
+    class::net::{
+        Control, ETHERNET_HEADER_BYTES, Frame, MacAddress, NetCounts, NetDevice, NetInfo, Offloads,
+        SendOffload,
+    },
+};
 use proptest::{collection::vec, prelude::*};
 use smoltcp::{
+    iface::SocketSet,
     phy::ChecksumCapabilities,
-    socket::tcp::{Socket, SocketBuffer},
+    socket::{
+        dhcpv4,
+        tcp::{Socket, SocketBuffer},
+    },
     wire::{
         EthernetAddress, EthernetFrame, EthernetProtocol, IpAddress, IpEndpoint, IpProtocol, IpRepr,
         TcpControl, TcpPacket, TcpRepr, TcpSeqNumber, TcpTimestampRepr, checksum,
@@ -16,7 +30,12 @@ use smoltcp::{
 };
 
 use super::{
+    addresses,
+    config::Config,
+    interfaces,
     packet::{Kind, Tuple, classify, offload},
+    port,
+    stack::{Stack, instant},
     table::{Connection, Table},
 };
 
@@ -94,6 +113,76 @@ fn connections_are_found_by_their_ends_only_while_they_are_there() {
     assert!(table.remove(id).is_none() && table.get(id).is_none() && table.find(&tuple(1)).is_none());
     let next = table.insert(Connection::new(tuple(1), socket(), None)).unwrap();
     assert!(next != id && table.get(id).is_none(), "the old name finds nobody");
+}
+
+/// A card on a network where nobody says anything, and how much was sent.
+#[derive(Default)]
+struct Silent(AtomicU32);
+
+impl NetDevice for Silent {
+    fn info(&self) -> NetInfo {
+        let (mac, offloads) = (MacAddress([2, 0, 0, 0, 0, 1]), Offloads::empty());
+        NetInfo { mac, mtu: 1500, link_up: true, offloads, max_frame_bytes: 1514 }
+    }
+
+    fn queues(&self) -> u16 {
+        1
+    }
+
+    fn receive(&self, _: u16) -> Option<Frame> {
+        None
+    }
+
+    fn recycle(&self, _: Frame) {}
+
+    fn buffer(&self, len: usize) -> Option<Frame> {
+        Some(Frame::of_nobody(len))
+    }
+
+    fn send(&self, _: Frame, _: SendOffload) {
+        self.0.fetch_add(1, Relaxed);
+    }
+
+    fn flush(&self) {}
+
+    fn wait(&self, _: u16, _: &Waker) -> bool {
+        true
+    }
+
+    fn control(&self, _: Control<'_>) -> Result<(), Error> {
+        Err(Error::Request("it takes no commands"))
+    }
+
+    fn take_announcement(&self) -> bool {
+        false
+    }
+
+    fn queue_counts(&self, _: u16) -> NetCounts {
+        NetCounts::default()
+    }
+}
+
+/// smoltcp 0.14 asks for routers three times, and from then on wants to be called again at once, for ever, whatever the sockets
+/// wait for: the time comes from an interface that asks nobody (`Stack::clock`).
+#[test]
+fn a_network_without_a_router_does_not_keep_the_guest_awake() {
+    const SECOND: u64 = 1_000_000_000;
+    let card = Silent::default();
+    let capabilities = port::capabilities(&card);
+    let (mut interface, clock) = interfaces(&card, &capabilities, 1, instant(0));
+    addresses::set_up(&mut interface, card.info().mac, &Config::default());
+    // One who waits for an answer, and looks at the clock meanwhile.
+    let mut services = SocketSet::new(Vec::new());
+    let dhcp = services.add(dhcpv4::Socket::new());
+    let mut stack = Stack::new(interface, clock, services, capabilities, Some(dhcp), dhcp);
+    let (mut now, mut calls) = (0, 0);
+    while now < 100 * SECOND {
+        stack.egress(&card, now);
+        now = stack.deadline();
+        calls += 1;
+    }
+    assert!(card.0.load(Relaxed) > 3, "routers and servers are asked");
+    assert!(calls < 100, "{calls} calls in 100 s");
 }
 
 proptest! {

@@ -34,6 +34,12 @@ impl Marks {
         fence(Ordering::SeqCst);
     }
 
+    /// It has some, from another CPU; it looks once more whether somebody has seen the mark and brought more.
+    pub(super) fn clear_for_work(&self, cpu: u32) {
+        self.clear(cpu);
+        fence(Ordering::SeqCst);
+    }
+
     /// It has some.
     pub(super) fn clear(&self, cpu: u32) {
         let (set, bit) = self.place(cpu);

@@ -52,16 +52,21 @@ fn somebody_works(here: u32) -> bool {
     percpu::up().iter().any(works)
 }
 
-/// Waits on this CPU until an interrupt has been handled or another CPU has something for it, unless `ready` already holds.
-/// Interrupts are disabled, before and after.
+/// What `find` finds on other CPUs; else waits on this CPU until an interrupt has been handled or another CPU has something
+/// for it, unless `ready` holds. Interrupts are disabled, before and after.
 ///
 /// A wake-up cannot be lost: it comes from a handler here, and interrupts are off from the question to the halt, which
 /// lets them in only once the CPU is as good as halted; or from another CPU, which sees the mark and sends an interrupt,
-/// unless it also sees that this one listens, which asks once more when it has ceased to.
-pub(super) fn halt(cpu: u32, ready: &dyn Fn() -> bool) {
+/// unless it also sees that this one listens, which asks once more when it has ceased to. `find` is called with the mark
+/// set: what was not there to be found is brought, or told, by who sees the mark.
+pub(super) fn rest<T>(cpu: u32, ready: &dyn Fn() -> bool, find: impl FnOnce() -> Option<T>) -> Option<T> {
     let place = place(cpu);
     place.bell.forget();
     IDLE.set(cpu);
+    if let Some(found) = find() {
+        IDLE.clear_for_work(cpu);
+        return Some(found);
+    }
     let has_work = || ready() || place.bell.is_rung();
     round::wait(cpu, &has_work);
     if !has_work() {
@@ -71,6 +76,7 @@ pub(super) fn halt(cpu: u32, ready: &dyn Fn() -> bool) {
         }
     }
     IDLE.clear(cpu);
+    None
 }
 
 impl Place {

@@ -104,6 +104,7 @@ pub(crate) fn reap() {
 
 /// Where a new thread begins.
 pub(super) extern "sysv64" fn begin() -> ! {
+    scheduler::arrive();
     pv_ops::irq_enable();
     let body = scheduler::current().body.lock().take();
     if let Some(body) = body {

@@ -34,7 +34,8 @@ impl<T: Linked> List<T> {
     }
 
     /// The element that came first.
-    pub(crate) fn first(&self) -> Option<&Arc<T>> {
+    #[cfg(test)]
+    fn first(&self) -> Option<&Arc<T>> {
         self.first.as_ref()
     }
 
@@ -55,6 +56,27 @@ impl<T: Linked> List<T> {
         }
         Some(first)
     }
+
+    /// Takes the first element that is a `fit` one.
+    pub(crate) fn take(&mut self, fit: impl Fn(&T) -> bool) -> Option<Arc<T>> {
+        if fit(self.first.as_deref()?) {
+            return self.pop();
+        }
+        let mut before = self.first.clone()?;
+        loop {
+            let element = before.link().0.lock().clone()?;
+            if !fit(&element) {
+                before = element;
+                continue;
+            }
+            let next = element.link().0.lock().take();
+            if next.is_none() {
+                self.last = Some(before.clone());
+            }
+            *before.link().0.lock() = next;
+            return Some(element);
+        }
+    }
 }
 
 #[cfg(test)]
@@ -72,17 +94,24 @@ mod tests {
     }
 
     proptest! {
-        /// Any mix of steps gives what a queue gives; an element may come back once it has left.
+        /// Any mix of steps gives what a queue gives, from which some are taken out of turn; an element may come back once it
+        /// has left.
         #[test]
-        fn the_list_is_a_queue(pushes in prop::collection::vec(any::<bool>(), 0..100)) {
+        fn the_list_is_a_queue(steps in prop::collection::vec((0..3, 0_u32..8), 0..100)) {
             let mut list = List::new();
             let mut model = VecDeque::new();
             let mut outside: Vec<_> = (0..8).map(|number| Arc::new(Element(number, Link::new()))).collect();
-            for push in pushes {
-                if push && let Some(element) = outside.pop() {
+            for (step, least) in steps {
+                if step == 0 && let Some(element) = outside.pop() {
                     model.push_back(element.0);
                     list.push(element);
-                } else if !push {
+                } else if step == 1 {
+                    let element = list.take(|element| element.0 >= least);
+                    let at = model.iter().position(|&number| number >= least);
+                    let expected = at.and_then(|at| model.remove(at));
+                    prop_assert_eq!(element.as_ref().map(|element| element.0), expected);
+                    outside.extend(element);
+                } else if step == 2 {
                     let element = list.pop();
                     prop_assert_eq!(element.as_ref().map(|element| element.0), model.pop_front());
                     outside.extend(element);

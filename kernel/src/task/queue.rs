@@ -16,6 +16,8 @@ const FAIR_TURN: u64 = 16;
 pub(super) struct RunQueue {
     levels: [List<Thread>; Priority::LEVELS],
     len: usize,
+    /// Workers among them.
+    workers: usize,
     turns: u64,
     /// What the CPU runs: held here, so that it lives while it runs.
     pub(super) current: Option<Arc<Thread>>,
@@ -23,12 +25,23 @@ pub(super) struct RunQueue {
 
 impl RunQueue {
     pub(super) const fn new() -> Self {
-        Self { levels: [const { List::new() }; Priority::LEVELS], len: 0, turns: 0, current: None }
+        Self {
+            levels: [const { List::new() }; Priority::LEVELS],
+            len: 0,
+            workers: 0,
+            turns: 0,
+            current: None,
+        }
     }
 
     /// Threads that are ready.
     pub(super) fn len(&self) -> usize {
         self.len
+    }
+
+    /// Those of them that another CPU may take, now or when they have left this one.
+    pub(super) fn movable(&self) -> usize {
+        self.len - self.workers
     }
 
     /// How often a thread was picked, or looked for.
@@ -39,6 +52,7 @@ impl RunQueue {
     /// Adds a thread behind those of its priority.
     pub(super) fn push(&mut self, thread: Arc<Thread>) {
         self.len += 1;
+        self.workers += usize::from(thread.is_worker);
         self.levels[thread.priority as usize].push(thread);
     }
 
@@ -51,30 +65,29 @@ impl RunQueue {
         }
     }
 
-    /// Takes a thread that another CPU may go on with.
+    /// Takes a thread that another CPU may go on with. Few stand before it that are not such: one worker, and who has not
+    /// left its CPU yet.
     pub(super) fn steal(&mut self) -> Option<Arc<Thread>> {
         self.take((0..Priority::LEVELS).rev(), |thread| !thread.is_worker && thread.context.is_ready())
     }
 
-    /// The first thread of the first level, in this order, where it is a `fit` one.
+    /// The first thread that is a `fit` one, by levels in this order.
     fn take(
         &mut self,
-        order: impl Iterator<Item = usize>,
+        mut order: impl Iterator<Item = usize>,
         fit: impl Fn(&Thread) -> bool,
     ) -> Option<Arc<Thread>> {
-        for level in order {
-            if self.levels[level].first().is_some_and(|thread| fit(thread)) {
-                self.len -= 1;
-                return self.levels[level].pop();
-            }
-        }
-        None
+        let thread = order.find_map(|level| self.levels[level].take(&fit))?;
+        self.len -= 1;
+        self.workers -= usize::from(thread.is_worker);
+        Some(thread)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cpu::switch::Context;
     use std::vec::Vec;
 
     fn thread(name: &str, priority: Priority) -> Arc<Thread> {
@@ -117,7 +130,26 @@ mod tests {
     fn a_context_that_is_still_in_use_is_not_stolen() {
         let mut queue = RunQueue::new();
         queue.push(thread("adopted, never left its CPU", Priority::Normal));
+        assert_eq!(queue.movable(), 1);
         assert!(queue.steal().is_none());
         assert!(queue.pick().is_some() && queue.pick().is_none());
+    }
+    #[test]
+    fn who_stands_behind_a_worker_is_stolen() {
+        let thread = |name: &str, is_worker| {
+            let mut thread = Thread::adopted(name.into(), 0, is_worker);
+            thread.context = Context::suspended();
+            Arc::new(thread)
+        };
+        let mut queue = RunQueue::new();
+        for (name, is_worker) in [("worker", true), ("a", false), ("another worker", true), ("b", false)] {
+            queue.push(thread(name, is_worker));
+        }
+        assert_eq!(queue.movable(), 2);
+        let stolen: Vec<_> =
+            core::iter::from_fn(|| queue.steal()).map(|thread| thread.name.clone()).collect();
+        assert_eq!(stolen.concat(), "ab");
+        assert_eq!((queue.len(), queue.movable()), (2, 0));
+        assert!(queue.pick().is_some_and(|thread| thread.is_worker));
     }
 }

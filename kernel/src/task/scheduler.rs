@@ -4,11 +4,15 @@
 //! interrupt ([`interrupt_ends`]): when its time slice is over while others are ready, or a more urgent one was woken.
 //! There is no idle thread: a CPU without work halts in the thread that waited last, and comes back to it without a
 //! switch. Nothing ticks: a slice is timed only while more than one thread is ready.
+//!
+//! No CPU idles while a thread is ready that it could run: whoever leaves one in a queue looks for a CPU that idles and kicks
+//! it, and a CPU marks itself idle before it looks into the others' queues. So a thread does not depend on the CPU in whose
+//! queue it stands: that one may be stuck.
 //! Neighbours: `queue` (who is next), `idle` (which CPUs halt), `slice` (the time), `cpu::switch` (the switch itself).
 #![forbid(unsafe_code)]
 
 use alloc::sync::Arc;
-use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence};
 
 use super::{idle, life, queue::RunQueue, round, slice::Slice, thread::Thread};
 use crate::{
@@ -20,8 +24,9 @@ use crate::{
 /// What the scheduler knows of one CPU.
 pub(super) struct Cpu {
     queue: IrqMutex<RunQueue>,
-    /// Threads in the queue, to be looked at without its lock.
+    /// Threads in the queue, and those of them that may go elsewhere: to be looked at without its lock.
     len: AtomicUsize,
+    movable: AtomicUsize,
     /// It schedules. Changed under the lock of the queue.
     online: AtomicBool,
     /// For reports: the turn at the last look.
@@ -35,12 +40,25 @@ static CPUS: [Cpu; pv_ops::MAX_CPUS] = [const {
     Cpu {
         queue: IrqMutex::new(RunQueue::new()),
         len: AtomicUsize::new(0),
+        movable: AtomicUsize::new(0),
         online: AtomicBool::new(false),
         looked_at: AtomicU64::new(0),
         preempt: AtomicBool::new(false),
         slice: Slice::new(),
     }
 }; pv_ops::MAX_CPUS];
+
+impl Cpu {
+    /// The queue was changed.
+    fn note(&self, queue: &RunQueue) {
+        self.len.store(queue.len(), Ordering::Relaxed);
+        self.movable.store(queue.movable(), Ordering::Relaxed);
+    }
+
+    fn has_movable(&self) -> bool {
+        self.movable.load(Ordering::Relaxed) != 0
+    }
+}
 
 /// CPUs that schedule, or did: those with smaller numbers.
 static ONLINE: AtomicU32 = AtomicU32::new(0);
@@ -92,7 +110,7 @@ pub(super) fn give_up(number: u32) {
     loop {
         let mut queue = this.queue.lock();
         let thread = queue.pick();
-        this.len.store(queue.len(), Ordering::Relaxed);
+        this.note(&queue);
         drop(queue);
         match thread {
             Some(thread) => enqueue(thread),
@@ -174,21 +192,28 @@ pub(crate) fn enqueue(thread: Arc<Thread>) {
     let _irq = IrqState::disable();
     let here = this_cpu();
     let last = thread.cpu.load(Ordering::Relaxed);
-    let target = match idle::is_idle(last) || thread.is_worker || !thread.context.is_ready() {
+    let is_movable = !thread.is_worker;
+    let target = match idle::is_idle(last) || !is_movable || !thread.context.is_ready() {
         true => last,
+        // A handler interrupted its idleness.
+        false if idle::is_idle(here) => here,
         false => idle::find(cpus(), here).unwrap_or(last),
     };
     let priority = thread.priority;
     let (target, there, mut queue) = lock_online(target);
     let is_urgent = queue.current.as_ref().is_some_and(|current| current.priority < priority);
     queue.push(thread);
-    there.len.store(queue.len(), Ordering::Relaxed);
+    there.note(&queue);
     drop(queue);
     if idle::must_be_kicked(target) {
         if target != here {
             idle::kick(target);
         }
         return;
+    }
+    if is_movable {
+        // One that has become idle since it was looked for one may have looked into that queue before.
+        share(here);
     }
     if is_urgent {
         there.preempt.store(true, Ordering::Relaxed);
@@ -234,7 +259,8 @@ fn interrupt_ends() {
     }
 }
 
-/// A CPU without work takes what is ready here: it was not when that CPU looked, or nobody could have it yet.
+/// A CPU without work looks for some: there is a thread in a queue that was not there when it looked, or that it could not
+/// have yet.
 fn share(number: u32) {
     if cpus().end > 1
         && let Some(other) = idle::find(cpus(), number)
@@ -268,21 +294,15 @@ pub(super) fn leave(thread: Arc<Thread>, way: Way) {
         let this = cpu(number);
         round::end(number);
         let mut queue = this.queue.lock();
-        let next = queue.pick();
-        let len = queue.len();
-        this.len.store(len, Ordering::Relaxed);
-        drop(queue);
-        let Some(next) = next.or_else(|| steal(number)) else {
-            idle::halt(number, &|| this.len.load(Ordering::Relaxed) != 0);
-            continue;
-        };
+        // Who comes from here on and is urgent interrupts what is picked now.
         this.preempt.store(false, Ordering::Relaxed);
+        let next = queue.pick();
+        this.note(&queue);
+        drop(queue);
+        let next = next.or_else(|| idle::rest(number, &|| has_ready(number), || steal(number)));
+        let Some(next) = next else { continue };
         if way != Way::SliceOver {
             this.slice.comes(number);
-        }
-        if len != 0 {
-            this.slice.begin();
-            share(number);
         }
         if !Arc::ptr_eq(&next, &thread) {
             next.cpu.store(number, Ordering::Relaxed);
@@ -291,21 +311,38 @@ pub(super) fn leave(thread: Arc<Thread>, way: Way) {
             drop(before);
             switch::switch(thread, next, way == Way::Ends);
         }
-        return;
+        return arrive();
     }
 }
 
-/// A thread from another CPU's queue.
+/// A thread goes on, or begins; interrupts are disabled. What stands in the queue of its CPU waits, and may go elsewhere: from
+/// now on also the thread that was left for it, which nobody could have before its registers were saved.
+pub(super) fn arrive() {
+    let number = this_cpu();
+    if cpus().end > 1 {
+        // Either this sees who has queued that thread, or a CPU that was told by who did sees that it was left.
+        fence(Ordering::SeqCst);
+    }
+    if has_ready(number) {
+        cpu(number).slice.begin();
+        share(number);
+    }
+}
+
+/// A thread from another CPU's queue, for this one, which is marked as idle.
 fn steal(number: u32) -> Option<Arc<Thread>> {
     let count = cpus().end;
-    (1..count).find_map(|distance| {
-        let victim = cpu((number + distance) % count);
-        if victim.len.load(Ordering::Relaxed) == 0 {
-            return None;
-        }
+    let victims =
+        || (1..count).map(|distance| cpu((number + distance) % count)).filter(|cpu| cpu.has_movable());
+    let found = victims().find_map(|victim| {
         let mut queue = victim.queue.lock();
         let thread = queue.steal();
-        victim.len.store(queue.len(), Ordering::Relaxed);
+        victim.note(&queue);
         thread
-    })
+    });
+    if found.is_some() && victims().next().is_some() {
+        // Who left that there may have found this CPU, too.
+        share(number);
+    }
+    found
 }

@@ -10,7 +10,7 @@ use core::{
 };
 
 use super::{Builder, Priority, current, park, park_timeout, sleep, spawn, yield_now};
-use crate::{mm::frame, task, time};
+use crate::{cpu::ipi, mm::frame, sync::IrqState, task, time};
 
 /// Runs other threads until `done`; after half a minute without, the test has failed.
 fn wait_until(what: &str, done: impl Fn() -> bool) {
@@ -211,6 +211,29 @@ kernel_test! {
             crate::skip!("the host takes too little to tell: {stolen_ns} ns");
         }
         assert!(work[0].abs_diff(work[1]) < work[0].max(work[1]) / 4, "{work:?} of {stolen_ns} ns stolen");
+    }
+}
+
+kernel_test! {
+    /// Whoever started it goes on with interrupts disabled, and the CPU's worker may stand before it in the queue.
+    fn a_thread_runs_elsewhere_while_the_cpu_that_started_it_is_stuck() {
+        if task::scheduler::cpus().len() < 2 {
+            crate::skip!("there is no other CPU");
+        }
+        for _ in 0..200 {
+            let runs = Arc::new(AtomicBool::new(false));
+            let mark = runs.clone();
+            drop(task::spawn(async {}));
+            let thread = spawn(move || mark.store(true, SeqCst));
+            let stuck = IrqState::disable();
+            while !runs.load(SeqCst) {
+                // What other CPUs wait for is done, as the test is of threads.
+                ipi::serve();
+                pv_ops::sched_yield();
+            }
+            drop(stuck);
+            thread.join();
+        }
     }
 }
 

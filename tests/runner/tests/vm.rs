@@ -9,8 +9,6 @@ mod apps;
 mod bare;
 #[path = "vm/cpus.rs"]
 mod cpus;
-#[path = "vm/devices.rs"]
-mod devices;
 #[path = "vm/faults.rs"]
 mod faults;
 #[path = "vm/hostile.rs"]
@@ -31,6 +29,10 @@ mod matrix;
 mod memory;
 #[path = "vm/net.rs"]
 mod net;
+#[path = "vm/net_card.rs"]
+mod net_card;
+#[path = "vm/net_dhcp.rs"]
+mod net_dhcp;
 #[path = "vm/net_tools.rs"]
 mod net_tools;
 #[path = "vm/patching.rs"]
@@ -47,6 +49,10 @@ mod row;
 mod screen;
 #[path = "vm/stalls.rs"]
 mod stalls;
+#[path = "vm/virtio_blk.rs"]
+mod virtio_blk;
+#[path = "vm/virtio_console.rs"]
+mod virtio_console;
 #[path = "vm/xen.rs"]
 mod xen;
 #[path = "vm/xen_disk.rs"]
@@ -77,10 +83,13 @@ fn main() -> ExitCode {
         kvm::rows(),
         probe::rows(),
         kvm_features::rows(),
-        devices::rows(),
+        virtio_blk::rows(),
+        virtio_console::rows(),
         matrix::rows(),
         memory::rows(),
         net::rows(),
+        net_card::rows(),
+        net_dhcp::rows(),
         net_tools::rows(),
         http::rows(),
     ];

@@ -1,7 +1,10 @@
 //! Features and configuration of a network card (VirtIO 1.3 §5.1.3, §5.1.4).
 #![forbid(unsafe_code)]
 
-use super::super::{Features, transport::Transport};
+use super::super::{
+    Features,
+    transport::{Transport, read_config},
+};
 use crate::{
     class::net::{MacAddress, Offloads},
     error::Error,
@@ -39,6 +42,8 @@ bitflags::bitflags! {
         const CTRL_VLAN = 1 << 19;
         #[doc(alias = "VIRTIO_NET_F_GUEST_ANNOUNCE")]
         const GUEST_ANNOUNCE = 1 << 21;
+        #[doc(alias = "VIRTIO_NET_F_MQ")]
+        const MQ = 1 << 22;
         #[doc(alias = "VIRTIO_NET_F_CTRL_MAC_ADDR")]
         const CTRL_MAC_ADDR = 1 << 23;
     }
@@ -47,12 +52,15 @@ bitflags::bitflags! {
 impl Feature {
     const GUEST_TSO: Self = Self::GUEST_TSO4.union(Self::GUEST_TSO6);
     const HOST_TSO: Self = Self::HOST_TSO4.union(Self::HOST_TSO6);
-    const CTRL: Self =
-        Self::CTRL_RX.union(Self::CTRL_VLAN).union(Self::GUEST_ANNOUNCE).union(Self::CTRL_MAC_ADDR);
+    const CTRL: Self = Self::CTRL_RX
+        .union(Self::CTRL_VLAN)
+        .union(Self::GUEST_ANNOUNCE)
+        .union(Self::CTRL_MAC_ADDR)
+        .union(Self::MQ);
 
     /// Those of `offered` that are used: none without what it requires (§5.1.3.1). Long segments are received in several
-    /// buffers or not at all; they are sent if `can_send_long`.
-    pub(super) fn choose(offered: Features, can_send_long: bool) -> Self {
+    /// buffers or not at all; they are sent if `can_send_long`. Several pairs of queues are of use to `cpus` if those are several.
+    pub(super) fn choose(offered: Features, can_send_long: bool, cpus: u16) -> Self {
         let mut chosen = Self::from_bits_truncate(offered.bits());
         if !chosen.contains(Self::CSUM) || !can_send_long {
             chosen -= Self::HOST_TSO;
@@ -65,6 +73,9 @@ impl Feature {
         }
         if !chosen.contains(Self::STATUS) {
             chosen -= Self::GUEST_ANNOUNCE;
+        }
+        if cpus < 2 {
+            chosen -= Self::MQ;
         }
         chosen
     }
@@ -88,6 +99,7 @@ impl Feature {
 mod field {
     pub(super) const MAC: usize = 0;
     pub(super) const STATUS: usize = 6;
+    pub(super) const MAX_VIRTQUEUE_PAIRS: usize = 8;
     pub(super) const MTU: usize = 10;
 }
 
@@ -101,6 +113,29 @@ const ANNOUNCE: u16 = 2;
 const DEFAULT_MTU: u16 = 1500;
 /// The least MTU of any network (§5.1.4.1).
 const LEAST_MTU: u16 = 68;
+
+/// The most pairs of queues (§5.1.4.1).
+#[doc(alias = "VIRTIO_NET_CTRL_MQ_VQ_PAIRS_MAX")]
+const MOST_PAIRS: u16 = 0x8000;
+
+/// Pairs of queues that the device has (§5.1.4).
+///
+/// # Errors
+/// So many as no device has.
+pub(super) fn pairs_offered(transport: &dyn Transport, features: Feature) -> Result<u16, Error> {
+    if !features.contains(Feature::MQ) {
+        return Ok(1);
+    }
+    let missing = Error::NoCapability { what: "network device configuration" };
+    let read = |transport: &dyn Transport| transport.config_u16(field::MAX_VIRTQUEUE_PAIRS).ok_or(missing);
+    match read_config(transport, read)? {
+        pairs @ 1..=MOST_PAIRS => Ok(pairs),
+        pairs => {
+            let expected = "1 to 0x8000";
+            Err(Error::BadConfig { what: "max_virtqueue_pairs", found: pairs.into(), expected })
+        }
+    }
+}
 
 /// The configuration, checked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -10,7 +10,7 @@ use crate::{
     dma::{Direction, Dma, Segment},
     error::Error,
     hal::Hal,
-    virtio::{device::Device, queue::Queue},
+    virtio::queue::Queue,
 };
 
 /// Looks for the answer that a command is worth. One takes some nanoseconds.
@@ -28,7 +28,7 @@ const OK: u8 = 0;
 /// No device writes this one: it says that there was no answer.
 const NO_ANSWER: u8 = 0xff;
 
-/// Class and command (§5.1.6.5.1 to §5.1.6.5.4).
+/// Class and command (§5.1.6.5.1 to §5.1.6.5.5).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Command(u8, u8);
 
@@ -47,12 +47,14 @@ impl Command {
     const VLAN_DEL: Self = Self(2, 1);
     #[doc(alias = "VIRTIO_NET_CTRL_ANNOUNCE_ACK")]
     const ANNOUNCE_ACK: Self = Self(3, 0);
+    #[doc(alias = "VIRTIO_NET_CTRL_MQ_VQ_PAIRS_SET")]
+    const VQ_PAIRS_SET: Self = Self(4, 0);
 }
 
-/// The queue, and memory for a command and its answer.
+/// The queue, and memory for a command and its answer. Who is called with a position notifies the device of it.
 pub(super) struct ControlQueue {
     queue: Queue<()>,
-    pub(super) memory: Dma,
+    memory: Dma,
     /// A command was not answered: its memory is the device's until it is.
     is_busy: bool,
 }
@@ -67,11 +69,13 @@ impl ControlQueue {
         Self { queue, memory, is_busy: false }
     }
 
-    pub(super) fn queue(&mut self) -> &mut Queue<()> {
-        &mut self.queue
+    /// Never frees what the device may still write to.
+    pub(super) fn keep_for_ever(&mut self) {
+        self.queue.keep_for_ever();
+        self.memory.keep_for_ever();
     }
 
-    /// Carries out `control`, as queue `index` of `device`.
+    /// Carries out `control`.
     ///
     /// # Errors
     /// [`Error::Request`] where the device cannot, [`Error::Failed`] where it will not or does not answer,
@@ -80,8 +84,7 @@ impl ControlQueue {
         &mut self,
         control: &Control<'_>,
         features: Feature,
-        index: u16,
-        device: &mut Device,
+        notify: &dyn Fn(u16),
     ) -> Result<(), Error> {
         let (needed, command) = match control {
             Control::Promiscuous(_) => (Feature::CTRL_RX, Command::PROMISC),
@@ -110,16 +113,27 @@ impl ControlQueue {
             Control::Mac(MacAddress(bytes)) => self.put(&mut at, bytes),
             Control::Vlan(id, _) => self.put(&mut at, &id.to_le_bytes()),
         }
-        self.finish(at, index, device)
+        self.finish(at, notify)
     }
 
     /// Says that the announcement which the device asked for was made.
     ///
     /// # Errors
     /// As [`control`](Self::control).
-    pub(super) fn acknowledge_announcement(&mut self, index: u16, device: &mut Device) -> Result<(), Error> {
+    pub(super) fn acknowledge_announcement(&mut self, notify: &dyn Fn(u16)) -> Result<(), Error> {
         self.begin(Command::ANNOUNCE_ACK)?;
-        self.finish(2, index, device)
+        self.finish(2, notify)
+    }
+
+    /// Has the device use `pairs` pairs of queues, all of which are there (§5.1.6.5.5).
+    ///
+    /// # Errors
+    /// As [`control`](Self::control).
+    pub(super) fn set_pairs(&mut self, pairs: u16, notify: &dyn Fn(u16)) -> Result<(), Error> {
+        self.begin(Command::VQ_PAIRS_SET)?;
+        let mut at = 2;
+        self.put(&mut at, &pairs.to_le_bytes());
+        self.finish(at, notify)
     }
 
     fn begin(&mut self, Command(class, command): Command) -> Result<(), Error> {
@@ -139,12 +153,12 @@ impl ControlQueue {
         }
     }
 
-    fn finish(&mut self, len: usize, index: u16, device: &mut Device) -> Result<(), Error> {
+    fn finish(&mut self, len: usize, notify: &dyn Fn(u16)) -> Result<(), Error> {
         let command = Segment::new(&self.memory, 0..len, Direction::ToDevice);
         let ack = Segment::new(&self.memory, ACK..MEMORY_BYTES, Direction::FromDevice);
         self.queue.add(&[command, ack], ()).map_err(|_| Error::Failed("no answer to earlier commands"))?;
         self.is_busy = true;
-        device.notify(index, &mut self.queue);
+        self.queue.take_notification().into_iter().for_each(notify);
         for _ in 0..LOOKS {
             if self.queue.pop()?.is_some() {
                 self.is_busy = false;

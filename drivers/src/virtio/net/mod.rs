@@ -1,6 +1,10 @@
 //! Virtio network card: Ethernet frames (VirtIO 1.3 §5.1).
-//! Queues: `receiveq1`, `transmitq1`, `controlq`. Files: `config` (features), `header` (before each frame), `receive`,
-//! `transmit`, `control`. Neighbours: `class::net` (what callers see), `queue` (the rings).
+//! Queues: pairs of `receiveq` and `transmitq`, one pair a CPU where the device has so many, and `controlq`. Each pair has a lock
+//! of its own. Files: `config` (features), `header` (before each frame), `pair`, `receive`, `transmit`, `control`, `probe`. Neighbours:
+//! `class::net` (what callers see), `queue` (the rings).
+//!
+//! A frame is sent by the queue of the CPU that asks for room: the device hands what comes back to the same flow to the
+//! receive queue beside it (§5.1.6.5.6), so that it interrupts the CPU that has sent.
 //!
 //! All memory is taken when the card is probed: a frame allocates nothing. A card that lies is reset, its buffers are
 //! freed, and from then on it is a card without a cable.
@@ -9,323 +13,256 @@
 mod config;
 mod control;
 mod header;
+mod pair;
+mod probe;
 mod receive;
 mod transmit;
 
 use alloc::boxed::Box;
-use core::task::Waker;
-
-use self::{config::Config, config::Feature, control::ControlQueue, receive::Receive, transmit::Transmit};
-use super::{
-    Fault, Features, Init,
-    device::Device,
-    transport::{Interrupt, Transport, read_config},
+use core::{
+    sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+    task::Waker,
 };
+
+use self::{
+    config::{Config, Feature},
+    control::ControlQueue,
+    pair::{Pair, receiveq, transmitq},
+};
+use super::{Fault, Features, device::Device, transport::Interrupt};
 use crate::{
-    class::net::{
-        Control, ETHERNET_HEADER_BYTES, Frame, Home, MacAddress, NetCounts, NetDevice, NetInfo, SendOffload,
-    },
+    class::net::{Control, Frame, NetCounts, NetDevice, NetInfo, SendOffload},
     error::Error,
-    hal::{Hal, Lock},
+    hal::{Lock, Locks},
 };
 
-const RECEIVEQ: u16 = 0;
-const TRANSMITQ: u16 = 1;
-/// Without several pairs of queues (§5.1.2).
-const CONTROLQ: u16 = 2;
+pub use self::probe::{Setting, Sizes};
 
-/// How much memory a card gets.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Sizes {
-    /// Pages for received frames.
-    pub receive: u16,
-    /// Pages for frames to be sent.
-    pub short: u16,
-    /// Buffers for long segments that the device cuts; without them it cuts none.
-    pub long: u16,
-    /// Bytes of each of these: 64 KiB at most.
-    pub long_bytes: usize,
+/// A network card behind a virtio transport. No lock is held while another one is waited for, but that of the device.
+pub struct Net<S: Locks> {
+    card: S::Lock<Card>,
+    lanes: Box<[Lane<S>]>,
+    /// How many of them the device was told to use.
+    active: u16,
+    control: Option<S::Lock<ControlQueue>>,
+    controlq: u16,
+    features: Features,
+    max_frame_bytes: usize,
+    current_cpu: fn() -> u16,
 }
 
-/// A network card behind a virtio transport. One task or handler at a time: [`Shared`] puts a lock around.
-pub struct Net {
+/// The device, and what it says of itself.
+struct Card {
     device: Device,
     info: NetInfo,
-    receive: Receive,
-    transmit: Transmit,
-    control: Option<ControlQueue>,
-    waker: Option<Waker>,
     announce: bool,
-    interrupts: u64,
 }
 
-impl Net {
-    /// Brings the card up (§3.1.1, §5.1.5). `mac` gives it an address if it has none of its own.
-    ///
-    /// # Errors
-    /// The device does not come up, or describes itself as what cannot be.
-    pub fn probe(
-        transport: Box<dyn Transport>,
-        hal: &dyn Hal,
-        sizes: Sizes,
-        mac: impl FnOnce() -> MacAddress,
-    ) -> Result<Self, Error> {
-        let choose = |offered| Features::from_bits_retain(Feature::choose(offered, sizes.long > 0).bits());
-        let mut init = Init::begin_with(transport, &choose)?;
-        let features = Feature::from_bits_truncate(init.features().bits());
-        let config = read_config(init.transport(), |transport| Config::read(transport, features))?;
-        let (receive_size, transmit_size) = (init.queue_size(RECEIVEQ)?, init.queue_size(TRANSMITQ)?);
-        // The device is told of the queues last, when nothing can fail any more but to tell it of the others.
-        let can_merge = features.contains(Feature::MRG_RXBUF);
-        let receive = receive::Buffers::new(hal, sizes.receive.min(receive_size).max(1), can_merge)?;
-        let cuts = features.intersects(Feature::HOST_TSO4 | Feature::HOST_TSO6);
-        let long = if cuts { sizes.long.min(transmit_size / 2) } else { 0 };
-        let short = sizes.short.clamp(1, transmit_size.saturating_sub(long).max(1));
-        let transmit = transmit::Buffers::new(hal, short, long, sizes.long_bytes)?;
-        let has_control = features.contains(Feature::CTRL_VQ);
-        let control = has_control.then(|| ControlQueue::memory(hal)).transpose()?;
-        // Frames are in one piece: their queues need no indirect descriptors.
-        let receive = Receive::new(init.small_queue(RECEIVEQ, hal, receive_size)?, receive);
-        let transmit = Transmit::new(init.small_queue(TRANSMITQ, hal, transmit_size)?, transmit);
-        let control = match control {
-            Some(memory) => Some(ControlQueue::new(init.queue(CONTROLQ, hal)?, memory)),
-            None => None,
-        };
-        let short_frame = transmit::SHORT_BYTES - header::BYTES;
-        let info = NetInfo {
-            mac: config.mac.unwrap_or_else(mac),
-            mtu: config.mtu.min((short_frame - ETHERNET_HEADER_BYTES) as u16),
-            link_up: config.link_up,
-            offloads: features.offloads(),
-            max_frame_bytes: if long > 0 { sizes.long_bytes - header::BYTES } else { short_frame },
-        };
-        let mut net = Self {
-            device: Device::run(init),
-            info,
-            receive,
-            transmit,
-            control,
-            waker: None,
-            announce: config.announce,
-            interrupts: 0,
-        };
-        net.flush();
-        Ok(net)
-    }
+/// A pair of queues and its lock.
+struct Lane<S: Locks> {
+    pair: S::Lock<Pair>,
+    /// There are buffers in it of which the device was not told; to be looked at without the lock.
+    is_untold: AtomicBool,
+    interrupts: AtomicU64,
+    own_interrupts: AtomicU64,
+}
 
+impl<S: Locks> Lane<S> {
+    fn with<R>(&self, act: impl FnOnce(&mut Pair) -> R) -> R {
+        self.pair.with(act)
+    }
+}
+
+impl<S: Locks> Net<S> {
     /// What was negotiated.
     pub fn features(&self) -> Features {
-        self.device.features()
+        self.features
     }
 
-    fn has_failed(&self) -> bool {
-        self.device.fault().is_some()
+    /// The pair of that number, if it is used.
+    fn lane(&self, number: u16) -> Option<&Lane<S>> {
+        self.lanes.get(usize::from(number)).filter(|_| number < self.active)
+    }
+
+    fn active(&self) -> impl Iterator<Item = (u16, &Lane<S>)> {
+        (0..self.active).zip(&self.lanes)
     }
 
     /// To be called when the device has interrupted for whatever reason.
-    pub fn interrupt(&mut self) {
-        match self.device.take_interrupt() {
+    pub fn interrupt(&self) {
+        match self.card.with(|card| card.device.take_interrupt()) {
             Ok(cause) if cause.contains(Interrupt::CONFIG) => self.reread_config(),
             Ok(_) => {}
             Err(fault) => self.fail(fault),
         }
-        self.queue_interrupt();
+        self.queue_interrupt(0, 1);
     }
 
-    /// To be called when the device has interrupted for one of its queues. Further interrupts wait until somebody does.
-    pub fn queue_interrupt(&mut self) {
-        self.interrupts += 1;
-        self.receive.queue().suppress_interrupts();
-        self.transmit.queue().suppress_interrupts();
-        self.wake();
+    /// To be called when the device has interrupted for queue `first` alone, or for every `step`th one from there. Further
+    /// interrupts wait until somebody does.
+    pub fn queue_interrupt(&self, first: u16, step: u16) {
+        if let Some(lane) = self.lane(first / 2) {
+            lane.interrupts.fetch_add(1, Relaxed);
+            lane.own_interrupts.fetch_add(u64::from((self.current_cpu)() == first / 2), Relaxed);
+        }
+        let mut last = None;
+        for number in (first..2 * self.active).step_by(step.max(1).into()).map(|queue| queue / 2) {
+            // Both queues of a pair may be meant.
+            if last.replace(number) != Some(number)
+                && let Some(lane) = self.lane(number)
+            {
+                lane.with(Pair::interrupt);
+            }
+        }
     }
 
-    fn wake(&mut self) {
-        self.waker.take().into_iter().for_each(Waker::wake);
-    }
-
-    fn own_features(&self) -> Feature {
-        Feature::from_bits_truncate(self.features().bits())
-    }
-
-    fn reread_config(&mut self) {
-        let features = self.own_features();
-        match self.device.read_config(|transport| Config::read(transport, features)) {
+    fn reread_config(&self) {
+        let features = own(self.features);
+        self.card.with(|card| match card.device.read_config(|transport| Config::read(transport, features)) {
             Ok(config) => {
-                if config.link_up != self.info.link_up {
+                if config.link_up != card.info.link_up {
                     log::info!("virtio-net: link {}", if config.link_up { "up" } else { "down" });
                 }
-                self.info.link_up = config.link_up;
-                self.announce |= config.announce;
+                card.info.link_up = config.link_up;
+                card.announce |= config.announce;
             }
             Err(error) => log::warn!("virtio-net: {error}: change of configuration ignored"),
-        }
+        });
     }
 
-    /// Lets the device know of what was added to its queues.
-    fn flush(&mut self) {
-        self.device.notify(RECEIVEQ, self.receive.queue());
-        self.device.notify(TRANSMITQ, self.transmit.queue());
-    }
-
-    fn receive(&mut self) -> Option<Frame> {
-        if self.has_failed() {
-            return None;
-        }
-        self.receive.take().unwrap_or_else(|fault| {
-            self.fail(fault);
-            None
-        })
-    }
-
-    fn recycle(&mut self, frame: Frame) {
-        // A card that was given up needs no buffers.
-        match frame.home {
-            _ if self.has_failed() => {}
-            Home::Transmit => self.transmit.take_back(frame.buffer),
-            home => self.receive.take_back(frame.buffer, home),
-        }
-    }
-
-    fn buffer(&mut self, len: usize) -> Option<Frame> {
-        if self.has_failed() || len > self.info.max_frame_bytes {
-            return None;
-        }
-        self.transmit.buffer(len).unwrap_or_else(|fault| {
-            self.fail(fault);
-            None
-        })
-    }
-
-    fn send(&mut self, frame: Frame, offload: &SendOffload) {
-        if !self.has_failed() && frame.home == Home::Transmit {
-            self.transmit.send(frame.buffer, offload);
-        }
-    }
-
-    fn wait(&mut self, waker: &Waker) -> bool {
-        match &mut self.waker {
-            Some(old) => old.clone_from(waker),
-            None => self.waker = Some(waker.clone()),
-        }
-        let there_is_more =
-            !self.has_failed() && (self.receive.queue().ask_for_interrupt() | self.transmit.wait());
-        !there_is_more
-    }
-
-    fn control(&mut self, control: &Control<'_>) -> Result<(), Error> {
-        if let Some(fault) = self.device.fault() {
+    /// What `act` makes of the control queue.
+    fn command(
+        &self,
+        act: impl FnOnce(&mut ControlQueue, &dyn Fn(u16)) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        if let Some(fault) = self.card.with(|card| card.device.fault()) {
             return Err(fault);
         }
-        let features = self.own_features();
-        let queue = self.control.as_mut().ok_or(Error::Request("the card takes no commands"))?;
-        let result = queue.control(control, features, CONTROLQ, &mut self.device);
-        match (&result, control) {
-            (Ok(()), Control::Mac(mac)) => self.info.mac = *mac,
-            (Err(Error::Fault(fault)), _) => self.fail(*fault),
-            _ => {}
+        let control = self.control.as_ref().ok_or(Error::Request("the card takes no commands"))?;
+        let notify = |position| self.card.with(|card| card.device.ring(self.controlq, position));
+        let result = control.with(|queue| act(queue, &notify));
+        if let Err(Error::Fault(fault)) = result {
+            self.fail(fault);
         }
         result
     }
 
-    fn take_announcement(&mut self) -> bool {
-        let is_asked = core::mem::take(&mut self.announce) && !self.has_failed();
-        if is_asked && let Some(queue) = &mut self.control {
-            match queue.acknowledge_announcement(CONTROLQ, &mut self.device) {
-                Ok(()) => {}
-                Err(Error::Fault(fault)) => self.fail(fault),
+    /// What is found in pair `number`; nothing if the device lies.
+    fn found<R>(&self, number: u16, act: impl FnOnce(&mut Pair) -> Result<Option<R>, Fault>) -> Option<R> {
+        self.lane(number)?.with(act).unwrap_or_else(|fault| {
+            self.fail(fault);
+            None
+        })
+    }
+
+    /// Gives the card up: it is reset, and its buffers are freed.
+    fn fail(&self, fault: Fault) {
+        let is_reset = self.card.with(|card| {
+            card.info.link_up = false;
+            card.device.fail(fault)
+        });
+        self.close(is_reset);
+    }
+
+    fn close(&self, is_reset: bool) {
+        self.lanes.iter().for_each(|lane| lane.with(|pair| pair.close(is_reset)));
+        if !is_reset && let Some(control) = &self.control {
+            control.with(ControlQueue::keep_for_ever);
+        }
+    }
+}
+
+fn own(features: Features) -> Feature {
+    Feature::from_bits_truncate(features.bits())
+}
+
+impl<S: Locks> NetDevice for Net<S> {
+    fn info(&self) -> NetInfo {
+        self.card.with(|card| card.info)
+    }
+
+    fn queues(&self) -> u16 {
+        self.active
+    }
+
+    fn receive(&self, queue: u16) -> Option<Frame> {
+        self.found(queue, Pair::receive)
+    }
+
+    fn recycle(&self, frame: Frame) {
+        if let Some(lane) = self.lane(frame.queue) {
+            lane.with(|pair| pair.recycle(frame));
+            lane.is_untold.store(true, Relaxed);
+        }
+    }
+
+    fn buffer(&self, len: usize) -> Option<Frame> {
+        if len > self.max_frame_bytes {
+            return None;
+        }
+        self.found((self.current_cpu)() % self.active, |pair| pair.buffer(len))
+    }
+
+    fn send(&self, frame: Frame, offload: SendOffload) {
+        if let Some(lane) = self.lane(frame.queue) {
+            lane.with(|pair| pair.send(frame, &offload));
+            lane.is_untold.store(true, Relaxed);
+        }
+    }
+
+    fn flush(&self) {
+        for (number, lane) in self.active() {
+            if !lane.is_untold.load(Relaxed) || !lane.is_untold.swap(false, Relaxed) {
+                continue;
+            }
+            let positions = lane.with(Pair::take_notifications);
+            for (queue, position) in [receiveq(number), transmitq(number)].into_iter().zip(positions) {
+                if let Some(position) = position {
+                    self.card.with(|card| card.device.ring(queue, position));
+                }
+            }
+        }
+    }
+
+    fn wait(&self, queue: u16, waker: &Waker) -> bool {
+        self.lane(queue).is_none_or(|lane| lane.with(|pair| pair.wait(waker)))
+    }
+
+    fn control(&self, control: Control<'_>) -> Result<(), Error> {
+        let features = own(self.features);
+        self.command(|queue, notify| queue.control(&control, features, notify))?;
+        if let Control::Mac(mac) = control {
+            self.card.with(|card| card.info.mac = mac);
+        }
+        Ok(())
+    }
+
+    fn take_announcement(&self) -> bool {
+        let is_asked =
+            self.card.with(|card| core::mem::take(&mut card.announce) && card.device.fault().is_none());
+        if is_asked && self.control.is_some() {
+            match self.command(ControlQueue::acknowledge_announcement) {
+                Ok(()) | Err(Error::Fault(_)) => {}
                 Err(error) => log::warn!("virtio-net: announcement: {error}"),
             }
         }
         is_asked
     }
 
-    fn counts(&mut self) -> NetCounts {
-        let rings = [self.receive.queue().counts(), self.transmit.queue().counts()];
+    fn queue_counts(&self, queue: u16) -> NetCounts {
+        let Some(lane) = self.lane(queue) else { return NetCounts::default() };
         NetCounts {
-            received: self.receive.received,
-            sent: self.transmit.sent,
-            dropped: self.receive.dropped,
-            notifications: rings.iter().map(|counts| counts.notifications).sum(),
-            interrupts: self.interrupts,
-        }
-    }
-
-    /// Gives the card up: it is reset, and its buffers are freed.
-    fn fail(&mut self, fault: Fault) {
-        self.info.link_up = false;
-        let is_reset = self.device.fail(fault);
-        self.free(is_reset);
-        self.wake();
-    }
-
-    /// Frees what the device had; what one that did not finish its reset may still write to is never freed.
-    fn free(&mut self, is_reset: bool) {
-        if !is_reset {
-            self.receive.queue().keep_for_ever();
-            self.transmit.queue().keep_for_ever();
-            if let Some(control) = &mut self.control {
-                control.queue().keep_for_ever();
-                control.memory.keep_for_ever();
-            }
-        }
-        for buffer in self.receive.queue().drain().chain(self.transmit.queue().drain()) {
-            if !is_reset {
-                core::mem::forget(buffer);
-            }
+            interrupts: lane.interrupts.load(Relaxed),
+            own_interrupts: lane.own_interrupts.load(Relaxed),
+            ..lane.with(Pair::counts)
         }
     }
 }
 
-impl Drop for Net {
+impl<S: Locks> Drop for Net<S> {
     /// The memory that the device was told of goes, so the device must not use it any more.
     fn drop(&mut self) {
-        let is_reset = self.device.stop();
-        self.free(is_reset);
-    }
-}
-
-/// A card with a lock around, for tasks and the interrupt handler.
-pub struct Shared<L>(pub L);
-
-impl<L: Lock<Value = Net>> NetDevice for Shared<L> {
-    fn info(&self) -> NetInfo {
-        self.0.with(|net| net.info)
-    }
-
-    fn receive(&self) -> Option<Frame> {
-        self.0.with(Net::receive)
-    }
-
-    fn recycle(&self, frame: Frame) {
-        self.0.with(|net| net.recycle(frame));
-    }
-
-    fn buffer(&self, len: usize) -> Option<Frame> {
-        self.0.with(|net| net.buffer(len))
-    }
-
-    fn send(&self, frame: Frame, offload: SendOffload) {
-        self.0.with(|net| net.send(frame, &offload));
-    }
-
-    fn flush(&self) {
-        self.0.with(Net::flush);
-    }
-
-    fn wait(&self, waker: &Waker) -> bool {
-        self.0.with(|net| net.wait(waker))
-    }
-
-    fn control(&self, control: Control<'_>) -> Result<(), Error> {
-        self.0.with(|net| net.control(&control))
-    }
-
-    fn take_announcement(&self) -> bool {
-        self.0.with(Net::take_announcement)
-    }
-
-    fn counts(&self) -> NetCounts {
-        self.0.with(Net::counts)
+        let is_reset = self.card.with(|card| card.device.stop());
+        self.close(is_reset);
     }
 }

@@ -40,6 +40,8 @@ impl Buffers {
 /// The receiving side of a card.
 pub(super) struct Receive {
     queue: Queue<DmaBuffer>,
+    /// Of the pair that the queue is of.
+    number: u16,
     /// Where spread frames are put together; none while one is being looked at.
     merged: Option<DmaBuffer>,
     can_merge: bool,
@@ -48,10 +50,10 @@ pub(super) struct Receive {
 }
 
 impl Receive {
-    pub(super) fn new(mut queue: Queue<DmaBuffer>, buffers: Buffers) -> Self {
+    pub(super) fn new(mut queue: Queue<DmaBuffer>, number: u16, buffers: Buffers) -> Self {
         queue.suppress_interrupts();
         let can_merge = buffers.merged.is_some();
-        let mut receive = Self { queue, merged: buffers.merged, can_merge, received: 0, dropped: 0 };
+        let mut receive = Self { queue, number, merged: buffers.merged, can_merge, received: 0, dropped: 0 };
         buffers.single.into_iter().for_each(|buffer| receive.post(buffer));
         receive
     }
@@ -89,7 +91,13 @@ impl Receive {
                 continue;
             }
             self.received += 1;
-            return Ok(Some(Frame { buffer, start: header::BYTES, checksum_is_good, home }));
+            return Ok(Some(Frame {
+                buffer,
+                start: header::BYTES,
+                checksum_is_good,
+                home,
+                queue: self.number,
+            }));
         }
         Ok(None)
     }

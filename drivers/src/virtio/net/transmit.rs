@@ -34,6 +34,8 @@ impl Buffers {
 /// The sending side of a card.
 pub(super) struct Transmit {
     queue: Queue<DmaBuffer>,
+    /// Of the pair that the queue is of.
+    number: u16,
     buffers: Buffers,
     /// Somebody found no short buffer, or no long one, and nobody has found one since: he is to be woken.
     is_starved: [bool; 2],
@@ -41,9 +43,9 @@ pub(super) struct Transmit {
 }
 
 impl Transmit {
-    pub(super) fn new(mut queue: Queue<DmaBuffer>, buffers: Buffers) -> Self {
+    pub(super) fn new(mut queue: Queue<DmaBuffer>, number: u16, buffers: Buffers) -> Self {
         queue.suppress_interrupts();
-        Self { queue, buffers, is_starved: [false; 2], sent: 0 }
+        Self { queue, number, buffers, is_starved: [false; 2], sent: 0 }
     }
 
     pub(super) fn queue(&mut self) -> &mut Queue<DmaBuffer> {
@@ -64,7 +66,8 @@ impl Transmit {
         self.is_starved[usize::from(len > SHORT_BYTES)] = taken.is_none();
         Ok(taken.map(|mut buffer| {
             buffer.set_len(len);
-            Frame { buffer, start: header::BYTES, checksum_is_good: false, home: Home::Transmit }
+            let (start, home, queue) = (header::BYTES, Home::Transmit, self.number);
+            Frame { buffer, start, checksum_is_good: false, home, queue }
         }))
     }
 

@@ -11,6 +11,7 @@ mod hostile;
 mod in_flight;
 mod init;
 mod net;
+mod net_queues;
 mod queue;
 
 use std::{

@@ -1,11 +1,7 @@
 //! The network card (VirtIO 1.3 §5.1).
 #![forbid(unsafe_code)]
 
-use std::{
-    sync::{Mutex, atomic::Ordering::SeqCst},
-    vec,
-    vec::Vec,
-};
+use std::{cell::Cell, sync::atomic::Ordering::SeqCst, vec, vec::Vec};
 
 use proptest::{collection::vec, prelude::*};
 
@@ -15,14 +11,14 @@ use crate::{
     error::Error,
     virtio::{
         DeviceId, Fault, Features, Status,
-        fake::{Chain, FakeDevice, FakeHal, Player, StdLock},
-        net::{Net, Shared, Sizes},
+        fake::{Chain, FakeDevice, FakeHal, Player},
+        net::{Net, Setting, Sizes},
         transport::Interrupt,
     },
 };
 
-const MAC: MacAddress = MacAddress([0x52, 0x54, 0, 0x12, 0x34, 0x56]);
-const SIZES: Sizes = Sizes { receive: 8, short: 4, long: 2, long_bytes: 16 << 10 };
+pub(super) const MAC: MacAddress = MacAddress([0x52, 0x54, 0, 0x12, 0x34, 0x56]);
+pub(super) const SIZES: Sizes = Sizes { receive: 8, short: 4, long: 2, long_bytes: 16 << 10 };
 
 const CSUM: u64 = 1 << 0;
 const GUEST_CSUM: u64 = 1 << 1;
@@ -31,10 +27,10 @@ const GUEST_TSO: u64 = 1 << 7 | 1 << 8;
 const HOST_TSO: u64 = 1 << 11 | 1 << 12;
 const MRG_RXBUF: u64 = 1 << 15;
 const STATUS: u64 = 1 << 16;
-const CTRL: u64 = 1 << 17 | 1 << 18 | 1 << 19 | 1 << 21 | 1 << 23;
-const ALL: u64 = CSUM | GUEST_CSUM | MAC_BIT | GUEST_TSO | HOST_TSO | MRG_RXBUF | STATUS;
+pub(super) const CTRL: u64 = 1 << 17 | 1 << 18 | 1 << 19 | 1 << 21 | 1 << 23;
+pub(super) const ALL: u64 = CSUM | GUEST_CSUM | MAC_BIT | GUEST_TSO | HOST_TSO | MRG_RXBUF | STATUS;
 
-type Card = Shared<StdLock<Net>>;
+pub(super) type Card = Net<FakeHal>;
 
 /// A card, and who plays it.
 struct Rig {
@@ -45,21 +41,30 @@ struct Rig {
     card: Card,
 }
 
-fn config() -> Vec<u8> {
+pub(super) fn config() -> Vec<u8> {
     let mut config = MAC.0.to_vec();
     config.extend([1, 0, 1, 0, 0xdc, 5, 0, 0]);
     config
 }
 
-fn probe(device: &FakeDevice, hal: &FakeHal, sizes: Sizes) -> Result<Net, Error> {
-    Net::probe(device.transport(), hal, sizes, || MacAddress([2, 0, 0, 0, 0, 1]))
+pub(super) fn setting(cpus: u16) -> Setting {
+    Setting { cpus, current_cpu: || CPU.get(), sizes: |_| SIZES, mac: || MacAddress([2, 0, 0, 0, 0, 1]) }
+}
+
+thread_local! {
+    /// The CPU on which the test is.
+    pub(super) static CPU: Cell<u16> = const { Cell::new(0) };
+}
+
+fn probe(device: &FakeDevice, hal: &FakeHal) -> Result<Card, Error> {
+    Card::probe(device.transport(), hal, setting(1))
 }
 
 fn rig(features: Features, own: u64) -> Rig {
     let hal = FakeHal::default();
     let features = features | Features::from_bits_retain(own);
     let device = FakeDevice::new(DeviceId::NET, features, 16, config()).with_queues(3);
-    let card = Shared(StdLock(Mutex::new(probe(&device, &hal, SIZES).unwrap())));
+    let card = probe(&device, &hal).unwrap();
     let (to_guest, from_guest) = (device.player_of(&hal, 0), device.player_of(&hal, 1));
     Rig { hal, device, to_guest, from_guest, card }
 }
@@ -95,7 +100,7 @@ impl Rig {
     }
 
     fn interrupt(&self) {
-        self.card.0.0.lock().unwrap().interrupt();
+        self.card.interrupt();
     }
 
     fn fault(&self) -> Option<Error> {
@@ -103,12 +108,12 @@ impl Rig {
     }
 }
 
-fn bytes(len: usize) -> Vec<u8> {
+pub(super) fn bytes(len: usize) -> Vec<u8> {
     (0..len).map(|at| (at / 7 + at) as u8).collect()
 }
 
 /// Both formats, each with and without the event index.
-fn rings() -> [Features; 4] {
+pub(super) fn rings() -> [Features; 4] {
     let packed = Features::RING_PACKED;
     [Features::empty(), Features::EVENT_IDX, packed, packed | Features::EVENT_IDX]
 }
@@ -120,10 +125,10 @@ fn frames_come_in_and_go_out_unchanged() {
         for round in 0..40 {
             let frame = bytes(60 + 37 * round);
             rig.give(0, &frame);
-            let received = rig.card.receive().unwrap();
+            let received = rig.card.receive(0).unwrap();
             assert_eq!(received.bytes(), frame);
             rig.card.recycle(received);
-            assert!(rig.card.receive().is_none());
+            assert!(rig.card.receive(0).is_none());
             assert!(rig.send(&frame, SendOffload::default()));
             assert_eq!(rig.take().unwrap()[12..], frame);
         }
@@ -140,7 +145,7 @@ fn a_spread_frame_is_put_together() {
             for _ in 0..3 {
                 let frame = bytes(len);
                 rig.give(2, &frame);
-                let received = rig.card.receive().unwrap();
+                let received = rig.card.receive(0).unwrap();
                 assert!(received.bytes() == frame && received.checksum_is_good());
                 rig.card.recycle(received);
             }
@@ -184,7 +189,7 @@ fn who_finds_no_room_is_woken_when_there_is() {
         while rig.send(&bytes(60), SendOffload::default()) {}
         rig.card.flush();
         let (bell, waker) = bell();
-        assert!(rig.card.wait(&waker), "nothing to do yet");
+        assert!(rig.card.wait(0, &waker), "nothing to do yet");
         rig.take().unwrap();
         rig.interrupt();
         assert_eq!(bell.0.load(SeqCst), 1);
@@ -200,9 +205,9 @@ fn who_finds_no_room_is_woken_after_an_interrupt_for_something_else() {
         while rig.send(&bytes(60), SendOffload::default()) {}
         rig.interrupt();
         let (bell, waker) = bell();
-        assert!(rig.card.wait(&waker), "nothing to do yet");
+        assert!(rig.card.wait(0, &waker), "nothing to do yet");
         rig.take().unwrap();
-        assert!(!rig.card.wait(&waker), "there is room, and the wait asks for it");
+        assert!(!rig.card.wait(0, &waker), "there is room, and the wait asks for it");
         drop(bell);
     }
 }
@@ -212,7 +217,7 @@ fn a_frame_that_came_before_the_wait_is_not_missed() {
     for features in rings() {
         let mut rig = rig(features, 0);
         rig.give(0, &bytes(60));
-        assert!(!rig.card.wait(&bell().1));
+        assert!(!rig.card.wait(0, &bell().1));
     }
 }
 
@@ -261,7 +266,7 @@ fn a_header_that_lies_is_the_end_of_the_card() {
         let chain = rig.to_guest.take().unwrap();
         rig.hal.write(chain.parts[0].0, &[0, 0, 0, 0, 0, 0, 0, 0, 0, 0, told, 0]);
         rig.to_guest.finish(&chain, 100);
-        assert!(rig.card.receive().is_none());
+        assert!(rig.card.receive(0).is_none());
         let fault = Fault::FrameBuffers { found: 1, told: told.into() };
         assert_eq!(rig.fault(), Some(Error::Fault(fault)));
         assert_eq!(rig.device.registers().status, Status::empty());
@@ -278,7 +283,7 @@ fn a_frame_that_is_too_short_is_dropped_and_the_next_one_taken() {
         rig.to_guest.finish(&chain, len);
     }
     rig.give(0, &bytes(60));
-    assert_eq!(rig.card.receive().unwrap().bytes(), bytes(60));
+    assert_eq!(rig.card.receive(0).unwrap().bytes(), bytes(60));
     assert_eq!(rig.card.counts().dropped, 4);
 }
 
@@ -287,7 +292,7 @@ fn the_buffers_of_a_card_that_cannot_be_reset_are_never_freed() {
     let mut rig = rig(Features::empty(), 0);
     rig.device.registers().is_stuck = true;
     rig.to_guest.put(77, 0, 1, 1);
-    assert!(rig.card.receive().is_none());
+    assert!(rig.card.receive(0).is_none());
     let Rig { hal, card, .. } = rig;
     drop(card);
     assert_eq!(hal.pieces(), 8 + 2, "buffers and rings");
@@ -300,7 +305,7 @@ fn no_memory_is_an_error_and_leaves_none_behind() {
         hal.fail_after(pieces);
         let features = Features::from_bits_retain(ALL | CTRL);
         let device = FakeDevice::new(DeviceId::NET, features, 8, config()).with_queues(3);
-        assert!(matches!(probe(&device, &hal, SIZES), Err(Error::NoDmaMemory { .. })));
+        assert!(matches!(probe(&device, &hal), Err(Error::NoDmaMemory { .. })));
         assert_eq!(hal.pieces(), 0);
     }
 }
@@ -312,8 +317,8 @@ proptest! {
         let hal = FakeHal::default();
         let device = FakeDevice::new(DeviceId::NET, Features::from_bits_retain(features), 8, config);
         let device = device.with_queues(queues);
-        if let Ok(net) = probe(&device, &hal, SIZES) {
-            let info = Shared(StdLock(Mutex::new(net))).info();
+        if let Ok(net) = probe(&device, &hal) {
+            let info = net.info();
             prop_assert!(info.mac.is_unicast() && info.mtu >= 68);
             prop_assert!(info.max_frame_bytes >= usize::from(info.mtu) + 14);
         }
@@ -348,7 +353,7 @@ proptest! {
                     rig.to_guest.finish(chain, value % 4097);
                 }
                 4 => rig.interrupt(),
-                5 => held.extend(rig.card.receive()),
+                5 => held.extend(rig.card.receive(0)),
                 6 => if let Some(frame) = held.pop() {
                     prop_assert!(frame.bytes().len() <= 70_000);
                     rig.card.recycle(frame);
@@ -358,7 +363,7 @@ proptest! {
                     rig.card.flush();
                 }
                 _ => {
-                    rig.card.wait(&waker);
+                    rig.card.wait(0, &waker);
                 }
             }
         }

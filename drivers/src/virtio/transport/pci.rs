@@ -118,8 +118,8 @@ impl Vectors {
 /// Reads of the register in which a queue's reset must be done.
 const QUEUE_RESET_READS: u32 = 100_000;
 
-/// Queues of one device that can be notified.
-pub const MAX_QUEUES: usize = 128;
+/// Queues of one device that can be notified: a network card's, with 256 pairs.
+pub const MAX_QUEUES: usize = 513;
 
 impl PciTransport {
     /// The device behind `function`, which interrupts as `vectors` says.

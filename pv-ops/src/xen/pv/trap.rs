@@ -109,10 +109,23 @@ pub fn set_event_vector(vector: u8) -> Result<(), hypercall::Errno> {
     Ok(())
 }
 
+/// Instructions: Xen's `iret` (arch-x86/xen-x86_64.h, `struct iret_context`), which wants flags, rcx, r11 and rax below the
+/// frame. The number is the operand `iret`.
+macro_rules! hypercall_iret {
+    () => {
+        "push 0
+        push rcx
+        push r11
+        push rax
+        mov eax, {iret}
+        syscall"
+    };
+}
+
 /// The way back. Frame and code are in one ring, so the CPU's own `iretq` does it, without Xen: the event mask goes back
 /// as IF in the frame says. Xen shows the kernel's CS as one of ring 0, which its ring 3 cannot return to. Only events
-/// that came while they were held back need Xen's `iret` (arch-x86/xen-x86_64.h, `struct iret_context`), which lets them in
-/// when nothing of this return is on the stack any more: below the frame it wants flags, rcx, r11 and rax.
+/// that came while they were held back need Xen's `iret`, which lets them in when nothing of this return is on the stack any
+/// more.
 ///
 /// An event that comes after the mask was cleared interrupts the rest of this return, and loses nothing by it. That an NMI
 /// is over, which Xen does not see by this, is told by [`nmi_done`].
@@ -133,12 +146,7 @@ pub(super) unsafe extern "sysv64" fn iret() {
         "or byte ptr [rsp + {cs}], 3",
         "iretq",
         "4:",
-        "push 0",
-        "push rcx",
-        "push r11",
-        "push rax",
-        "mov eax, {iret}",
-        "syscall",
+        hypercall_iret!(),
         flags = const 16,
         enabled = const IF >> 8,
         cs = const 8,
@@ -167,12 +175,7 @@ unsafe extern "sysv64" fn iret_to_caller() {
         "push {cs}",
         "lea rax, [rip + 2f]",
         "push rax",
-        "push 0",
-        "push rcx",
-        "push r11",
-        "push rax",
-        "mov eax, {iret}",
-        "syscall",
+        hypercall_iret!(),
         "2: ret",
         ss = const FLAT_KERNEL_SS,
         cs = const KERNEL_CS,

@@ -1,5 +1,5 @@
 //! Uses the paravirtual devices that `app.want=` names, so that the host can compare what it sees of them: `disk`, `rng`,
-//! `port`, `balloon`, with commas. Status 0 if each was there and nothing failed.
+//! `port`, `ports`, `balloon`, with commas. Status 0 if each was there and nothing failed.
 #![no_std]
 #![no_main]
 #![forbid(unsafe_code)]
@@ -9,6 +9,7 @@ extern crate alloc;
 mod balloon;
 mod disk;
 mod port;
+mod ports;
 mod queues;
 mod rng;
 
@@ -33,6 +34,7 @@ async fn main() -> Result<(), String> {
             "queues" => queues::run().await?,
             "rng" => rng::run().await?,
             "port" => port::run().await?,
+            "ports" => ports::run().await?,
             "balloon" => balloon::run().await?,
             "hvc" => port::talk().await?,
             "touch" => balloon::touch().await?,

@@ -1,6 +1,6 @@
 //! Small services for the host to talk to: echo on port 7 (TCP and UDP), sink on 9, source on 19, iperf3 on 5201, the end on 1.
 //! `app.connect=ADDRESS:PORT` has the guest open a connection, `app.resolve=NAME` ask for a name. Status 0 if nothing
-//! failed.
+//! failed. `app.raw=` is for the card without protocols.
 #![no_std]
 #![no_main]
 #![forbid(unsafe_code)]
@@ -8,6 +8,7 @@
 extern crate alloc;
 
 mod iperf;
+mod raw;
 mod services;
 
 use alloc::{format, string::String, vec};
@@ -23,6 +24,9 @@ use kernel::{
 kernel::app!(main);
 
 async fn main() -> Result<(), String> {
+    if let Some((_, what)) = kernel::app::args().find(|(key, _)| *key == "raw") {
+        return raw::run(what).await;
+    }
     let status = net::up().await.map_err(|error| format!("{error}"))?;
     println!("net: {status}");
     control()?;

@@ -44,7 +44,8 @@ pub fn tap_cmdline() -> String {
 /// Adds a card; `options` are QEMU's for the device, such as `,packed=on`.
 fn card(line: &mut Line, machine: Machine, number: u8, backend: &str, options: &str) {
     line.option("-netdev", format!("{backend},id=net{number}"));
-    let bus = if machine == Machine::Microvm { "device" } else { "pci" };
+    // Nobody boots from it: no file with firmware of its own is needed.
+    let bus = if machine == Machine::Microvm { "device" } else { "pci,romfile=" };
     line.option("-device", format!("virtio-net-{bus},netdev=net{number}{options}"));
     // QEMU's MMIO transport speaks the legacy protocol unless told not to.
     line.option("-global", "virtio-mmio.force-legacy=false");
@@ -57,7 +58,22 @@ pub fn at_tap(line: &mut Line, machine: Machine, options: &str) {
 
 /// Adds a card at tap `number`.
 pub fn at_tap_number(line: &mut Line, machine: Machine, number: u8, options: &str) {
-    card(line, machine, number, &format!("tap,ifname=tap{number},script=no,downscript=no"), options);
+    card(line, machine, number, &tap_backend(number), options);
+}
+
+/// Adds a card with `queues` pairs of queues at the first tap, which was [widened](widen_tap).
+pub fn at_wide_tap(line: &mut Line, machine: Machine, queues: u16, options: &str) {
+    // Each pair interrupts by two messages, the configuration and the control queue by one.
+    let vectors = match machine {
+        Machine::Microvm => String::new(),
+        _ => format!(",vectors={}", 2 * queues + 2),
+    };
+    let backend = format!("{},queues={queues},vhost=off", tap_backend(0));
+    card(line, machine, 0, &backend, &format!(",mq=on{vectors}{options}"));
+}
+
+fn tap_backend(number: u8) -> String {
+    format!("tap,ifname=tap{number},script=no,downscript=no")
 }
 
 /// Adds a card on QEMU's own network. Ports of this host, the first of each pair, are forwarded to ports of the guest;
@@ -113,7 +129,20 @@ fn unshare_network() -> Result<()> {
 
 fn make_tap() -> Result<()> {
     ip(&["link", "set", "lo", "up"])?;
-    add_tap(0)?;
+    add_first_tap(&[])
+}
+
+/// Makes the first tap anew, for several queues.
+///
+/// # Errors
+/// That needs root.
+pub fn widen_tap() -> Result<()> {
+    ip(&["link", "del", TAP])?;
+    add_first_tap(&["multi_queue"])
+}
+
+fn add_first_tap(mode: &[&str]) -> Result<()> {
+    add(0, mode)?;
     ip(&["-6", "addr", "add", &format!("{HOST6}/64"), "dev", TAP, "nodad"])
 }
 
@@ -122,8 +151,12 @@ fn make_tap() -> Result<()> {
 /// # Errors
 /// That needs root.
 pub fn add_tap(number: u8) -> Result<()> {
+    add(number, &[])
+}
+
+fn add(number: u8, mode: &[&str]) -> Result<()> {
     let name = format!("tap{number}");
-    ip(&["tuntap", "add", "dev", &name, "mode", "tap", "vnet_hdr"])?;
+    ip(&[&["tuntap", "add", "dev", &name, "mode", "tap", "vnet_hdr"], mode].concat())?;
     ip(&["addr", "add", &format!("{}/24", host(number)), "dev", &name])?;
     ip(&["link", "set", &name, "up"])
 }

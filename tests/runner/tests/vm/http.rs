@@ -88,7 +88,8 @@ impl Server {
     }
 }
 
-fn speaks_http(options: &Options) -> Result<Verdict> {
+/// What it answers to whom, and how it refuses.
+pub(crate) fn speaks_http(options: &Options) -> Result<Verdict> {
     let server = Server::start(options, |_| ())?;
     let starts = |answer: &str, with: &str| -> Result<()> {
         ensure!(answer.starts_with(with), "expected {with:?}, not {answer:?}");

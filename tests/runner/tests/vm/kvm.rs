@@ -1,12 +1,16 @@
 //! On KVM: the host's where there is one, and real KVM in a Linux that QEMU emulates, on every machine.
 //! Neighbour: `kvm_features` (each of KVM's features at work).
 
-use runner::command::doctor;
-use runner::qemu::{Ending, Machine, Options, Platform};
+use std::time::Duration;
 
+use runner::command::doctor;
+use runner::host::packages::CURL;
+use runner::qemu::{Ending, Machine, Options, Platform, network};
+
+use crate::http::speaks_http;
 use crate::image::Image;
 use crate::lab;
-use crate::matrix::{Offer, Transport, modern_mmio};
+use crate::matrix::{Offer, Transport, every_device_works_on, modern_mmio};
 use crate::platforms::{says_hello, self_test};
 use crate::row::{Row, Verdict};
 
@@ -35,6 +39,17 @@ pub(crate) fn rows() -> Vec<Row> {
             with_kvm(Machine::Microvm, interrupts_are_disabled_by_a_store)
         }),
     ];
+    for (name, machine, transport) in
+        [("q35", Machine::Q35, Transport::Pci), ("microvm", Machine::Microvm, Transport::Mmio)]
+    {
+        rows.push(Row::new(format!("kvm::every_device_works::{name}"), "devices", move || {
+            with_kvm(machine, |options| every_device_works_on(Offer { transport, ..Offer::ALL }, options))
+        }));
+        rows.push(
+            Row::new(format!("kvm::serves_http::{name}"), "http", move || with_kvm(machine, speaks_http))
+                .with(&[CURL]),
+        );
+    }
     for (name, machine) in MACHINES {
         rows.push(Row::new(format!("kvm_nested::hello::{name}"), "hello", move || {
             says_hello(&on(machine, &[]))
@@ -57,6 +72,7 @@ pub(crate) fn rows() -> Vec<Row> {
         rows.push(Row::new(format!("kvm_nested::a_disk_is_rewritten::{name}"), "devices", move || {
             a_disk_is_rewritten(machine)
         }));
+        rows.push(Row::new(format!("kvm_nested::serves_http::{name}"), "http", move || serves_http(machine)));
     }
     rows.push(Row::new("kvm_nested::endings_are_told_apart", "shell", endings_are_told_apart));
     rows
@@ -137,5 +153,23 @@ fn a_disk_is_rewritten(machine: Machine) -> anyhow::Result<Verdict> {
     })?;
     run.ended(&Ending::Status(0))?;
     image.ends_as(&run, &image.rewritten())?;
+    Ok(Verdict::Kept)
+}
+
+/// A network device whose interrupts KVM delivers; who asks is a program on the host of the guest.
+fn serves_http(machine: Machine) -> anyhow::Result<Verdict> {
+    const ASK: &str = "busybox ip link set lo up; busybox wget -q -O - http://127.0.0.1:8080/hello.txt";
+    let guest = lab::guest("http")?;
+    let answer = lab::with_nested_host(|host| {
+        let mut running = host.create_with(&guest.elf, &on(machine, &[]), |line| {
+            modern_mmio(line);
+            network::at_user(line, machine, &[(8080, 80)], "");
+        })?;
+        running.wait_for("connections at once", 0, lab::PATIENCE)?;
+        let answer = running.host(ASK)?;
+        running.wait(Some(Duration::ZERO))?;
+        Ok(answer)
+    })?;
+    anyhow::ensure!(answer == "Hello, world!", "{answer:?}");
     Ok(Verdict::Kept)
 }

@@ -117,10 +117,15 @@ pub(crate) fn modern_mmio(line: &mut Line) {
 }
 
 fn every_device_works(offer: Offer) -> Result<Verdict> {
-    let image = Image::new(&offer.name())?;
+    every_device_works_on(offer, &offer.options(""))
+}
+
+/// As [`every_device_works`], on a machine of the offer's kind.
+pub(crate) fn every_device_works_on(offer: Offer, options: &Options) -> Result<Verdict> {
+    let image = Image::new(&format!("{}-{:?}", offer.name(), options.accel))?;
     let socket = image.path.with_extension("sock");
-    let options =
-        Options { memory: "64M".into(), ..offer.options("app.want=disk,rng,port,balloon log=debug") };
+    let append = "app.want=disk,rng,port,balloon log=debug".into();
+    let options = Options { append, memory: "64M".into(), ..options.clone() };
     let (running, line) = lab::start_with("devices", &options, |line| {
         modern_mmio(line);
         image.attach(line, "");

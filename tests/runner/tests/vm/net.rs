@@ -20,10 +20,10 @@ const BULK_BYTES: usize = 16 << 20;
 /// How the card is offered.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Offer {
-    machine: Machine,
-    packed: bool,
-    offloads: bool,
-    event_idx: bool,
+    pub(crate) machine: Machine,
+    pub(crate) packed: bool,
+    pub(crate) offloads: bool,
+    pub(crate) event_idx: bool,
 }
 
 impl Offer {
@@ -39,7 +39,7 @@ impl Offer {
         format!("virtio_net::{transport}_{ring}_{offloads}_{event}")
     }
 
-    fn device(self) -> String {
+    pub(crate) fn device(self) -> String {
         let on = |yes| if yes { "on" } else { "off" };
         let (packed, event_idx, all) = (on(self.packed), on(self.event_idx), on(self.offloads));
         let offloads = ["csum", "guest_csum", "gso", "guest_tso4", "guest_tso6", "host_tso4", "host_tso6"];
@@ -47,7 +47,7 @@ impl Offer {
         format!(",packed={packed},event_idx={event_idx},mrg_rxbuf={all}{offloads}")
     }
 
-    fn options(self) -> Options {
+    pub(crate) fn options(self) -> Options {
         Options { machine: self.machine, append: network::tap_cmdline(), ..Options::default() }
     }
 }
@@ -94,24 +94,39 @@ pub(crate) struct Guest {
 }
 
 impl Guest {
-    /// Starts guest `net` and waits until it serves.
-    fn start(offer: Offer, append: &str) -> Result<Self> {
-        let mut options = offer.options();
-        options.append = format!("{} {append}", options.append);
-        let add = |line: &mut Line| network::at_tap(line, offer.machine, &offer.device());
-        let (running, line) = lab::start_with("net", &options, add)?;
+    /// Starts guest `net` with the cards that are added.
+    pub(crate) fn start(options: &Options, add: impl FnOnce(&mut Line)) -> Result<Self> {
+        let (running, line) = lab::start_with("net", options, add)?;
         Ok(Self { running, line })
     }
 
+    /// Starts it at the tap, and waits until it serves.
     pub(crate) fn ready(offer: Offer, append: &str) -> Result<Self> {
-        let guest = Self::start(offer, append)?;
-        guest.running.wait_for("net: ready", 0, PATIENCE)?;
+        let mut options = offer.options();
+        options.append = format!("{} {append}", options.append);
+        let guest = Self::start(&options, |line| network::at_tap(line, offer.machine, &offer.device()))?;
+        guest.wait_for("net: ready", 0)?;
         Ok(guest)
+    }
+
+    /// Waits until it says `text`, behind byte `from` of what it has said; tells where that ends.
+    pub(crate) fn wait_for(&self, text: &str, from: usize) -> Result<usize> {
+        self.running.wait_for(text, from, PATIENCE)
+    }
+
+    /// What it has said.
+    pub(crate) fn console(&self) -> String {
+        self.running.console()
     }
 
     /// Ends it by its port 1.
     pub(crate) fn end(self) -> Result<Run> {
         drop(connect(GUEST, 1)?);
+        self.end_by_itself()
+    }
+
+    /// Waits for its end.
+    pub(crate) fn end_by_itself(self) -> Result<Run> {
         let run = lab::finish(self.running, &self.line)?;
         run.ended(&Ending::Status(0))?;
         Ok(run)
@@ -297,9 +312,9 @@ fn a_cable_may_come_back() -> Result<()> {
     let guest = Guest::ready(Offer::ALL, "")?;
     let device = guest.running.ask("query-rx-filter", &json!({}))?[0]["name"].clone();
     guest.running.ask("set_link", &json!({ "name": device, "up": false }))?;
-    let at = guest.running.wait_for("virtio-net: link down", 0, PATIENCE)?;
+    let at = guest.wait_for("virtio-net: link down", 0)?;
     guest.running.ask("set_link", &json!({ "name": device, "up": true }))?;
-    guest.running.wait_for("virtio-net: link up", at, PATIENCE)?;
+    guest.wait_for("virtio-net: link up", at)?;
     echo(GUEST.into(), &noise(1000))?;
     guest.end()?;
     Ok(())

@@ -6,14 +6,18 @@ use crate::lab;
 use crate::row::{Row, Verdict};
 
 /// Every way in that is promised.
-const PLATFORMS: [(&str, Platform, Machine); 7] = [
+const PLATFORMS: [(&str, Platform, Machine); 11] = [
     ("pvh-q35", Platform::Pvh, Machine::Q35),
     ("pvh-pc", Platform::Pvh, Machine::Pc),
     ("pvh-microvm", Platform::Pvh, Machine::Microvm),
-    ("bios", Platform::Bios, Machine::Q35),
-    ("uefi", Platform::Uefi, Machine::Q35),
-    ("multiboot2", Platform::Multiboot2, Machine::Q35),
-    ("multiboot2-uefi", Platform::Multiboot2Uefi, Machine::Q35),
+    ("bios-q35", Platform::Bios, Machine::Q35),
+    ("bios-pc", Platform::Bios, Machine::Pc),
+    ("uefi-q35", Platform::Uefi, Machine::Q35),
+    ("uefi-pc", Platform::Uefi, Machine::Pc),
+    ("multiboot2-q35", Platform::Multiboot2, Machine::Q35),
+    ("multiboot2-pc", Platform::Multiboot2, Machine::Pc),
+    ("multiboot2-uefi-q35", Platform::Multiboot2Uefi, Machine::Q35),
+    ("multiboot2-uefi-pc", Platform::Multiboot2Uefi, Machine::Pc),
 ];
 
 pub(crate) fn rows() -> Vec<Row> {

@@ -13,11 +13,13 @@ use crate::row::{Row, Verdict};
 const LEFT_ALONE: Ending = Ending::Status(5);
 
 /// Where one CPU gets stuck with interrupts disabled, and another finds it.
-const STUCK: [(&str, Platform, Machine); 5] = [
+const STUCK: [(&str, Platform, Machine); 7] = [
     ("pvh-q35", Platform::Pvh, Machine::Q35),
     ("pvh-microvm", Platform::Pvh, Machine::Microvm),
     ("xen-pv-dom0", Platform::XenPvDom0, Machine::Q35),
     ("xen-pvh-dom0", Platform::XenPvhDom0, Machine::Q35),
+    ("xen-pv", Platform::XenPv, Machine::Q35),
+    ("xen-pvh", Platform::XenPvh, Machine::Q35),
     ("kvm", Platform::Kvm, Machine::Microvm),
 ];
 

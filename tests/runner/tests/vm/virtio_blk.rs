@@ -1,15 +1,12 @@
-//! Paravirtual devices: what the guest wrote is looked at on the host, byte by byte.
+//! Virtio disks: what the guest wrote is looked at on the host, byte by byte.
 
-use std::io::{Read, Write};
-use std::path::Path;
-
-use anyhow::{Result, anyhow, ensure};
+use anyhow::{Result, ensure};
 use runner::qemu::{Ending, Machine, Options};
 use serde_json::json;
 
 use crate::image::Image;
 use crate::lab::{self, Run};
-use crate::matrix::{Offer, Transport, connect, counts, modern_mmio};
+use crate::matrix::{Offer, Transport, counts, modern_mmio};
 use crate::row::{Row, Verdict};
 
 pub(crate) fn rows() -> Vec<Row> {
@@ -46,8 +43,6 @@ pub(crate) fn rows() -> Vec<Row> {
             "devices",
             a_transitional_device,
         ),
-        Row::new("virtio_console::people_talk_to_the_guest_pci", "devices", || talk(Transport::Pci)),
-        Row::new("virtio_console::people_talk_to_the_guest_mmio", "devices", || talk(Transport::Mmio)),
     ]
 }
 
@@ -222,40 +217,4 @@ fn a_transitional_device() -> Result<Verdict> {
     run.ended(&Ending::Status(0))?.says(&["1af4:1001"])?;
     image.ends_as(&run, &image.rewritten())?;
     Ok(Verdict::Kept)
-}
-
-/// The hypervisor's console is the only one: it shows how the guest started, and takes a line.
-fn talk(transport: Transport) -> Result<Verdict> {
-    let offer = Offer { transport, ..Offer::ALL };
-    let socket = lab::scratch_path(&format!("hvc-{transport:?}.sock"))?;
-    let (running, line) = lab::start_with("devices", &offer.options("app.want=hvc console=hvc"), |line| {
-        modern_mmio(line);
-        line.option("-chardev", format!("socket,id=hvc,server=on,wait=on,path={}", socket.display()));
-        line.option("-device", offer.device("serial"));
-        line.option("-device", "virtconsole,chardev=hvc");
-    })?;
-    let talked = converse(&socket);
-    let run = lab::finish(running, &line)?;
-    let heard = talked.map_err(|error| anyhow!(run.failure(&format!("{error:#}"))))?;
-    run.ended(&Ending::Status(0))?;
-    for said in ["booted by PVH", "hvc: who is there?\r\n", "hvc: hello Pliant\r\n"] {
-        ensure!(heard.contains(said), run.failure(&format!("no {said:?} in {heard:?}")));
-    }
-    Ok(Verdict::Kept)
-}
-
-/// Answers the guest's question; returns all that it said.
-fn converse(socket: &Path) -> Result<String> {
-    let mut stream = connect(socket)?;
-    stream.set_read_timeout(Some(lab::PATIENCE))?;
-    let (mut heard, mut has_answered, mut buffer) = (String::new(), false, [0; 4096]);
-    // QEMU closes the socket when the guest has ended.
-    while let Ok(count @ 1..) = stream.read(&mut buffer) {
-        heard += &String::from_utf8_lossy(&buffer[..count]);
-        if heard.contains("who is there?") && !has_answered {
-            stream.write_all(b"Pliant\r")?;
-            has_answered = true;
-        }
-    }
-    Ok(heard)
 }
