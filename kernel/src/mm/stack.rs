@@ -23,6 +23,11 @@ pub const WINDOW_LEN_BYTES: u64 = SLOT_LEN_BYTES * SLOTS as u64;
 /// The largest stack: a slot less its guard page.
 pub const MAX_LEN_BYTES: u64 = SLOT_LEN_BYTES - PAGE_SIZE;
 
+/// Bytes at the top of a stack that are overwritten before it is used: QEMU's TCG looks after each write to a page from which
+/// code was executed once, such as a loader's, as long as something of that is left (`notdirty_write`), at a thousand times the
+/// cost of the write. Few threads go deeper.
+const WIPED_LEN_BYTES: u64 = 16 << 10;
+
 /// Pages of the stack in each slot; 0 for a free slot. Read without a lock by the fault handlers.
 static PAGES: [AtomicU16; SLOTS] = [const { AtomicU16::new(0) }; SLOTS];
 
@@ -50,7 +55,13 @@ pub fn stack(len_bytes: u64) -> Result<Stack, OutOfMemory> {
     let bottom = slot_end(slot) - pages * PAGE_SIZE;
     // SAFETY: the slot was free and is ours now; nobody else maps in the stacks' window.
     match unsafe { map::back(bottom, pages * PAGE_SIZE) } {
-        Ok(()) => Ok(Stack { slot, len_bytes: pages * PAGE_SIZE }),
+        Ok(()) => {
+            let wiped = (pages * PAGE_SIZE).min(WIPED_LEN_BYTES);
+            let first: *mut u8 = core::ptr::with_exposed_provenance_mut((slot_end(slot) - wiped) as usize);
+            // SAFETY: the top of what was just mapped, writable, and nobody has seen it yet.
+            unsafe { first.write_bytes(0, wiped as usize) };
+            Ok(Stack { slot, len_bytes: pages * PAGE_SIZE })
+        }
         Err(error) => {
             PAGES[slot].store(0, Ordering::Relaxed);
             Err(if let MapError::OutOfMemory(error) = error { error } else { refused })
