@@ -24,11 +24,13 @@ pub(crate) struct Habit {
     left: u32,
     /// While it is tried: requests per second of the epoch before.
     before: Option<u64>,
+    /// While it is not: the same. When it changes much, what was learnt was learnt of something else.
+    usual: Option<u64>,
 }
 
 impl Habit {
     pub(crate) const fn new() -> Self {
-        Self { looks: false, begin_ns: 0, asked: 0, left: FIRST, before: None }
+        Self { looks: false, begin_ns: 0, asked: 0, left: FIRST, before: None, usual: None }
     }
 
     /// To be called whenever the CPU has no work, with the time and what it has asked so far: whether it looks now.
@@ -46,15 +48,21 @@ impl Habit {
             return false;
         }
         let rate = done * 1_000_000_000 / elapsed;
+        let usual = self.usual.replace(rate);
+        if usual.is_some_and(|usual| rate > 2 * usual || rate < usual / 2) {
+            self.left = 0;
+        }
         match self.before.take() {
             Some(before) => {
                 // To look has to be worth its price.
                 let is_better = if self.looks { rate > before + before / 16 } else { rate >= before };
                 self.looks ^= !is_better;
                 self.left = PERIOD;
+                self.usual = None;
             }
             None if self.left == 0 => {
                 self.before = Some(rate);
+                self.usual = None;
                 self.looks = !self.looks;
             }
             None => self.left -= 1,
@@ -86,6 +94,21 @@ mod tests {
         assert!(play(&mut habit, 20, 10) > 800);
         assert!(play(&mut habit, 10, 20) < 200, "and given up when that changes");
         assert!(play(&mut habit, 30, 20) > 800);
+    }
+
+    /// As when another program asks, or asks otherwise.
+    #[test]
+    fn what_was_learnt_of_another_load_is_tried_again_at_once() {
+        let mut habit = Habit::new();
+        assert!(play(&mut habit, 10, 20) < 200);
+        let (mut now, mut asked, mut looked) = (habit.begin_ns, habit.asked, 0);
+        for _ in 0..40 {
+            let looks = habit.decide(now, asked);
+            looked += u32::from(looks);
+            now += 1_000_000;
+            asked = asked.wrapping_add(if looks { 200 } else { 100 });
+        }
+        assert!(looked > 20, "of 40 ms: {looked}");
     }
 
     #[test]
