@@ -92,6 +92,24 @@ impl Dma {
         self.word(offset)
     }
 
+    /// `count` 64-bit words from `offset` on.
+    ///
+    /// # Panics
+    /// If they do not lie inside, or `offset` is not a multiple of 8.
+    #[inline]
+    pub fn u64s(&self, offset: usize, count: usize) -> &[AtomicU64] {
+        let room = self.whole_words.checked_sub(offset).map(|room| room / size_of::<AtomicU64>());
+        assert!(
+            offset.is_multiple_of(8) && room >= Some(count),
+            "{count} words at {offset} of {} bytes",
+            self.len
+        );
+        // SAFETY: inside the memory, as just checked, which is one allocation (1 of `new`).
+        let words = unsafe { self.start.add(offset) }.cast::<AtomicU64>();
+        // SAFETY: as in `word`, for each of them.
+        unsafe { core::slice::from_raw_parts(words.as_ptr(), count) }
+    }
+
     #[inline]
     fn word<A: Atomic>(&self, offset: usize) -> &A {
         // Where a word of eight bytes could begin, so could any other that is aligned.

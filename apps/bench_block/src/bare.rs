@@ -1,9 +1,9 @@
 //! What the host allows: a loop over the ring of a disk that no driver has, without interrupts, tasks or locks (VirtIO 1.3
-//! §5.2.6).
+//! §5.2.6), in several ways, of which the fastest is the limit.
 #![forbid(unsafe_code)]
 
 use alloc::{boxed::Box, format, string::String};
-use core::sync::atomic::Ordering::Relaxed;
+use core::{sync::atomic::Ordering::Relaxed, time::Duration};
 
 use drivers::{
     Error,
@@ -23,6 +23,24 @@ const STATUS: usize = 32;
 const AREA_BYTES: usize = 64;
 /// Turns of a loop between two looks at the ring.
 const RELAX: u32 = 250;
+
+/// How a loop polls. None is the best on every host: it depends on how many cores there are for the threads of the host's own, and
+/// on how long these sleep.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Way {
+    /// Requests of which the device is told at once; the rest when the loop has found all that was answered.
+    together: u16,
+    /// Sleeps for so long, by a timer, when it finds nothing; else it goes on looking.
+    rest: Option<Duration>,
+}
+
+impl Way {
+    pub(crate) const ALL: [Self; 3] = [
+        Self { together: u16::MAX, rest: None },
+        Self { together: MOST as u16 / 2, rest: None },
+        Self { together: MOST as u16 / 2, rest: Some(Duration::from_micros(50)) },
+    ];
+}
 
 /// A disk and its ring.
 pub(crate) struct Disk {
@@ -50,22 +68,26 @@ impl Disk {
     }
 
     /// Keeps `case.depth` requests in the ring for so long.
-    pub(crate) fn measure(&mut self, case: Case, ns: u64) -> Result<Counted, String> {
+    pub(crate) async fn measure(&mut self, case: Case, way: Way, ns: u64) -> Result<Counted, String> {
         let mut order = Order::new(case, self.sectors);
         let (before, start) = (self.queue.counts(), now_ns());
         let (mut done, mut in_flight, mut is_over) = (0, 0, false);
         for slot in 0..case.depth {
             self.send(case, slot, order.next());
             in_flight += 1;
+            if in_flight % way.together == 0 {
+                self.notify();
+            }
         }
         self.notify();
         while in_flight > 0 {
-            let mut has_sent = false;
+            let (mut has_found, mut sent) = (false, 0);
             while let Some((slot, _)) = self.queue.pop().map_err(|fault| format!("{fault}"))? {
                 let status = self.areas.u8(usize::from(slot) * AREA_BYTES + STATUS).load(Relaxed);
                 if status != 0 {
                     return Err(format!("status {status}"));
                 }
+                has_found = true;
                 done += 1;
                 in_flight -= 1;
                 if done % CLOCK_EVERY == 0 {
@@ -74,15 +96,19 @@ impl Disk {
                 if !is_over {
                     self.send(case, slot, order.next());
                     in_flight += 1;
-                    has_sent = true;
+                    sent += 1;
+                    if sent % way.together == 0 {
+                        self.notify();
+                    }
                 }
             }
-            if has_sent {
-                self.notify();
+            self.notify();
+            match way.rest {
+                Some(rest) if !has_found => kernel::task::sleep(rest).await,
+                // No PAUSE: for that TCG takes the lock that QEMU's devices need. And not too often: what the device writes is on
+                // its CPU.
+                _ => (0..RELAX).for_each(|turn| _ = core::hint::black_box(turn)),
             }
-            // No PAUSE: for that TCG takes the lock that QEMU's devices need. And not too often: what the device writes is on its
-            // CPU.
-            (0..RELAX).for_each(|turn| _ = core::hint::black_box(turn));
         }
         let notifications = self.queue.counts().notifications - before.notifications;
         Ok(Counted { requests: done, ns: now_ns() - start, notifications, interrupts: 0 })

@@ -1,7 +1,7 @@
 //! Whether a CPU looks for the answers of devices before it halts. Which is faster depends on the host: a look saves the way
 //! through the halt, the interrupt and the host's scheduler, but takes a core that the host's own threads may want. So each
 //! is tried, and what answered more requests is done.
-//! Neighbours: `block` (who looks).
+//! Neighbours: `block`, and `net::task` for frames instead of requests (who look).
 #![forbid(unsafe_code)]
 
 /// How long each is tried, in nanoseconds.
@@ -15,7 +15,7 @@ const FIRST: u32 = 2;
 
 /// What a CPU does, and what it has learnt.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Habit {
+pub(crate) struct Habit {
     looks: bool,
     /// When this epoch began, and what had been asked by then.
     begin_ns: u64,
@@ -24,15 +24,17 @@ pub(super) struct Habit {
     left: u32,
     /// While it is tried: requests per second of the epoch before.
     before: Option<u64>,
+    /// While it is not: the same. When it changes much, what was learnt was learnt of something else.
+    usual: Option<u64>,
 }
 
 impl Habit {
-    pub(super) const fn new() -> Self {
-        Self { looks: false, begin_ns: 0, asked: 0, left: FIRST, before: None }
+    pub(crate) const fn new() -> Self {
+        Self { looks: false, begin_ns: 0, asked: 0, left: FIRST, before: None, usual: None }
     }
 
     /// To be called whenever the CPU has no work, with the time and what it has asked so far: whether it looks now.
-    pub(super) fn decide(&mut self, now_ns: u64, asked: u32) -> bool {
+    pub(crate) fn decide(&mut self, now_ns: u64, asked: u32) -> bool {
         let (elapsed, done) =
             (now_ns.saturating_sub(self.begin_ns), u64::from(asked.wrapping_sub(self.asked)));
         if elapsed < EPOCH_NS {
@@ -46,15 +48,21 @@ impl Habit {
             return false;
         }
         let rate = done * 1_000_000_000 / elapsed;
+        let usual = self.usual.replace(rate);
+        if usual.is_some_and(|usual| rate > 2 * usual || rate < usual / 2) {
+            self.left = 0;
+        }
         match self.before.take() {
             Some(before) => {
                 // To look has to be worth its price.
                 let is_better = if self.looks { rate > before + before / 16 } else { rate >= before };
                 self.looks ^= !is_better;
                 self.left = PERIOD;
+                self.usual = None;
             }
             None if self.left == 0 => {
                 self.before = Some(rate);
+                self.usual = None;
                 self.looks = !self.looks;
             }
             None => self.left -= 1,
@@ -86,6 +94,21 @@ mod tests {
         assert!(play(&mut habit, 20, 10) > 800);
         assert!(play(&mut habit, 10, 20) < 200, "and given up when that changes");
         assert!(play(&mut habit, 30, 20) > 800);
+    }
+
+    /// As when another program asks, or asks otherwise.
+    #[test]
+    fn what_was_learnt_of_another_load_is_tried_again_at_once() {
+        let mut habit = Habit::new();
+        assert!(play(&mut habit, 10, 20) < 200);
+        let (mut now, mut asked, mut looked) = (habit.begin_ns, habit.asked, 0);
+        for _ in 0..40 {
+            let looks = habit.decide(now, asked);
+            looked += u32::from(looks);
+            now += 1_000_000;
+            asked = asked.wrapping_add(if looks { 200 } else { 100 });
+        }
+        assert!(looked > 20, "of 40 ms: {looked}");
     }
 
     #[test]

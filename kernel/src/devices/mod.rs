@@ -32,6 +32,8 @@ use drivers::{
 
 use crate::{platform::Platform, sync::OnceCell};
 
+pub(crate) use habit::Habit;
+
 /// Why a device that may be there is not used. Told to people only, so the text is all that is kept.
 type Failure = Box<dyn Display>;
 

@@ -35,15 +35,32 @@ pub(super) struct Listener {
     /// Connections in all.
     connections: usize,
     ready: VecDeque<Id>,
+    /// Connections that are over but for the wait, the oldest first; some may be gone.
+    over: VecDeque<Id>,
+    /// Sockets of connections that are gone, for those to come: their buffers need not be found, nor zeroed.
+    spare: Vec<tcp::Socket<'static>>,
     waker: Option<Waker>,
 }
 
+/// Sockets that a listener keeps at most. Together with its connections they are no more than it may have.
+const MOST_SPARE: usize = 16;
+/// Connections of a listener that are over but for the wait (RFC 9293 §3.6.1), at most: the oldest gives way. What its other end
+/// may still say is answered with a reset then, as what belongs to nothing.
+const MOST_OVER: usize = 32;
+
 impl Listener {
     /// A connection of its is gone.
-    pub(super) fn forget(&mut self, id: Id, was_accepted: bool) {
+    pub(super) fn forget(&mut self, id: Id, connection: Connection) {
         self.connections -= 1;
-        self.waiting -= usize::from(!was_accepted);
+        self.waiting -= usize::from(!connection.is_accepted);
         self.ready.retain(|ready| *ready != id);
+        if self.spare.len() < MOST_SPARE.min(self.options.connections - self.connections)
+            && self.spare.try_reserve(1).is_ok()
+        {
+            let mut socket = connection.into_socket();
+            socket.abort();
+            self.spare.push(socket);
+        }
     }
 }
 
@@ -67,14 +84,12 @@ impl Stack {
         if listener.waiting >= backlog {
             return None;
         }
-        if listener.connections >= connections {
-            let over = self.table.iter().find(|(_, other)| {
-                other.listener == Some(number) && !other.is_owned && other.socket().state() == State::TimeWait
-            });
-            let (id, _) = over?;
-            self.remove(id);
+        if listener.connections >= connections && !self.remove_oldest(number) {
+            return None;
         }
-        let mut socket = new_socket(&options)?;
+        let spare = self.listeners.get_mut(number).and_then(|listener| listener.as_mut()?.spare.pop());
+        let mut socket = spare.or_else(|| new_socket(&options))?;
+        begin(&mut socket);
         socket.set_timeout(Some(ORPHAN_TIMEOUT));
         socket.listen((tuple.local.addr, port)).ok()?;
         let id = self.table.insert(Connection::new(tuple, socket, Some(number)))?;
@@ -83,6 +98,34 @@ impl Stack {
             listener.connections += 1;
         }
         Some(id)
+    }
+
+    /// Notes once of a connection that came to a listener that it is over but for the wait, if it is.
+    pub(super) fn retire(&mut self, id: Id) {
+        let Some(connection) = self.table.get(id) else { return };
+        let is_over = connection.socket().state() == State::TimeWait && !connection.is_owned;
+        let Some(number) = connection.listener.filter(|_| is_over && !connection.is_retired) else { return };
+        connection.is_retired = true;
+        let Some(Some(listener)) = self.listeners.get_mut(number) else { return };
+        if listener.over.try_reserve(1).is_ok() {
+            listener.over.push_back(id);
+        }
+        if listener.over.len() > MOST_OVER {
+            self.remove_oldest(number);
+        }
+    }
+
+    /// Forgets the connection of a listener that has been over for longest; false if there is none.
+    fn remove_oldest(&mut self, number: usize) -> bool {
+        while let Some(Some(listener)) = self.listeners.get_mut(number)
+            && let Some(id) = listener.over.pop_front()
+        {
+            if self.is_over(id) {
+                self.remove(id);
+                return true;
+            }
+        }
+        false
     }
 
     /// A connection that came to a listener and is established is ready to be accepted.
@@ -106,7 +149,8 @@ impl Stack {
             return Err(Error::PortInUse(port));
         }
         let ready = VecDeque::with_capacity(options.backlog);
-        let listener = Listener { port, options, waiting: 0, connections: 0, ready, waker: None };
+        let (over, spare, waker) = (VecDeque::new(), Vec::new(), None);
+        let listener = Listener { port, options, waiting: 0, connections: 0, ready, over, spare, waker };
         let free = self.listeners.iter().position(Option::is_none);
         let number = free.unwrap_or_else(|| {
             self.listeners.push(None);
@@ -164,6 +208,7 @@ impl Stack {
                 continue;
             }
             let mut socket = new_socket(options).ok_or(Error::OutOfMemory)?;
+            begin(&mut socket);
             socket.set_timeout(Some(PEER_TIMEOUT));
             socket.connect(self.interface.context(), remote, local).map_err(|_| Error::Unreachable)?;
             let mut connection = Connection::new(tuple, socket, None);
@@ -197,8 +242,11 @@ fn new_socket(options: &Options) -> Option<tcp::Socket<'static>> {
         Some(tcp::SocketBuffer::new(buffer))
     };
     let receive_bytes = options.receive_bytes.min(MOST_RECEIVE_BYTES);
-    let mut socket = tcp::Socket::new(buffer(receive_bytes)?, buffer(options.send_bytes)?);
+    Some(tcp::Socket::new(buffer(receive_bytes)?, buffer(options.send_bytes)?))
+}
+
+/// Has a socket begin, as if it were new, what smoltcp leaves as it was when it begins a connection with one that had another.
+fn begin(socket: &mut tcp::Socket<'static>) {
     socket.set_nagle_enabled(false);
     socket.set_congestion_control(tcp::CongestionControl::Reno);
-    Some(socket)
 }

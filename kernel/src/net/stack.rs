@@ -67,7 +67,7 @@ pub(super) struct Stack {
     pub(super) next_port: u16,
 }
 
-/// A time of [`time::now`], in nanoseconds, for smoltcp.
+/// A time of [`crate::time::now`], in nanoseconds, for smoltcp.
 pub(super) fn instant(ns: u64) -> Instant {
     Instant::from_micros((ns / 1000) as i64)
 }
@@ -158,7 +158,7 @@ impl Stack {
     }
 
     /// Nobody has it, and nothing is left to send.
-    fn is_over(&mut self, id: Id) -> bool {
+    pub(super) fn is_over(&mut self, id: Id) -> bool {
         let Some(connection) = self.table.get(id) else { return false };
         !connection.is_owned && matches!(connection.socket().state(), State::TimeWait | State::Closed)
     }
@@ -169,7 +169,7 @@ impl Stack {
             self.deadlines.remove(key);
         }
         if let Some(Some(listener)) = connection.listener.and_then(|number| self.listeners.get_mut(number)) {
-            listener.forget(id, connection.is_accepted);
+            listener.forget(id, connection);
         }
     }
 
@@ -199,6 +199,7 @@ impl Stack {
         dirty.retain(|&id| match self.egress_connection(card, id, now) {
             Sent::All { look_again } => {
                 self.settle(id, look_again, now_ns);
+                self.retire(id);
                 false
             }
             Sent::NoRoom => true,

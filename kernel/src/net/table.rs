@@ -33,6 +33,8 @@ pub(super) struct Connection {
     pub(super) is_accepted: bool,
     /// An app has it.
     pub(super) is_owned: bool,
+    /// Its listener knows that it is over but for the wait.
+    pub(super) is_retired: bool,
     /// It stands in the list of those that may have something to send.
     pub(super) is_dirty: bool,
     /// When it is to be looked at, at the latest; in nanoseconds.
@@ -51,6 +53,7 @@ impl Connection {
             is_announced: false,
             is_accepted: false,
             is_owned: false,
+            is_retired: false,
             is_dirty: false,
             deadline: None,
         }
@@ -58,6 +61,13 @@ impl Connection {
 
     pub(super) fn socket(&self) -> &Socket<'static> {
         self.sockets.get(self.handle)
+    }
+
+    pub(super) fn into_socket(mut self) -> Socket<'static> {
+        match self.sockets.remove(self.handle) {
+            smoltcp::socket::Socket::Tcp(socket) => socket,
+            _ => unreachable!("its only socket is one for TCP"),
+        }
     }
 
     pub(super) fn socket_mut(&mut self) -> &mut Socket<'static> {

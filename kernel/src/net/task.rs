@@ -11,6 +11,7 @@ use drivers::class::net::{Control, Frame, NetDevice};
 
 use super::{Shared, stack::instant};
 use crate::{
+    devices::Habit,
     sync::IrqMutex,
     task::{Alarm, would_halt, yield_now},
     time::{self, Instant},
@@ -19,8 +20,8 @@ use crate::{
 /// Frames that are taken in before what they caused goes out: so few that the device works on the last ones while the next
 /// are looked at, so many that it is not notified of each.
 const BATCH: usize = 8;
-/// How long the card is looked at before its interrupt is waited for, where that has been worth it: to be woken from a halt
-/// costs about as much.
+/// How long the card is looked at before its interrupt is waited for, where that has brought more frames (`Habit`): to be woken
+/// from a halt costs about as much.
 const WATCH_NS: u64 = 100_000;
 
 /// Woken when something was released.
@@ -43,16 +44,16 @@ pub(super) async fn run(shared: &'static Shared) {
     }
     let mut alarm = Alarm::new();
     let mut queues = Queues { card, next: 0 };
-    // The next frames are expected soon: the last ones came soon after those before.
-    let mut comes_soon = false;
-    let mut begins = true;
+    let (mut habit, mut frames) = (Habit::new(), 0u32);
+    let (mut looks, mut begins) = (false, true);
     loop {
         let mut taken = ingress(shared, &mut queues);
-        if taken == 0 && comes_soon {
+        if taken == 0 && looks {
             let watched = watch(shared, &mut queues);
-            comes_soon = watched.is_some();
+            looks = watched.is_some();
             taken = watched.unwrap_or(0);
         }
+        frames = frames.wrapping_add(taken as u32);
         if taken > 0 {
             // Whoever was woken writes first: it goes out with the acknowledgements.
             yield_now().await;
@@ -68,11 +69,10 @@ pub(super) async fn run(shared: &'static Shared) {
             stack.egress(card, time::now().as_ns());
         }
         card.flush();
-        if !comes_soon {
-            let begun = time::now();
+        if !looks {
             poll_fn(|cx| wait(shared, &mut alarm, cx)).await;
-            comes_soon = begun.elapsed().as_nanos() < WATCH_NS.into();
         }
+        looks = habit.decide(time::now().as_ns(), frames);
     }
 }
 

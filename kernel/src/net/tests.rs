@@ -21,7 +21,7 @@ use smoltcp::{
     phy::ChecksumCapabilities,
     socket::{
         dhcpv4,
-        tcp::{Socket, SocketBuffer},
+        tcp::{Socket, SocketBuffer, State},
     },
     wire::{
         EthernetAddress, EthernetFrame, EthernetProtocol, IpAddress, IpEndpoint, IpProtocol, IpRepr,
@@ -37,6 +37,7 @@ use super::{
     port,
     stack::{Stack, instant},
     table::{Connection, Table},
+    tcp::Options,
 };
 
 const V4: [IpAddress; 2] = [IpAddress::v4(192, 0, 2, 1), IpAddress::v4(192, 0, 2, 2)];
@@ -162,19 +163,46 @@ impl NetDevice for Silent {
     }
 }
 
+fn stack(card: &Silent) -> Stack {
+    let capabilities = port::capabilities(card);
+    let (mut interface, clock) = interfaces(card, &capabilities, 1, instant(0));
+    addresses::set_up(&mut interface, card.info().mac, &Config::default());
+    // One who waits for an answer, and looks at the clock meanwhile.
+    let mut services = SocketSet::new(Vec::new());
+    let dhcp = services.add(dhcpv4::Socket::new());
+    Stack::new(interface, clock, services, capabilities, Some(dhcp), dhcp)
+}
+
+/// Sockets of connections that are gone are used again, and count as the listener's.
+#[test]
+fn a_listener_has_no_more_connections_than_it_may_however_many_come_and_go() {
+    let mut stack = stack(&Silent::default());
+    let options = Options { backlog: 3, connections: 3, receive_bytes: 64, send_bytes: 100 };
+    let listener = stack.listen(80, options).unwrap();
+    let open = |stack: &mut Stack, port| {
+        stack
+            .open(listener, Tuple { remote: IpEndpoint::new(V4[0], port), local: IpEndpoint::new(V4[1], 80) })
+    };
+    for round in 0..10 {
+        let ids: Vec<_> = (0..3).map(|at| open(&mut stack, 1000 + 3 * round + at).expect("room")).collect();
+        assert!(open(&mut stack, 1).is_none(), "no room for a fourth");
+        for id in ids {
+            let socket = stack.socket(id).unwrap();
+            assert_eq!((socket.state(), socket.recv_queue(), socket.send_queue()), (State::Listen, 0, 0));
+            assert_eq!((socket.recv_capacity(), socket.send_capacity()), (64, 100));
+            assert!(!socket.nagle_enabled() && socket.timeout().is_some());
+            stack.remove(id);
+        }
+    }
+}
+
 /// smoltcp 0.14 asks for routers three times, and from then on wants to be called again at once, for ever, whatever the sockets
 /// wait for: the time comes from an interface that asks nobody (`Stack::clock`).
 #[test]
 fn a_network_without_a_router_does_not_keep_the_guest_awake() {
     const SECOND: u64 = 1_000_000_000;
     let card = Silent::default();
-    let capabilities = port::capabilities(&card);
-    let (mut interface, clock) = interfaces(&card, &capabilities, 1, instant(0));
-    addresses::set_up(&mut interface, card.info().mac, &Config::default());
-    // One who waits for an answer, and looks at the clock meanwhile.
-    let mut services = SocketSet::new(Vec::new());
-    let dhcp = services.add(dhcpv4::Socket::new());
-    let mut stack = Stack::new(interface, clock, services, capabilities, Some(dhcp), dhcp);
+    let mut stack = stack(&card);
     let (mut now, mut calls) = (0, 0);
     while now < 100 * SECOND {
         stack.egress(&card, now);

@@ -34,15 +34,15 @@ impl Indirect {
     /// Fills the table of buffer `id`; gives its address and bytes.
     pub(super) fn write(&self, id: u16, segments: &[Segment]) -> (u64, u32) {
         let table = usize::from(id) * TABLE_BYTES;
-        for (index, segment) in segments.iter().enumerate() {
-            let offset = table + index * DESCRIPTOR_BYTES;
+        let words = self.tables.u64s(table, segments.len() * (DESCRIPTOR_BYTES / 8));
+        for (index, (words, segment)) in words.chunks_exact(DESCRIPTOR_BYTES / 8).zip(segments).enumerate() {
             let is_last = index + 1 == segments.len();
             let (flags, next) = match self.chained {
                 true if !is_last => (direction_flag(segment) | NEXT, index as u16 + 1),
                 _ => (direction_flag(segment), 0),
             };
             let fields = if self.chained { [flags, next] } else { [next, flags] };
-            write_descriptor(&self.tables, offset, (segment.address(), segment.len_bytes()), fields);
+            write_descriptor(words, (segment.address(), segment.len_bytes()), fields);
         }
         (self.tables.address() + table as u64, (segments.len() * DESCRIPTOR_BYTES) as u32)
     }

@@ -1,9 +1,9 @@
 //! Where the parts of a virtqueue lie in its memory, and what a descriptor looks like (VirtIO 1.3 §2.7, §2.8).
 #![forbid(unsafe_code)]
 
-use core::sync::atomic::Ordering::Relaxed;
+use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use crate::dma::{Direction, Dma, Segment};
+use crate::dma::{Direction, Segment};
 
 /// Bytes of a descriptor, of either format (§2.7.5, §2.8.13).
 pub const DESCRIPTOR_BYTES: usize = 16;
@@ -56,18 +56,19 @@ pub(super) fn direction_flag(segment: &Segment) -> u16 {
     }
 }
 
-/// Writes the descriptor at `offset`: address, length, and the two 16-bit fields behind, by two stores (all is little-endian,
-/// as the CPU is).
+/// Writes the descriptor of these two words: address, length, and the two 16-bit fields behind (all is little-endian, as the
+/// CPU is).
 #[inline]
 pub(super) fn write_descriptor(
-    memory: &Dma,
-    offset: usize,
+    words: &[AtomicU64],
     (address, len_bytes): (u64, u32),
     [first, second]: [u16; 2],
 ) {
-    memory.u64(offset).store(address, Relaxed);
     let fields = u64::from(first) << 32 | u64::from(second) << 48;
-    memory.u64(offset + 8).store(u64::from(len_bytes) | fields, Relaxed);
+    if let [low, high] = words {
+        low.store(address, Relaxed);
+        high.store(u64::from(len_bytes) | fields, Relaxed);
+    }
 }
 
 /// Bytes of `segments` that the device may write.

@@ -2,10 +2,11 @@
 //!
 //! [`Queue`] keeps a value for each buffer that the device has, and gives it back exactly once. It allocates when it
 //! is made and never after. Nothing is read back that the driver wrote; what the device wrote is checked once, in
-//! `pop`. Files: `layout` (what lies where), [`split`](self) and `packed` (the formats), `order` (what is ordered, and why),
+//! `pop`. Files: `layout` (what lies where), `split` and `packed` (the formats), `base` (what both have), `order` (what is ordered, and why),
 //! `indirect`, `event_idx`.
 #![forbid(unsafe_code)]
 
+mod base;
 mod event_idx;
 mod indirect;
 pub mod layout;
@@ -145,12 +146,12 @@ impl<T> Queue<T> {
 
     /// Where it lies, for the device.
     pub fn addresses(&self) -> Addresses {
-        each!(&self.ring, ring => ring.addresses())
+        each!(&self.ring, ring => ring.base()).addresses()
     }
 
     /// Descriptors.
     pub fn size(&self) -> u16 {
-        each!(&self.ring, ring => ring.size())
+        each!(&self.ring, ring => ring.base()).size
     }
 
     /// What it has done so far.
@@ -196,7 +197,7 @@ impl<T> Queue<T> {
 
     /// Buffers that the device has.
     pub fn in_flight(&self) -> u16 {
-        each!(&self.ring, ring => ring.in_flight())
+        each!(&self.ring, ring => ring.base()).in_flight
     }
 
     /// The next buffer that the device has used: its value and the bytes that the device says it wrote. A device
@@ -250,7 +251,7 @@ impl<T> Queue<T> {
 
     /// Never frees the queue's memory: for a device that does not finish its reset.
     pub fn keep_for_ever(&mut self) {
-        each!(&mut self.ring, ring => ring.keep_for_ever());
+        each!(&mut self.ring, ring => ring.base_mut()).keep_for_ever();
     }
 
     /// The values of all buffers that the device had. It must have been reset.

@@ -5,18 +5,17 @@
 //! `shadow`. Neighbours: `split` (the other format), `mod` (which of them a queue has).
 #![forbid(unsafe_code)]
 
-use alloc::boxed::Box;
 use core::sync::atomic::Ordering::Relaxed;
 
 use super::{
-    Addresses, Full, Used,
+    Full, Used,
+    base::Base,
     event_idx::has_passed,
-    indirect::Indirect,
     layout::{DESCRIPTOR_BYTES, INDIRECT, Layout, NEXT, direction_flag, writable_bytes},
     order,
 };
 use crate::{
-    dma::{Dma, Segment},
+    dma::Segment,
     error::Error,
     hal::Hal,
     virtio::{Fault, Features},
@@ -74,34 +73,10 @@ impl Position {
     }
 }
 
-/// What the driver knows of a buffer id.
-#[derive(Clone, Copy, Debug, Default)]
-struct Shadow {
-    /// Next free id.
-    next: u16,
-    /// Descriptors of the buffer that the device has under this id, else 0.
-    count: u16,
-    /// Bytes of it which the device may write.
-    writable: u32,
-}
-
 /// A packed virtqueue.
 #[derive(Debug)]
 pub(super) struct Packed {
-    memory: Dma,
-    layout: Layout,
-    size: u16,
-    shadow: Box<[Shadow]>,
-    indirect: Option<Indirect>,
-    event_idx: bool,
-    /// The machine's full fence.
-    fence: fn(),
-    /// Free ids, oldest first.
-    free_head: u16,
-    free_tail: u16,
-    /// Free descriptors; there are as many free ids at least.
-    free_count: u16,
-    in_flight: u16,
+    base: Base,
     next_available: Position,
     /// Descriptors made available since the device was last asked whether it wants to know.
     added: u16,
@@ -111,42 +86,16 @@ pub(super) struct Packed {
 impl Packed {
     /// A queue of `size` descriptors, 32768 at most.
     pub(super) fn new(hal: &dyn Hal, size: u16, features: Features) -> Result<Self, Error> {
-        let layout = Layout::packed(size);
-        let indirect = features.contains(Features::INDIRECT_DESC);
-        let shadow = (0..size).map(|index| Shadow { next: (index + 1) % size, ..Shadow::default() });
-        Ok(Self {
-            memory: hal.dma(layout.len_bytes)?,
-            layout,
-            size,
-            shadow: shadow.collect(),
-            indirect: indirect.then(|| Indirect::new(hal, size, false)).transpose()?,
-            event_idx: features.contains(Features::EVENT_IDX),
-            fence: hal.fence(),
-            free_head: 0,
-            free_tail: size - 1,
-            free_count: size,
-            in_flight: 0,
-            next_available: Position::START,
-            added: 0,
-            next_used: Position::START,
-        })
+        let base = Base::new(hal, Layout::packed(size), size, features, false)?;
+        Ok(Self { base, next_available: Position::START, added: 0, next_used: Position::START })
     }
 
-    pub(super) fn addresses(&self) -> Addresses {
-        Addresses::new(&self.memory, &self.layout, self.size)
+    pub(super) fn base(&self) -> &Base {
+        &self.base
     }
 
-    pub(super) fn keep_for_ever(&mut self) {
-        self.memory.keep_for_ever();
-        self.indirect.iter_mut().for_each(Indirect::keep_for_ever);
-    }
-
-    pub(super) fn size(&self) -> u16 {
-        self.size
-    }
-
-    pub(super) fn in_flight(&self) -> u16 {
-        self.in_flight
+    pub(super) fn base_mut(&mut self) -> &mut Base {
+        &mut self.base
     }
 
     /// How far the ring has come, as a notification may tell it (§2.9).
@@ -156,13 +105,13 @@ impl Packed {
 
     /// Makes a buffer available; gives its id, which no other buffer in flight has.
     pub(super) fn add(&mut self, segments: &[Segment]) -> Result<u16, Full> {
-        let id = self.free_head;
-        let table = match &self.indirect {
+        let id = self.base.free_head;
+        let table = match &self.base.indirect {
             Some(indirect) if segments.len() > 1 => Some(indirect),
             _ => None,
         };
         let count = if table.is_some() { 1 } else { segments.len() as u16 };
-        if count > self.free_count {
+        if count > self.base.free_count {
             return Err(Full);
         }
         let first = self.next_available;
@@ -174,15 +123,15 @@ impl Packed {
             }
             None => self.write_chain(id, segments),
         };
-        let buffer = &mut self.shadow[usize::from(id)];
+        let buffer = &mut self.base.shadow[usize::from(id)];
         (buffer.count, buffer.writable) = (count, writable_bytes(segments));
-        self.free_head = buffer.next;
-        self.free_count -= count;
-        self.in_flight += 1;
+        self.base.free_head = buffer.next;
+        self.base.free_count -= count;
+        self.base.in_flight += 1;
         self.added += count;
-        self.next_available = first.after(count, self.size);
+        self.next_available = first.after(count, self.base.size);
         // The first descriptor becomes available last (§2.8.21.1): whoever sees it sees all the others.
-        order::publish(self.memory.u16(self.offset(first) + 14), first_flags | first.available());
+        order::publish(self.base.memory.u16(self.offset(first) + 14), first_flags | first.available());
         Ok(id)
     }
 
@@ -190,14 +139,14 @@ impl Packed {
     fn write_chain(&self, id: u16, segments: &[Segment]) -> u16 {
         let mut first_flags = 0;
         for (number, segment) in segments.iter().enumerate() {
-            let place = self.next_available.after(number as u16, self.size);
+            let place = self.next_available.after(number as u16, self.base.size);
             let more = if number + 1 < segments.len() { NEXT } else { 0 };
             let flags = direction_flag(segment) | more;
             self.write_descriptor(place, segment.address(), segment.len_bytes(), id);
             if number == 0 {
                 first_flags = flags;
             } else {
-                self.memory.u16(self.offset(place) + 14).store(flags | place.available(), Relaxed);
+                self.base.memory.u16(self.offset(place) + 14).store(flags | place.available(), Relaxed);
             }
         }
         first_flags
@@ -205,9 +154,9 @@ impl Packed {
 
     fn write_descriptor(&self, place: Position, address: u64, len_bytes: u32, id: u16) {
         let offset = self.offset(place);
-        self.memory.u64(offset).store(address, Relaxed);
-        self.memory.u32(offset + 8).store(len_bytes, Relaxed);
-        self.memory.u16(offset + 12).store(id, Relaxed);
+        self.base.memory.u64(offset).store(address, Relaxed);
+        self.base.memory.u32(offset + 8).store(len_bytes, Relaxed);
+        self.base.memory.u16(offset + 12).store(id, Relaxed);
     }
 
     /// Whether the device wants to know of what was made available since the last call (§2.8.10).
@@ -216,14 +165,14 @@ impl Packed {
         if added == 0 {
             return false;
         }
-        let event = order::wish_of_other(self.memory.u32(self.layout.device), self.fence);
+        let event = order::wish_of_other(self.base.memory.u32(self.base.layout.device), self.base.fence);
         let (offset, flags) = (event as u16, (event >> 16) as u16 & 3);
-        if flags != EVENT_DESC || !self.event_idx {
+        if flags != EVENT_DESC || !self.base.event_idx {
             return flags != EVENT_DISABLE;
         }
         // Both indices on one line: an event with the other wrap counter lies one ring back.
         let same_wrap = (offset & WRAP != 0) == self.next_available.wrap;
-        let event = (offset & !WRAP).wrapping_sub(if same_wrap { 0 } else { self.size });
+        let event = (offset & !WRAP).wrapping_sub(if same_wrap { 0 } else { self.base.size });
         let new = self.next_available.index;
         has_passed(event, new.wrapping_sub(added), new)
     }
@@ -231,8 +180,8 @@ impl Packed {
     /// The next used buffer, of which everything was checked.
     pub(super) fn pop(&mut self) -> Result<Option<Used>, Fault> {
         let Some((id, len_bytes)) = self.peek()? else { return Ok(None) };
-        let buffer = self.has(id).ok_or(Fault::UsedId { id })?;
-        let limit = self.shadow[usize::from(buffer)].writable;
+        let buffer = self.base.known(id).ok_or(Fault::UsedId { id })?;
+        let limit = self.base.shadow[usize::from(buffer)].writable;
         if len_bytes > limit {
             return Err(Fault::UsedLength { found: len_bytes, limit });
         }
@@ -243,61 +192,57 @@ impl Packed {
     /// The id and the length in the next used descriptor, as the device says; for devices that use in order, which
     /// may tell the last one of several only (§2.8.9).
     pub(super) fn peek(&self) -> Result<Option<(u32, u32)>, Fault> {
-        if self.in_flight == 0 {
+        if self.base.in_flight == 0 {
             return Ok(None);
         }
         let offset = self.offset(self.next_used);
         // Id, length, and what the device wrote to the buffer, are read after the flags.
-        let flags = order::observe(self.memory.u16(offset + 14));
-        let word = || (self.memory.u16(offset + 12).load(Relaxed), self.memory.u32(offset + 8).load(Relaxed));
+        let flags = order::observe(self.base.memory.u16(offset + 14));
+        let word = || {
+            (self.base.memory.u16(offset + 12).load(Relaxed), self.base.memory.u32(offset + 8).load(Relaxed))
+        };
         Ok(self.next_used.is_used(flags).then(word).map(|(id, len_bytes)| (id.into(), len_bytes)))
     }
 
     /// Takes back a buffer in the middle of those that the device used in order.
     pub(super) fn skip(&mut self, id: u16) -> Option<u32> {
-        let id = self.has(id.into())?;
-        let writable = self.shadow[usize::from(id)].writable;
+        let id = self.base.known(id.into())?;
+        let writable = self.base.shadow[usize::from(id)].writable;
         self.take_back(id);
         Some(writable)
     }
 
-    /// `id`, if the device has a buffer of this id.
-    fn has(&self, id: u32) -> Option<u16> {
-        let known = u16::try_from(id).ok();
-        known.filter(|&id| self.shadow.get(usize::from(id)).is_some_and(|buffer| buffer.count > 0))
-    }
-
     /// Frees id and descriptors of the buffer `id`, which the device has.
     fn take_back(&mut self, id: u16) {
-        let count = core::mem::take(&mut self.shadow[usize::from(id)].count);
+        let count = core::mem::take(&mut self.base.shadow[usize::from(id)].count);
         // Without free descriptors there may still be free ids, if buffers have several descriptors each.
-        if self.in_flight == self.size {
-            self.free_head = id;
+        if self.base.in_flight == self.base.size {
+            self.base.free_head = id;
         } else {
-            self.shadow[usize::from(self.free_tail)].next = id;
+            self.base.shadow[usize::from(self.base.free_tail)].next = id;
         }
-        self.free_tail = id;
-        self.free_count += count;
-        self.in_flight -= 1;
-        self.next_used = self.next_used.after(count, self.size);
+        self.base.free_tail = id;
+        self.base.free_count += count;
+        self.base.in_flight -= 1;
+        self.next_used = self.next_used.after(count, self.base.size);
     }
 
     /// Wants no interrupts until [`ask_for_interrupt`](Self::ask_for_interrupt).
     pub(super) fn suppress_interrupts(&mut self) {
-        self.memory.u32(self.layout.driver).store(u32::from(EVENT_DISABLE) << 16, Relaxed);
+        self.base.memory.u32(self.base.layout.driver).store(u32::from(EVENT_DISABLE) << 16, Relaxed);
     }
 
     /// Asks to be interrupted at the next used buffer; true if there is one by now, which may raise none.
     pub(super) fn ask_for_interrupt(&mut self) -> bool {
-        let wish = match self.event_idx {
+        let wish = match self.base.event_idx {
             true => u32::from(self.next_used.word()) | u32::from(EVENT_DESC) << 16,
             false => u32::from(EVENT_ENABLE) << 16,
         };
-        order::wish(self.memory.u32(self.layout.driver), wish, self.fence);
+        order::wish(self.base.memory.u32(self.base.layout.driver), wish, self.base.fence);
         matches!(self.peek(), Ok(Some(_)))
     }
 
     fn offset(&self, place: Position) -> usize {
-        self.layout.descriptors + usize::from(place.index) * DESCRIPTOR_BYTES
+        self.base.layout.descriptors + usize::from(place.index) * DESCRIPTOR_BYTES
     }
 }

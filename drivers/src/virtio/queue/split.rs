@@ -4,18 +4,17 @@
 //! Neighbours: `packed` (the other format, the same operations), `mod` (which of them a queue has).
 #![forbid(unsafe_code)]
 
-use alloc::boxed::Box;
 use core::sync::atomic::Ordering::Relaxed;
 
 use super::{
-    Addresses, Full, Used,
+    Full, Used,
+    base::Base,
     event_idx::has_passed,
-    indirect::Indirect,
     layout::{DESCRIPTOR_BYTES, INDIRECT, Layout, NEXT, direction_flag, writable_bytes, write_descriptor},
     order,
 };
 use crate::{
-    dma::{Dma, Segment},
+    dma::Segment,
     error::Error,
     hal::Hal,
     virtio::{Fault, Features},
@@ -32,81 +31,31 @@ const NO_INTERRUPT: u16 = 1;
 const RING_INDEX: usize = 2;
 const RING_ENTRIES: usize = 4;
 
-/// What the driver knows of a descriptor.
-#[derive(Clone, Copy, Debug, Default)]
-struct Shadow {
-    /// The next one of its buffer, or of the free ones.
-    next: u16,
-    /// If it is the head of a buffer that the device has: descriptors of the buffer, else 0.
-    count: u16,
-    /// Bytes of that buffer which the device may write.
-    writable: u32,
-}
-
 /// A split virtqueue.
 #[derive(Debug)]
 pub(super) struct Split {
-    memory: Dma,
-    layout: Layout,
-    size: u16,
-    shadow: Box<[Shadow]>,
-    indirect: Option<Indirect>,
-    event_idx: bool,
-    /// The machine's full fence.
-    fence: fn(),
-    /// Free descriptors, taken at the head and given back at the tail: a device that uses buffers in order thus
-    /// gets descriptors in ring order, as §2.7.9 asks.
-    free_head: u16,
-    free_tail: u16,
-    free_count: u16,
+    base: Base,
     /// Index of the available ring: all ever made available, modulo 65536.
     available: u16,
     /// Its value when the device was last asked whether it wants to know.
     notified: u16,
     /// Index of the used ring up to which it was read.
     used: u16,
-    in_flight: u16,
 }
 
 impl Split {
     /// A queue of `size` descriptors, a power of two.
     pub(super) fn new(hal: &dyn Hal, size: u16, features: Features) -> Result<Self, Error> {
-        let layout = Layout::split(size);
-        let indirect = features.contains(Features::INDIRECT_DESC);
-        let shadow = (0..size).map(|index| Shadow { next: (index + 1) % size, ..Shadow::default() });
-        Ok(Self {
-            memory: hal.dma(layout.len_bytes)?,
-            layout,
-            size,
-            shadow: shadow.collect(),
-            indirect: indirect.then(|| Indirect::new(hal, size, true)).transpose()?,
-            event_idx: features.contains(Features::EVENT_IDX),
-            fence: hal.fence(),
-            free_head: 0,
-            free_tail: size - 1,
-            free_count: size,
-            available: 0,
-            notified: 0,
-            used: 0,
-            in_flight: 0,
-        })
+        let base = Base::new(hal, Layout::split(size), size, features, true)?;
+        Ok(Self { base, available: 0, notified: 0, used: 0 })
     }
 
-    pub(super) fn addresses(&self) -> Addresses {
-        Addresses::new(&self.memory, &self.layout, self.size)
+    pub(super) fn base(&self) -> &Base {
+        &self.base
     }
 
-    pub(super) fn keep_for_ever(&mut self) {
-        self.memory.keep_for_ever();
-        self.indirect.iter_mut().for_each(Indirect::keep_for_ever);
-    }
-
-    pub(super) fn size(&self) -> u16 {
-        self.size
-    }
-
-    pub(super) fn in_flight(&self) -> u16 {
-        self.in_flight
+    pub(super) fn base_mut(&mut self) -> &mut Base {
+        &mut self.base
     }
 
     /// How far the ring has come, as a notification may tell it (§2.9).
@@ -116,50 +65,51 @@ impl Split {
 
     /// Makes a buffer available; gives its id, which no other buffer in flight has.
     pub(super) fn add(&mut self, segments: &[Segment]) -> Result<u16, Full> {
-        let head = self.free_head;
-        let table = match &self.indirect {
+        let head = self.base.free_head;
+        let table = match &self.base.indirect {
             Some(indirect) if segments.len() > 1 => Some(indirect),
             _ => None,
         };
         let count = if table.is_some() { 1 } else { segments.len() as u16 };
-        if count > self.free_count {
+        if count > self.base.free_count {
             return Err(Full);
         }
         match table {
             Some(indirect) => {
                 let (address, len_bytes) = indirect.write(head, segments);
                 self.write_descriptor(head, address, len_bytes, INDIRECT, 0);
-                self.free_head = self.shadow[usize::from(head)].next;
+                self.base.free_head = self.base.shadow[usize::from(head)].next;
             }
             None => self.write_chain(segments),
         }
-        let buffer = &mut self.shadow[usize::from(head)];
+        let buffer = &mut self.base.shadow[usize::from(head)];
         buffer.count = count;
         buffer.writable = writable_bytes(segments);
-        self.free_count -= count;
-        self.in_flight += 1;
-        let entry = self.layout.driver + RING_ENTRIES + 2 * self.slot(self.available);
-        self.memory.u16(entry).store(head, Relaxed);
+        self.base.free_count -= count;
+        self.base.in_flight += 1;
+        let entry = self.base.layout.driver + RING_ENTRIES + 2 * self.slot(self.available);
+        self.base.memory.u16(entry).store(head, Relaxed);
         self.available = self.available.wrapping_add(1);
-        order::publish(self.memory.u16(self.layout.driver + RING_INDEX), self.available);
+        order::publish(self.base.memory.u16(self.base.layout.driver + RING_INDEX), self.available);
         Ok(head)
     }
 
     fn write_chain(&mut self, segments: &[Segment]) {
-        let mut index = self.free_head;
+        let mut index = self.base.free_head;
         for (number, segment) in segments.iter().enumerate() {
-            let next = self.shadow[usize::from(index)].next;
+            let next = self.base.shadow[usize::from(index)].next;
             let more = if number + 1 < segments.len() { NEXT } else { 0 };
             let flags = direction_flag(segment) | more;
             self.write_descriptor(index, segment.address(), segment.len_bytes(), flags, next);
             index = next;
         }
-        self.free_head = index;
+        self.base.free_head = index;
     }
 
     fn write_descriptor(&self, index: u16, address: u64, len_bytes: u32, flags: u16, next: u16) {
-        let offset = self.layout.descriptors + usize::from(index) * DESCRIPTOR_BYTES;
-        write_descriptor(&self.memory, offset, (address, len_bytes), [flags, next]);
+        let offset = self.base.layout.descriptors + usize::from(index) * DESCRIPTOR_BYTES;
+        let words = self.base.memory.u64s(offset, DESCRIPTOR_BYTES / 8);
+        write_descriptor(words, (address, len_bytes), [flags, next]);
     }
 
     /// Whether the device wants to know of what was made available since the last call (§2.7.10.1).
@@ -168,30 +118,35 @@ impl Split {
         if old == self.available {
             return false;
         }
-        if self.event_idx {
-            let event = self.layout.device + RING_ENTRIES + 8 * usize::from(self.size);
-            has_passed(order::wish_of_other(self.memory.u16(event), self.fence), old, self.available)
+        if self.base.event_idx {
+            let event = self.base.layout.device + RING_ENTRIES + 8 * usize::from(self.base.size);
+            has_passed(
+                order::wish_of_other(self.base.memory.u16(event), self.base.fence),
+                old,
+                self.available,
+            )
         } else {
-            order::wish_of_other(self.memory.u16(self.layout.device), self.fence) & NO_NOTIFY == 0
+            order::wish_of_other(self.base.memory.u16(self.base.layout.device), self.base.fence) & NO_NOTIFY
+                == 0
         }
     }
 
     /// The next used buffer, of which everything was checked.
     pub(super) fn pop(&mut self) -> Result<Option<Used>, Fault> {
         // The entry, and what the device wrote to the buffer, are read after the index.
-        let index = order::observe(self.memory.u16(self.layout.device + RING_INDEX));
+        let index = order::observe(self.base.memory.u16(self.base.layout.device + RING_INDEX));
         let pending = index.wrapping_sub(self.used);
         if pending == 0 {
             return Ok(None);
         }
-        if pending > self.in_flight {
-            return Err(Fault::UsedTooMany { used: pending, in_flight: self.in_flight });
+        if pending > self.base.in_flight {
+            return Err(Fault::UsedTooMany { used: pending, in_flight: self.base.in_flight });
         }
-        let entry = self.layout.device + RING_ENTRIES + 8 * self.slot(self.used);
-        let id = self.memory.u32(entry).load(Relaxed);
-        let len_bytes = self.memory.u32(entry + 4).load(Relaxed);
-        let head = u16::try_from(id).ok().filter(|&head| self.has(head)).ok_or(Fault::UsedId { id })?;
-        let limit = self.shadow[usize::from(head)].writable;
+        let entry = self.base.layout.device + RING_ENTRIES + 8 * self.slot(self.used);
+        let id = self.base.memory.u32(entry).load(Relaxed);
+        let len_bytes = self.base.memory.u32(entry + 4).load(Relaxed);
+        let head = self.base.known(id).ok_or(Fault::UsedId { id })?;
+        let limit = self.base.shadow[usize::from(head)].writable;
         if len_bytes > limit {
             return Err(Fault::UsedLength { found: len_bytes, limit });
         }
@@ -203,72 +158,65 @@ impl Split {
     /// The id of the buffer that the next used entry names and how many entries the device has used, as it says;
     /// for devices that use in order, which may tell the last one of several only (§2.7.9).
     pub(super) fn peek(&self) -> Result<Option<(u32, u32)>, Fault> {
-        let index = order::observe(self.memory.u16(self.layout.device + RING_INDEX));
+        let index = order::observe(self.base.memory.u16(self.base.layout.device + RING_INDEX));
         let pending = index.wrapping_sub(self.used);
-        if pending > self.in_flight {
-            return Err(Fault::UsedTooMany { used: pending, in_flight: self.in_flight });
+        if pending > self.base.in_flight {
+            return Err(Fault::UsedTooMany { used: pending, in_flight: self.base.in_flight });
         }
-        let entry = self.layout.device + RING_ENTRIES + 8 * self.slot(self.used);
-        let word = |offset| self.memory.u32(offset).load(Relaxed);
+        let entry = self.base.layout.device + RING_ENTRIES + 8 * self.slot(self.used);
+        let word = |offset| self.base.memory.u32(offset).load(Relaxed);
         Ok((pending > 0).then(|| (word(entry), word(entry + 4))))
     }
 
     /// Takes back a buffer in the middle of those that the device used in order.
     pub(super) fn skip(&mut self, id: u16) -> Option<u32> {
-        if !self.has(id) {
-            return None;
-        }
+        let id = self.base.known(id.into())?;
         self.used = self.used.wrapping_add(1);
-        let writable = self.shadow[usize::from(id)].writable;
+        let writable = self.base.shadow[usize::from(id)].writable;
         self.take_back(id);
         Some(writable)
     }
 
-    /// Whether the device has the buffer `head`.
-    fn has(&self, head: u16) -> bool {
-        self.shadow.get(usize::from(head)).is_some_and(|buffer| buffer.count > 0)
-    }
-
     /// Frees the descriptors of the buffer `head`, which the device has.
     fn take_back(&mut self, head: u16) {
-        let count = core::mem::take(&mut self.shadow[usize::from(head)].count);
-        let last = (1..count).fold(head, |index, _| self.shadow[usize::from(index)].next);
-        if self.free_count == 0 {
-            self.free_head = head;
+        let count = core::mem::take(&mut self.base.shadow[usize::from(head)].count);
+        let last = (1..count).fold(head, |index, _| self.base.shadow[usize::from(index)].next);
+        if self.base.free_count == 0 {
+            self.base.free_head = head;
         } else {
-            self.shadow[usize::from(self.free_tail)].next = head;
+            self.base.shadow[usize::from(self.base.free_tail)].next = head;
         }
-        self.free_tail = last;
-        self.free_count += count;
-        self.in_flight -= 1;
+        self.base.free_tail = last;
+        self.base.free_count += count;
+        self.base.in_flight -= 1;
     }
 
     /// Wants no interrupts until [`ask_for_interrupt`](Self::ask_for_interrupt): by the flag, or, with the event index, by
     /// naming the one that the device has just passed (§2.7.7).
     pub(super) fn suppress_interrupts(&mut self) {
-        if self.event_idx {
-            self.memory.u16(self.event_place()).store(self.used.wrapping_sub(1), Relaxed);
+        if self.base.event_idx {
+            self.base.memory.u16(self.event_place()).store(self.used.wrapping_sub(1), Relaxed);
         } else {
-            self.memory.u16(self.layout.driver).store(NO_INTERRUPT, Relaxed);
+            self.base.memory.u16(self.base.layout.driver).store(NO_INTERRUPT, Relaxed);
         }
     }
 
     /// Where the driver says when it wants to be told.
     fn event_place(&self) -> usize {
-        self.layout.driver + RING_ENTRIES + 2 * usize::from(self.size)
+        self.base.layout.driver + RING_ENTRIES + 2 * usize::from(self.base.size)
     }
 
     /// Asks to be interrupted at the next used buffer; true if there is one by now, which may raise none.
     pub(super) fn ask_for_interrupt(&mut self) -> bool {
-        if self.event_idx {
-            order::wish(self.memory.u16(self.event_place()), self.used, self.fence);
+        if self.base.event_idx {
+            order::wish(self.base.memory.u16(self.event_place()), self.used, self.base.fence);
         } else {
-            order::wish(self.memory.u16(self.layout.driver), 0, self.fence);
+            order::wish(self.base.memory.u16(self.base.layout.driver), 0, self.base.fence);
         }
-        self.memory.u16(self.layout.device + RING_INDEX).load(Relaxed) != self.used
+        self.base.memory.u16(self.base.layout.device + RING_INDEX).load(Relaxed) != self.used
     }
 
     fn slot(&self, index: u16) -> usize {
-        usize::from(index & (self.size - 1))
+        usize::from(index & (self.base.size - 1))
     }
 }

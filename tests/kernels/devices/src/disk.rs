@@ -1,11 +1,15 @@
 //! Rewrites the first disk, block by block, many at a time; the host looks at the image afterwards.
-//! `wait` waits for a disk that comes later, `until-gone` for its end; with `twice` it does its work again after a key.
+//! `wait` waits for a disk that comes later, `until-gone` for its end; with `hold` it looks for the disk after a key, with `twice`
+//! it does its work again after one. `alone` lets one task do it.
 #![forbid(unsafe_code)]
 
 use alloc::{format, string::String, vec::Vec};
 use core::time::Duration;
 
-use drivers::class::{BlockRequest, SECTOR_BYTES};
+use drivers::{
+    class::{BlockRequest, SECTOR_BYTES},
+    dma::DmaBuffer,
+};
 use kernel::devices::{self, block::Disk};
 
 use crate::{buffer, done};
@@ -19,6 +23,9 @@ const POLL: Duration = Duration::from_millis(20);
 
 /// Does it; an error is the first thing that went wrong.
 pub(crate) async fn run() -> Result<(), String> {
+    if has_word("hold") {
+        wait_for_key().await;
+    }
     let disk = first_disk().await?;
     let info = disk.info();
     kernel::println!("disk: {} sectors, name {:?}", info.sectors, name(&disk).await?);
@@ -45,8 +52,7 @@ pub(crate) async fn run() -> Result<(), String> {
         counts.interrupts
     );
     if has_word("twice") {
-        kernel::println!("disk: waits for a key");
-        kernel::console::read_byte().await;
+        wait_for_key().await;
         rewrite(&disk).await?;
     }
     if has_word("until-gone") {
@@ -59,6 +65,11 @@ pub(crate) async fn run() -> Result<(), String> {
         return gone.map_or(Ok(()), |_| Err("a disk that is gone was read".into()));
     }
     Ok(())
+}
+
+async fn wait_for_key() {
+    kernel::println!("disk: waits for a key");
+    kernel::console::read_byte().await;
 }
 
 fn has_word(word: &str) -> bool {
@@ -84,6 +95,9 @@ async fn rewrite(disk: &Disk) -> Result<(), String> {
     let depth =
         kernel::app::args().find(|(key, _)| *key == "depth").and_then(|(_, value)| value.parse().ok());
     let depth = depth.unwrap_or(DEPTH);
+    if has_word("alone") {
+        return rewrite_alone(disk, depth, blocks).await;
+    }
     let workers = (0..depth).map(|first| {
         let disk = disk.clone();
         kernel::task::spawn(async move {
@@ -91,8 +105,7 @@ async fn rewrite(disk: &Disk) -> Result<(), String> {
             for block in (first..blocks).step_by(depth as usize) {
                 let sector = block * SECTORS;
                 buffer = done(disk.read(sector, buffer).await, "read")?;
-                let change = (block as u8).wrapping_mul(31).wrapping_add(17);
-                buffer.bytes_mut().iter_mut().for_each(|byte| *byte ^= change);
+                change(block, &mut buffer);
                 buffer = done(disk.write(sector, buffer).await, "write")?;
             }
             Ok::<(), String>(())
@@ -101,6 +114,39 @@ async fn rewrite(disk: &Disk) -> Result<(), String> {
     for worker in workers.collect::<Vec<_>>() {
         worker.await?;
     }
+    Ok(())
+}
+
+fn change(block: u64, buffer: &mut DmaBuffer) {
+    let change = (block as u8).wrapping_mul(31).wrapping_add(17);
+    buffer.bytes_mut().iter_mut().for_each(|byte| *byte ^= change);
+}
+
+/// The same by one task with so many requests in flight. A block is known by its number, and, when it is written, by one more bit.
+async fn rewrite_alone(disk: &Disk, depth: u64, blocks: u64) -> Result<(), String> {
+    const WRITTEN: u64 = 1 << 63;
+    let mut in_flight = disk.in_flight(depth as usize);
+    let read = |block, buffer| BlockRequest::Read { sector: block * SECTORS, buffer };
+    for block in 0..depth.min(blocks) {
+        in_flight.push(block, read(block, buffer()?));
+    }
+    let mut following = depth..blocks;
+    let mut written = 0;
+    while let Some((tag, outcome)) = in_flight.next().await {
+        let block = tag & !WRITTEN;
+        if tag & WRITTEN == 0 {
+            let mut buffer = done(outcome, "read")?;
+            change(block, &mut buffer);
+            in_flight.push(block | WRITTEN, BlockRequest::Write { sector: block * SECTORS, buffer });
+            continue;
+        }
+        let buffer = done(outcome, "write")?;
+        written += 1;
+        if let Some(block) = following.next() {
+            in_flight.push(block, read(block, buffer));
+        }
+    }
+    kernel::println!("disk: {written} blocks written by one task");
     Ok(())
 }
 

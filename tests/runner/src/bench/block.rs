@@ -149,9 +149,9 @@ fn median(values: &[[Option<u64>; 3]], at: usize) -> Option<u64> {
 
 fn print(results: &Results) {
     println!(
-        "| 4 KiB | depth | Pliant | bare polling | of bare | Linux | times Linux | notifications, interrupts for 1000 requests | Linux's interrupts |"
+        "| 4 KiB | depth | Pliant | bare polling | of bare | by tasks | Linux | times Linux | notifications, interrupts for 1000 requests | Linux's interrupts |"
     );
-    println!("|---|---|---|---|---|---|---|---|---|");
+    println!("|---|---|---|---|---|---|---|---|---|---|");
     let mut cases: Vec<&Case> = results.keys().map(|(case, _)| case).collect();
     cases.dedup();
     for case in cases {
@@ -163,10 +163,11 @@ fn print(results: &Results) {
         let ratio = |of: Option<u64>| driver.zip(of).map(|(a, b)| a as f64 / b.max(1) as f64);
         let (order, what, depth) = case;
         println!(
-            "| {order} {what} | {depth} | {} | {} | {} | {} | {} | {}, {} | {} |",
+            "| {order} {what} | {depth} | {} | {} | {} | {} | {} | {} | {}, {} | {} |",
             text(driver),
             text(bare),
             ratio(bare).map_or_else(|| "-".into(), |ratio| format!("{:.0} %", ratio * 100.0)),
+            text(of("tasks", 0)),
             text(linux),
             ratio(linux).map_or_else(|| "-".into(), |ratio| format!("{ratio:.1}")),
             text(of("driver", 1)),

@@ -5,7 +5,7 @@
 
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use runner::host::cache;
@@ -250,13 +250,19 @@ fn breathe(running: &Running) -> Result<()> {
     running.ask("balloon", &json!({ "value": SMALL_MEMORY }))?;
     let pages = (MEMORY - SMALL_MEMORY) / 4096;
     let from = running.wait_for(&format!("balloon: inflated to {pages} pages"), from, lab::PATIENCE)?;
-    let actual = running.ask("query-balloon", &json!({}))?["actual"].as_u64();
+    // The guest tells its size when the device has taken note of the last pages, which it counts before.
+    let deadline = Instant::now() + lab::PATIENCE;
+    loop {
+        let actual = running.ask("query-balloon", &json!({}))?["actual"].as_u64();
+        if actual == Some(SMALL_MEMORY) {
+            break;
+        }
+        let is_over = Instant::now() > deadline;
+        ensure!(!is_over, "QEMU thinks that the guest has {actual:?} bytes, not {SMALL_MEMORY}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
     running.ask("balloon", &json!({ "value": MEMORY }))?;
     running.wait_for("balloon: deflated", from, lab::PATIENCE)?;
-    ensure!(
-        actual == Some(SMALL_MEMORY),
-        "QEMU thinks that the guest has {actual:?} bytes, not {SMALL_MEMORY}"
-    );
     Ok(())
 }
 

@@ -22,6 +22,13 @@ pub(crate) fn rows() -> Vec<Row> {
         Row::new("virtio_blk::a_machine_without_messages_uses_its_line_pc", "devices", || {
             by_line(Machine::Pc)
         }),
+        Row::new(
+            "virtio_blk::a_device_without_messages_and_line_is_looked_at",
+            "devices",
+            a_device_that_cannot_interrupt,
+        ),
+        Row::new("virtio_blk::one_task_with_many_requests_in_flight_split", "devices", || in_flight(false)),
+        Row::new("virtio_blk::one_task_with_many_requests_in_flight_packed", "devices", || in_flight(true)),
         Row::new("virtio_blk::what_is_discarded_is_given_back", "devices", what_is_discarded),
         Row::new("virtio_blk::a_disk_with_several_queues_is_rewritten", "devices", several_queues),
         Row::new("virtio_blk::a_queue_is_reset_alone_and_works_again_split", "devices", || {
@@ -118,6 +125,39 @@ fn by_line(machine: Machine) -> Result<Verdict> {
     let polled = run.console().contains("it is looked at every");
     ensure!(!polled, run.failure("the line was not used"));
     ensure!(counts(&run, "disk: ")?.interrupts > 0, run.failure("no interrupt came"));
+    Ok(Verdict::Kept)
+}
+
+/// Neither messages nor a line: the firmware has routed the pin nowhere, as the register Interrupt Line is made to say (255:
+/// unknown, PCI §6.2.4), by the ports of the configuration space, before the guest walks the bus.
+fn a_device_that_cannot_interrupt() -> Result<Verdict> {
+    const SLOT: u32 = 0x10;
+    const INTERRUPT_LINE: u32 = 0x3c;
+    let image = Image::new("looked-at")?;
+    let device = format!("{},vectors=0,addr={SLOT:#x}", disk(Offer::ALL));
+    let (mut running, line) = lab::start_with("devices", &Offer::ALL.options("app.hold"), |line| {
+        image.attach(line, "");
+        line.option("-device", device);
+    })?;
+    running.wait_for("disk: waits for a key", 0, lab::PATIENCE)?;
+    let place = 1 << 31 | SLOT << 11 | INTERRUPT_LINE;
+    for command in [format!("o/w 0xcf8 {place:#x}"), "o/b 0xcfc 0xff".into()] {
+        running.ask("human-monitor-command", &json!({ "command-line": command }))?;
+    }
+    running.send(b"\r")?;
+    let run = lab::finish(running, &line)?;
+    run.ended(&Ending::Status(0))?.says(&["no interrupt: it is looked at every 1 ms"])?;
+    image.ends_as(&run, &image.rewritten())?;
+    Ok(Verdict::Kept)
+}
+
+/// The disk is rewritten by one task; the host finds every byte.
+fn in_flight(is_packed: bool) -> Result<Verdict> {
+    let image = Image::new(&format!("in-flight-{is_packed}"))?;
+    let offer = Offer { packed: is_packed, ..Offer::ALL };
+    let run = run(&image, &offer.options("app.alone app.depth=100"), &disk(offer), "")?;
+    run.ended(&Ending::Status(0))?.says(&["blocks written by one task"])?;
+    image.ends_as(&run, &image.rewritten())?;
     Ok(Verdict::Kept)
 }
 

@@ -83,6 +83,7 @@ fn two_ports(transport: Transport) -> Result<Verdict> {
         running.ask("device_del", &json!({ "id": "one" }))?;
         running.wait_for("ports: one is gone, and takes nothing: true", from, lab::PATIENCE)?;
         two.write_all(b"more")?;
+        // Closes it, for which the guest waits.
         answers(&mut two, b"twomore")
     })();
     let run = lab::finish(running, &line)?;
