@@ -48,6 +48,10 @@ crate::kernel_test! {
                     core::hint::spin_loop();
                 }
             }
+            // The others run when their host lets them: it is not over before one of them has read.
+            while percpu::up().len() > 1 && reads.load(SeqCst) == 0 {
+                pv_ops::sched_yield();
+            }
             done.store(true, SeqCst);
         };
         let read = || {
@@ -71,9 +75,6 @@ crate::kernel_test! {
             }
         });
         hide();
-        if percpu::up().len() > 1 {
-            assert!(reads.load(SeqCst) > 0);
-        }
     }
 }
 

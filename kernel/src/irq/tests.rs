@@ -47,6 +47,27 @@ kernel_test! {
 }
 
 kernel_test! {
+    /// One that waits when the handler returns is handled then, and takes no more of the stack than the one before.
+    fn interrupts_that_cause_the_next_do_not_pile_up() {
+        // More than the stack has room for, were each to leave something there.
+        const CHAIN: u32 = 5_000;
+        if apic::local().is_none() { crate::skip!("no local APIC") }
+        let count = Arc::new(AtomicU32::new(0));
+        let (counted, own) = (count.clone(), Arc::new(AtomicU32::new(0)));
+        let vector_of = own.clone();
+        let handler = move || {
+            if counted.fetch_add(1, Ordering::Release) + 1 < CHAIN {
+                send(cpu::current(), vector_of.load(Ordering::Relaxed) as u8);
+            }
+        };
+        let vector = allocate("self-test", handler).expect("a free vector");
+        own.store(vector.into(), Ordering::Relaxed);
+        send(cpu::current(), vector);
+        assert_eq!(wait_for(&count, CHAIN), CHAIN);
+    }
+}
+
+kernel_test! {
     /// A message names any CPU that it can: with more bits for that, CPUs of large APIC IDs too.
     fn a_message_reaches_the_cpu_that_it_names() {
         const PRESENT: u8 = 0x4d;

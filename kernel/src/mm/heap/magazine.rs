@@ -122,11 +122,14 @@ fn sequences() -> [(u64, u64); 2] {
 /// registers that they are given.
 #[inline]
 pub(crate) fn begin_anew(rip: &mut u64) {
-    for (first, end) in sequences() {
+    let [taking, putting] = sequences();
+    let mut if_in = |(first, end)| {
         if (first..end).contains(rip) {
             *rip = first;
         }
-    }
+    };
+    if_in(taking);
+    if_in(putting);
 }
 
 crate::kernel_test! {
