@@ -20,6 +20,9 @@ const STATUS_BASE: u32 = 16;
 /// Statuses from here on are no guest's.
 const FIRST_OTHER: u32 = 80;
 
+/// Has Xen write to its serial line where every processor and domain stands: run queues, domains, their registers, events.
+const WHERE_IT_STANDS: &str = "for key in r q v e; do xl debug-keys $key; done";
+
 /// What `xl` is to create.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -210,6 +213,7 @@ impl Domain<'_> {
                 deadline.map_or(COMMAND, |deadline| deadline.saturating_duration_since(Instant::now()));
             let more = self.dom0.event_after(seen, left)?;
             if let (false, Some(timeout)) = (more, timeout) {
+                self.dom0.ask(WHERE_IT_STANDS)?;
                 break Ending::Timeout(timeout);
             }
         };
