@@ -5,6 +5,7 @@ mod in_flight;
 pub mod net;
 mod shared;
 
+pub(crate) use in_flight::TOGETHER;
 pub use in_flight::{Batch, InFlight};
 pub use shared::{Exclusive, Shared};
 

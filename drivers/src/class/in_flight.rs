@@ -12,8 +12,9 @@ use core::{
 use super::{Requests, Submitted};
 use crate::virtio::Token;
 
-/// Requests that were gathered are sent when there are so many, even if answers are left to be looked at.
-const TOGETHER: usize = 16;
+/// Requests that were gathered are sent, and the device is told of them, when there are so many, even if there is more to do
+/// first.
+pub(crate) const TOGETHER: u16 = 16;
 
 /// Requests on their way to a device and back.
 ///
@@ -76,7 +77,7 @@ impl<'a, D: Requests + ?Sized> InFlight<'a, D> {
     }
 
     fn poll_next(&mut self, waker: &Waker) -> Poll<Option<(u64, D::Outcome)>> {
-        if self.batch.done.is_empty() || self.batch.unsent.len() >= TOGETHER {
+        if self.batch.done.is_empty() || self.batch.unsent.len() >= TOGETHER.into() {
             self.device.advance(&mut self.batch, waker);
         }
         match self.batch.done.pop_front() {
@@ -99,19 +100,27 @@ impl<R, O> Default for Batch<R, O> {
 }
 
 impl<R, O> Batch<R, O> {
+    /// Puts a request where it belongs now; whether there is room for more.
+    pub(crate) fn file(&mut self, tag: u64, submitted: Submitted<R, O>) -> bool {
+        match submitted {
+            Submitted::Sent(token) => self.sent.push((tag, token)),
+            Submitted::Refused(outcome) => self.done.push_back((tag, outcome)),
+            Submitted::Full(request) => {
+                self.unsent.push_front((tag, request));
+                return false;
+            }
+        }
+        true
+    }
+
     /// For drivers that have nothing better.
     pub(super) fn advance_one_by_one<D>(&mut self, device: &D, waker: &Waker)
     where
         D: Requests<Request = R, Outcome = O> + ?Sized,
     {
         while let Some((tag, request)) = self.unsent.pop_front() {
-            match device.submit(request, waker) {
-                Submitted::Sent(token) => self.sent.push((tag, token)),
-                Submitted::Refused(outcome) => self.done.push_back((tag, outcome)),
-                Submitted::Full(request) => {
-                    self.unsent.push_front((tag, request));
-                    break;
-                }
+            if !self.file(tag, device.submit(request, waker)) {
+                break;
             }
         }
         for _ in 0..self.sent.len() {

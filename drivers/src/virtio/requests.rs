@@ -14,13 +14,11 @@ use super::{
     queue::{Counts, Queue},
 };
 use crate::{
+    class::TOGETHER,
     dma::{Direction, Dma, DmaBuffer, Segment},
     error::Error,
     hal::Hal,
 };
-
-/// Requests of which the device is told at once, even if more may follow: it works on them while the next are asked.
-const TOGETHER: u16 = 16;
 
 /// Bytes of DMA memory that each request has beside its buffer: for headers and status bytes.
 pub(super) const AREA_BYTES: usize = 64;
@@ -183,7 +181,7 @@ impl Requests {
         }
     }
 
-    /// The same, if there are so many that it is better not to wait for more.
+    /// The same, if there are so many that it is better not to wait for more: the device works while the next are asked.
     pub(super) fn take_notification_of_many(&mut self) -> Option<u16> {
         if self.untold < TOGETHER { None } else { self.take_notification() }
     }

@@ -102,7 +102,9 @@ impl Stack {
         let (address, router, servers) = match self.services.get_mut::<dhcpv4::Socket>(dhcp).poll() {
             None => return false,
             Some(dhcpv4::Event::Deconfigured) => {
-                log::debug!("net: no lease");
+                if let Some(address) = self.interface.ipv4_addr() {
+                    log::warn!("net: the lease of {address} is over");
+                }
                 (None, None, Vec::new())
             }
             Some(dhcpv4::Event::Configured(lease)) => {

@@ -99,14 +99,9 @@ impl Queue {
     pub(super) fn send(&mut self, batch: &mut Batch, waker: &Waker) -> (u32, Option<u16>) {
         let mut count = 0;
         while let Some((tag, request)) = batch.unsent.pop_front() {
-            match self.submit(request, None) {
-                Submitted::Sent(token) => batch.sent.push((tag, token)),
-                Submitted::Refused(outcome) => batch.done.push_back((tag, outcome)),
-                Submitted::Full(request) => {
-                    batch.unsent.push_front((tag, request));
-                    self.requests.wait_for_room(waker);
-                    break;
-                }
+            if !batch.file(tag, self.submit(request, None)) {
+                self.requests.wait_for_room(waker);
+                break;
             }
             count += 1;
             if let Some(position) = self.requests.take_notification_of_many() {

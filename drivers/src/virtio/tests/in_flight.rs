@@ -26,6 +26,11 @@ use crate::{
 
 type Flights<'a> = InFlight<'a, dyn BlockDevice + 'a>;
 
+fn in_flight(disk: &Disk, count: usize) -> Flights<'_> {
+    let disk: &dyn BlockDevice = disk;
+    disk.in_flight(count)
+}
+
 fn next(flights: &mut Flights<'_>, waker: &Waker) -> Poll<Option<(u64, Outcome)>> {
     pin!(flights.next()).poll(&mut Context::from_waker(waker))
 }
@@ -38,10 +43,9 @@ fn read(rig: &Rig, sector: u64) -> BlockRequest {
 #[test]
 fn each_outcome_comes_with_its_tag_in_the_order_of_the_answers() {
     let mut rig = rig(Features::INDIRECT_DESC, 8);
-    let disk: Arc<Disk> = rig.disk.clone();
-    let disk: &dyn BlockDevice = &*disk;
+    let disk = rig.disk.clone();
     let (bell, waker) = bell();
-    let mut flights = disk.in_flight(4);
+    let mut flights = in_flight(&disk, 4);
     assert!(matches!(next(&mut flights, &waker), Poll::Ready(None)), "nothing is awaited");
     (0..4).for_each(|sector| flights.push(sector, read(&rig, sector)));
     assert!(next(&mut flights, &waker).is_pending());
@@ -65,9 +69,8 @@ fn each_outcome_comes_with_its_tag_in_the_order_of_the_answers() {
 #[test]
 fn an_answer_is_found_without_an_interrupt() {
     let mut rig = rig(Features::EVENT_IDX, 8);
-    let disk: Arc<Disk> = rig.disk.clone();
-    let disk: &dyn BlockDevice = &*disk;
-    let mut flights = disk.in_flight(1);
+    let disk = rig.disk.clone();
+    let mut flights = in_flight(&disk, 1);
     flights.push(7, BlockRequest::Flush);
     assert!(next(&mut flights, &bell().1).is_pending());
     let chain = rig.player.take().unwrap();
@@ -80,9 +83,8 @@ fn an_answer_is_found_without_an_interrupt() {
 #[test]
 fn the_device_is_told_of_many_requests_before_all_are_asked() {
     let mut rig = rig(Features::INDIRECT_DESC, 64);
-    let disk: Arc<Disk> = rig.disk.clone();
-    let disk: &dyn BlockDevice = &*disk;
-    let mut flights = disk.in_flight(40);
+    let disk = rig.disk.clone();
+    let mut flights = in_flight(&disk, 40);
     (0..40).for_each(|tag| flights.push(tag, BlockRequest::Flush));
     assert!(next(&mut flights, &bell().1).is_pending());
     assert_eq!(rig.device.registers().notifications.len(), 2, "of 16 each");
@@ -94,10 +96,9 @@ fn the_device_is_told_of_many_requests_before_all_are_asked() {
 #[test]
 fn what_does_not_fit_is_sent_when_there_is_room() {
     let mut rig = rig(Features::INDIRECT_DESC, 2);
-    let disk: Arc<Disk> = rig.disk.clone();
-    let disk: &dyn BlockDevice = &*disk;
+    let disk = rig.disk.clone();
     let (bell, waker) = bell();
-    let mut flights = disk.in_flight(5);
+    let mut flights = in_flight(&disk, 5);
     (0..5).for_each(|tag| flights.push(tag, read(&rig, tag)));
     let mut tags = BTreeSet::new();
     while tags.len() < 5 {
@@ -127,9 +128,8 @@ fn what_is_refused_is_told_among_the_others() {
 fn dropped_requests_keep_their_buffers_until_the_device_is_done() {
     let mut rig = rig(Features::empty(), 16);
     let before = rig.hal.pieces();
-    let disk: Arc<Disk> = rig.disk.clone();
-    let disk: &dyn BlockDevice = &*disk;
-    let mut flights = disk.in_flight(3);
+    let disk = rig.disk.clone();
+    let mut flights = in_flight(&disk, 3);
     (0..3).for_each(|tag| flights.push(tag, read(&rig, tag)));
     assert!(next(&mut flights, &bell().1).is_pending());
     flights.push(3, read(&rig, 3));

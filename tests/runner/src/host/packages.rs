@@ -52,10 +52,12 @@ pub const NC: Need = Need { what: "nc", package: "netcat-openbsd" };
 pub const NMAP: Need = Need { what: "nmap", package: "nmap" };
 /// Measures how many bytes go through a connection.
 pub const IPERF3: Need = Need { what: "iperf3", package: "iperf3" };
+/// A server that gives addresses, among other things.
+pub const BUSYBOX: Need = Need { what: "busybox", package: "busybox" };
 /// What makes an ext4 file system.
 pub const MKE2FS: Need = Need { what: "mke2fs", package: "e2fsprogs" };
 /// What the tests and benchmarks of the network use of this machine.
-pub const NETWORK: [Need; 8] = [IP, PING, CURL, WRK, NC, NMAP, IPERF3, MKE2FS];
+pub const NETWORK: [Need; 9] = [IP, PING, CURL, WRK, NC, NMAP, IPERF3, BUSYBOX, MKE2FS];
 /// A C compiler and the library, for the programs that Linux is measured with.
 pub const CC: [Need; 2] =
     [Need { what: "cc", package: "gcc" }, Need { what: "/usr/include/stdio.h", package: "libc6-dev" }];

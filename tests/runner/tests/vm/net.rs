@@ -290,20 +290,27 @@ fn names_are_resolved() -> Result<()> {
     Ok(())
 }
 
-fn the_guest_opens_connections() -> Result<()> {
+/// Answers one connection of the guest's with `line`. Tells the port, and how to see that the guest has said its own line.
+pub(crate) fn answer_once(line: &'static str) -> Result<(u16, impl FnOnce() -> Result<()>)> {
+    const HELLO: &[u8] = b"hello from the guest\n";
     let listener = TcpListener::bind((HOST, 0))?;
     let port = listener.local_addr()?.port();
-    let answering = std::thread::spawn(move || -> Result<String> {
+    let answering = std::thread::spawn(move || -> Result<()> {
         let (mut stream, _) = listener.accept()?;
         stream.set_read_timeout(Some(PATIENCE))?;
-        let mut said = [0; 21];
+        let mut said = [0; HELLO.len()];
         stream.read_exact(&mut said)?;
-        stream.write_all(b"hello from the host\n")?;
-        Ok(String::from_utf8_lossy(&said).into_owned())
+        writeln!(stream, "{line}")?;
+        ensure!(said == HELLO, "the guest says {:?}", String::from_utf8_lossy(&said));
+        Ok(())
     });
+    Ok((port, move || answering.join().map_err(|_| anyhow::anyhow!("the listener panicked"))?))
+}
+
+fn the_guest_opens_connections() -> Result<()> {
+    let (port, answered) = answer_once("hello from the host")?;
     let guest = Guest::ready(Offer::ALL, &format!("app.connect={HOST}:{port}"))?;
-    let said = answering.join().map_err(|_| anyhow::anyhow!("the listener panicked"))??;
-    ensure!(said == "hello from the guest\n", "the guest says {said:?}");
+    answered()?;
     guest.end()?.says(&["answers \"hello from the host\""])?;
     Ok(())
 }
