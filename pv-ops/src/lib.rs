@@ -37,6 +37,7 @@ mod word;
 pub mod backend;
 pub mod detect;
 pub mod encode;
+pub mod halt;
 pub mod host_clock;
 pub mod kvm;
 pub mod native;

@@ -69,6 +69,7 @@ pub(crate) fn at_end(act: fn()) {
 /// Called by the entry code for every vector, with interrupts disabled.
 pub(super) extern "sysv64" fn dispatch(frame: &mut Frame) {
     heap::begin_anew(&mut frame.rip);
+    pv_ops::halt::step_over(&mut frame.rip);
     let vector = frame.vector as u8;
     let cpu = cpu::current();
     cpu::tlb::wake(cpu);

@@ -6,8 +6,12 @@ use super::time;
 use crate::{
     cpu_set::{CpuSet, MAX_CPUS},
     detect::Reader,
+    table::Code,
 };
-use core::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
+use core::{
+    arch::naked_asm,
+    sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering},
+};
 
 /// Where the kernel maps the local APIC's page, uncached, in xAPIC mode: within the uppermost 2 GiB, so that EOI is
 /// one instruction with an absolute address.
@@ -56,6 +60,15 @@ const PATIENCE_POLLS: u32 = 100_000;
 const X2APIC_ICR: u32 = 0x830;
 const X2APIC_INITIAL_COUNT: u32 = 0x838;
 const TSC_DEADLINE: u32 = 0x6e0;
+
+/// `safe_halt`, and the bytes of STI in it.
+pub(crate) const HALT: (Code, u64) = (safe_halt, 1);
+
+/// Lets interrupts in and sleeps, in one step; see [`halt`](crate::halt) for who takes two.
+#[unsafe(naked)]
+pub(crate) unsafe extern "sysv64" fn safe_halt() {
+    naked_asm!("sti", "hlt", "ret")
+}
 
 static APIC_MODE: AtomicU8 = AtomicU8::new(XAPIC);
 const XAPIC: u8 = 0;

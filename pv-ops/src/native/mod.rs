@@ -14,6 +14,7 @@ use crate::{
     backend::{Backend, Environment, Services},
     detect::Hypervisors,
     ops::PvOps,
+    table::Op,
 };
 pub use irq::LOCAL_APIC;
 
@@ -34,7 +35,7 @@ pub const OPS: PvOps = PvOps {
     irq_flags: instruction!(irq_flags: "pushfq; pop rax" => [0x9c, 0x58]),
     irq_restore: instruction!(irq_restore: "push rdi; popfq" => [0x57, 0x9d]),
     halt: instruction!(halt: "hlt" => [0xf4]),
-    safe_halt: instruction!(safe_halt: "sti; hlt" => [0xfb, 0xf4]),
+    safe_halt: Op::call(irq::safe_halt),
     // 0xffdff0b0 sign-extended is LOCAL_APIC + 0xb0, the EOI register (SDM vol. 3A Table 11-1).
     eoi: instruction!(eoi: "mov dword ptr [0xffffffffffdff0b0], 0"
         => [0xc7, 0x04, 0x25, 0xb0, 0xf0, 0xdf, 0xff, 0x00, 0x00, 0x00, 0x00]),

@@ -5,6 +5,8 @@
 
 use core::arch::naked_asm;
 
+use crate::table::Code;
+
 /// Selectors that the CPU runs the registered kernel with, in the order of segments that Linux has.
 const HARDWARE_CODE: u64 = 0x33;
 const HARDWARE_DATA: u64 = 0x2b;
@@ -12,18 +14,13 @@ const HARDWARE_DATA: u64 = 0x2b;
 /// RFLAGS.IF, its bit number.
 const IF_BIT: u64 = 9;
 
-/// Bytes of the first instruction of [`safe_halt`].
-const STORE_LENGTH: u64 = 9;
+/// `safe_halt`, and the bytes of its first instruction.
+pub(crate) const HALT: (Code, u64) = (safe_halt, 9);
 
-/// Lets interrupts in and sleeps. One that comes between the two would be handled before the sleep and its wake-up lost:
-/// [`iret`] sees that it returns to the `hlt` and steps over it.
+/// Lets interrupts in and sleeps, in two steps; see [`halt`](crate::halt).
 #[unsafe(naked)]
-pub(super) unsafe extern "sysv64" fn safe_halt() {
-    naked_asm!(
-        "mov byte ptr fs:[0], 1", // STORE_LENGTH bytes
-        "hlt",
-        "ret",
-    )
+pub(crate) unsafe extern "sysv64" fn safe_halt() {
+    naked_asm!("mov byte ptr fs:[0], 1", "hlt", "ret")
 }
 
 /// Returns without a trap: the frame gets the selectors that the CPU really has, and the flag is put back by hand. What
@@ -45,11 +42,6 @@ pub(super) unsafe extern "sysv64" fn iret() {
         "mov rsp, [rsp + 24]", // where the frame below begins
         "jmp 6b",
         "5:",
-        "lea rax, [rip + {safe_halt} + {store_length}]",
-        "cmp [rsp + 8], rax",
-        "jne 2f",
-        "inc qword ptr [rsp + 8]", // `hlt` is one byte
-        "2:",
         "mov qword ptr [rsp + 16], {code}",
         "mov qword ptr [rsp + 40], {data}",
         "pop rax",
@@ -62,8 +54,6 @@ pub(super) unsafe extern "sysv64" fn iret() {
         "out 0x80, al", // traps: the host delivers what it held back
         "3:",
         "iretq",
-        safe_halt = sym safe_halt,
-        store_length = const STORE_LENGTH,
         code = const HARDWARE_CODE,
         data = const HARDWARE_DATA,
         if_bit = const IF_BIT,

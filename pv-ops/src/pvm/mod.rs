@@ -7,7 +7,7 @@
 //! Neighbours: `registration` (becomes such a guest), `irq`, `cpu` (bodies), `kvm` (clocks are as there).
 
 mod cpu;
-mod irq;
+pub(crate) mod irq;
 mod registration;
 
 use crate::{

@@ -38,6 +38,7 @@ impl Setting {
     /// The whole QEMU line; `ports` is the directory with the host's ends of Linux's virtio ports, `disk` what both share.
     pub(super) fn line(&self, ports: &Path, disk: &Path) -> Line {
         let mut line = self.line.clone();
+        line.may_be_saved();
         let file = disk.display().to_string().replace(',', ",,");
         line.option("-drive", format!("if=virtio,format=raw,cache=unsafe,file={file}"));
         line.option("-device", "virtio-serial-pci");

@@ -137,6 +137,11 @@ impl Line {
         self.words.push(value.as_ref().to_owned());
     }
 
+    /// The state of the machine may be saved while it is stopped: it runs when it starts from there.
+    pub(crate) fn may_be_saved(&mut self) {
+        self.option("-global", "migration.store-global-state=off");
+    }
+
     /// Adds `file` as a drive, as `options` say, which end in `file=`.
     pub fn drive(&mut self, options: &str, file: &Path) {
         self.option("-drive", drive(options, file));

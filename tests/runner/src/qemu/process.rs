@@ -196,12 +196,13 @@ impl Running {
         self.console.wait_for(text, from, timeout)
     }
 
-    /// Writes the state of the machine to `file` for `-incoming`, and ends QEMU.
+    /// Writes the state of the machine, which [may be saved](Line::may_be_saved), to `file` for `-incoming`, and ends QEMU.
     ///
     /// # Errors
     /// QEMU cannot, or not within `timeout`.
     pub fn save(self, file: &Path, timeout: Duration) -> Result<()> {
-        // Not stopped first: a machine that was saved as stopped would start as stopped.
+        // While it runs, TCG marks memory as changed before it changes it: what is copied in between has the old content.
+        self.qemu()?.execute("stop", &json!({}))?;
         let target = format!("exec:cat >{}", quote(&file.display().to_string()));
         self.qemu()?.execute("migrate", &json!({ "uri": target }))?;
         let deadline = Instant::now() + timeout;
