@@ -138,7 +138,7 @@ impl Line {
     }
 
     /// The state of the machine may be saved while it is stopped: it runs when it starts from there.
-    pub(crate) fn may_be_saved(&mut self) {
+    pub fn may_be_saved(&mut self) {
         self.option("-global", "migration.store-global-state=off");
     }
 
