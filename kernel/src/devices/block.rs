@@ -27,8 +27,11 @@ use super::{
 use crate::{
     cpu::{self, percpu},
     platform::Platform,
-    sync::{IrqMutex, OnceCell},
-    task::round::{self, Devices},
+    sync::{IrqMutex, IrqState, OnceCell},
+    task::{
+        self,
+        round::{self, Devices},
+    },
 };
 
 static DISKS: IrqMutex<Vec<Disk>> = IrqMutex::new(Vec::new());
@@ -175,7 +178,32 @@ pub(crate) fn remove(name: &str) {
 }
 
 fn cpus() -> Cpus {
-    Cpus { count: percpu::all().count() as u16, current: || cpu::current().id() as u16, later: round::later }
+    Cpus {
+        count: percpu::all().count() as u16,
+        current: || cpu::current().id() as u16,
+        later: round::later,
+        linger,
+    }
+}
+
+/// Looks for answers where the one who waits for them stands, if the CPU has nothing else to do: what comes needs no way back
+/// from the scheduler.
+fn linger(found: &mut dyn FnMut() -> bool) {
+    if !task::end_round() {
+        return;
+    }
+    let begin = pv_ops::monotonic_ns();
+    let looks = {
+        let _irq = IrqState::disable();
+        let cpu = cpu::current().id();
+        habit(cpu).lock().decide(begin, round::asked_by(cpu))
+    };
+    while looks && task::would_halt() && pv_ops::monotonic_ns() < begin + LOOK_NS {
+        relax();
+        if found() {
+            return;
+        }
+    }
 }
 
 /// The virtio disks, one behind the other: read without a lock, by every CPU at the end of its rounds.
@@ -195,11 +223,20 @@ struct Rounds;
 
 static HABITS: [IrqMutex<Habit>; pv_ops::MAX_CPUS] =
     [const { IrqMutex::new(Habit::new()) }; pv_ops::MAX_CPUS];
+
+fn habit(cpu: u32) -> &'static IrqMutex<Habit> {
+    &HABITS[cpu as usize % HABITS.len()]
+}
+
 /// How long a CPU looks for answers before it halts, at most.
 const LOOK_NS: u64 = 100_000;
 /// Turns of a loop between two looks: what the device writes stays on its CPU meanwhile. No PAUSE: for that TCG takes the lock
 /// that QEMU's devices need.
 const RELAX: u32 = 250;
+
+fn relax() {
+    (0..RELAX).for_each(|turn| _ = core::hint::black_box(turn));
+}
 
 impl Devices for Rounds {
     fn tell(&self) {
@@ -208,11 +245,11 @@ impl Devices for Rounds {
 
     fn wait(&self, cpu: u32, asked: u32, is_ready: &dyn Fn() -> bool) {
         let begin = pv_ops::monotonic_ns();
-        let looks = HABITS[cpu as usize % HABITS.len()].lock().decide(begin, asked);
+        let looks = habit(cpu).lock().decide(begin, asked);
         if looks && look(cpu) == Some(0) {
             while !is_ready() && pv_ops::monotonic_ns() < begin + LOOK_NS {
                 pv_ops::irq_enable();
-                (0..RELAX).for_each(|turn| _ = core::hint::black_box(turn));
+                relax();
                 pv_ops::irq_disable();
                 if look(cpu) != Some(0) {
                     break;

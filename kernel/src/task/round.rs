@@ -54,6 +54,11 @@ pub(super) fn is_awaited(cpu: u32) -> bool {
     all.load(Ordering::Relaxed) != told.load(Ordering::Relaxed)
 }
 
+/// What `cpu` has asked so far.
+pub(crate) fn asked_by(cpu: u32) -> u32 {
+    asked(cpu).all.load(Ordering::Relaxed)
+}
+
 /// A round has ended on `cpu`, which runs this.
 pub(super) fn end(cpu: u32) {
     if is_awaited(cpu) {
@@ -66,6 +71,6 @@ pub(super) fn end(cpu: u32) {
 /// `cpu`, which runs this with interrupts disabled, is about to halt.
 pub(super) fn wait(cpu: u32, is_ready: &dyn Fn() -> bool) {
     if let Some(devices) = DEVICES.get() {
-        devices.wait(cpu, asked(cpu).all.load(Ordering::Relaxed), is_ready);
+        devices.wait(cpu, asked_by(cpu), is_ready);
     }
 }

@@ -92,7 +92,22 @@ fn work(cpu: u32) {
 /// Whether this CPU has nothing to do but what asks this: no task and no thread is ready here, no device to be told.
 pub(crate) fn would_halt() -> bool {
     let cpu = crate::cpu::this_cpu();
-    TASKS.len(cpu) == 0 && !scheduler::has_ready(cpu) && !round::is_awaited(cpu)
+    is_alone(cpu) && !round::is_awaited(cpu)
+}
+
+/// Ends the round if this CPU has nothing to do but what asks this, so that devices are told; whether that is so.
+pub(crate) fn end_round() -> bool {
+    let cpu = crate::cpu::this_cpu();
+    let alone = is_alone(cpu);
+    if alone {
+        round::end(cpu);
+    }
+    alone
+}
+
+/// No task and no thread is ready on `cpu`, beside what runs.
+fn is_alone(cpu: u32) -> bool {
+    TASKS.len(cpu) == 0 && !scheduler::has_ready(cpu)
 }
 
 /// A task has become ready on `cpu`: its worker has to run, and one of a CPU without work if there is more than that. Who

@@ -41,6 +41,9 @@ pub struct Cpus {
     /// Called, with a lock held, when there are requests of which the device was not told: who is called calls [`Block::tell`] when the CPU
     /// that asked has nothing more to ask for now. So one notification is for many requests. It is told how many more there are.
     pub later: fn(u32),
+    /// Called, with no lock held, by who waits for answers of its CPU's queue alone: calls what it is given, which looks for some,
+    /// until that has found them, or until there is something else to do or it is better to wait for an interrupt.
+    pub linger: fn(&mut dyn FnMut() -> bool),
 }
 
 /// A disk behind a virtio transport. No lock of a queue is held while another one is waited for, but that of the device.
@@ -178,6 +181,27 @@ impl<S: Locks> Block<S> {
         })
     }
 
+    /// Takes the answers to what was sent in this CPU's queue, and waits a little for the first if there is nothing else.
+    fn linger(&self, batch: &mut Batch<BlockRequest, Outcome>) {
+        let own = (self.cpus.current)() % self.queues();
+        if batch.sent.iter().any(|(_, token)| token.queue != own) {
+            return;
+        }
+        let lane = self.queue(own);
+        let mut found = lane.with(|queue| queue.take(own, batch, None));
+        if found.is_ok() && batch.done.is_empty() && !batch.sent.is_empty() {
+            (self.cpus.linger)(&mut || {
+                found = lane.with(|queue| queue.look(own, batch));
+                found.is_err() || !batch.done.is_empty()
+            });
+            // Wants interrupts again.
+            found = found.and_then(|()| lane.with(|queue| queue.requests.collect()));
+        }
+        if let Err(fault) = found {
+            self.fail(fault);
+        }
+    }
+
     fn fail(&self, fault: Fault) {
         let is_reset = self.device.with(|device| device.fail(fault));
         let error = Error::Fault(fault);
@@ -248,11 +272,15 @@ impl<S: Locks> class::Requests for Block<S> {
                 break;
             }
         }
+        self.linger(batch);
         for number in 0..self.queues() {
+            if !batch.done.is_empty() {
+                return;
+            }
             if !batch.sent.iter().any(|(_, token)| token.queue == number) {
                 continue;
             }
-            let mut take = || self.queue(number).with(|queue| queue.take(number, batch, waker));
+            let mut take = || self.queue(number).with(|queue| queue.take(number, batch, Some(waker)));
             if let Err(fault) = take() {
                 self.fail(fault);
                 // Nothing is believed any more, so that there is no fault to find.

@@ -116,8 +116,33 @@ impl Queue {
     ///
     /// # Errors
     /// The device lies.
-    pub(super) fn take(&mut self, number: u16, batch: &mut Batch, waker: &Waker) -> Result<(), Fault> {
+    pub(super) fn take(
+        &mut self,
+        number: u16,
+        batch: &mut Batch,
+        waker: Option<&Waker>,
+    ) -> Result<(), Fault> {
         self.requests.take()?;
+        self.gather(number, batch);
+        if let (true, Some(waker)) = (batch.done.is_empty(), waker) {
+            let here = batch.sent.iter().filter(|(_, token)| token.queue == number);
+            here.for_each(|(_, token)| self.requests.wake_when_done(token, waker));
+        }
+        Ok(())
+    }
+
+    /// As [`take`](Self::take), for one who looks again and again and wants no interrupts meanwhile.
+    ///
+    /// # Errors
+    /// The device lies.
+    pub(super) fn look(&mut self, number: u16, batch: &mut Batch) -> Result<(), Fault> {
+        self.requests.look()?;
+        // An interrupt may have taken some.
+        self.gather(number, batch);
+        Ok(())
+    }
+
+    fn gather(&mut self, number: u16, batch: &mut Batch) {
         let mut at = 0;
         while let Some((_, token)) = batch.sent.get(at) {
             if token.queue == number && self.requests.is_done(token) {
@@ -127,11 +152,6 @@ impl Queue {
                 at += 1;
             }
         }
-        if batch.done.is_empty() {
-            let here = batch.sent.iter().filter(|(_, token)| token.queue == number);
-            here.for_each(|(_, token)| self.requests.wake_when_done(token, waker));
-        }
-        Ok(())
     }
 
     /// Takes the answer to a request, or gives the token back.

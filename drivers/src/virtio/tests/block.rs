@@ -29,7 +29,7 @@ use crate::{
 };
 
 pub(super) const SECTORS: u64 = 64;
-pub(super) const ONE_CPU: Cpus = Cpus { count: 1, current: || 0, later: |_| () };
+pub(super) const ONE_CPU: Cpus = Cpus { count: 1, current: || 0, later: |_| (), linger: |_| () };
 
 pub(super) type Disk = Block<FakeHal>;
 
@@ -55,10 +55,14 @@ fn config() -> Vec<u8> {
 const BLOCK_FEATURES: u64 = 1 << 6 | 1 << 9 | 1 << 13 | 1 << 14;
 
 pub(super) fn rig(features: Features, queue_size: u32) -> Rig {
+    rig_on(ONE_CPU, features, queue_size)
+}
+
+pub(super) fn rig_on(cpus: Cpus, features: Features, queue_size: u32) -> Rig {
     let hal = FakeHal::default();
     let features = features | Features::from_bits_retain(BLOCK_FEATURES);
     let device = FakeDevice::new(DeviceId::BLOCK, features, queue_size, config());
-    let block = Disk::probe(device.transport(), &hal, ONE_CPU).unwrap();
+    let block = Disk::probe(device.transport(), &hal, cpus).unwrap();
     let player = device.player(&hal);
     let content = (0..SECTORS as usize * SECTOR_BYTES).map(|at| (at / SECTOR_BYTES) as u8).collect();
     Rig { hal, device, player, content, disk: Arc::new(block) }
@@ -268,7 +272,7 @@ fn no_memory_is_an_error_and_leaves_none_behind() {
 #[test]
 fn each_cpu_sends_to_its_own_queue() {
     static CPU: AtomicU16 = AtomicU16::new(0);
-    let cpus = Cpus { count: 3, current: || CPU.load(SeqCst), later: |_| () };
+    let cpus = Cpus { count: 3, current: || CPU.load(SeqCst), later: |_| (), linger: |_| () };
     let mut config = config();
     config[34] = 2;
     let hal = FakeHal::default();

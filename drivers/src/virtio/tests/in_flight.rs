@@ -3,6 +3,7 @@
 
 use std::{
     boxed::Box,
+    cell::RefCell,
     collections::BTreeSet,
     future::Future,
     pin::pin,
@@ -15,13 +16,13 @@ use proptest::{collection::vec, prelude::*};
 
 use super::{
     bell,
-    block::{Disk, Rig, rig},
+    block::{Disk, ONE_CPU, Rig, rig, rig_on},
     ring_features,
 };
 use crate::{
     class::{BlockDevice, BlockRequest, InFlight, Outcome, SECTOR_BYTES},
     error::Error,
-    virtio::{Fault, Features},
+    virtio::{Fault, Features, block::Cpus},
 };
 
 type Flights<'a> = InFlight<'a, dyn BlockDevice + 'a>;
@@ -77,6 +78,43 @@ fn an_answer_is_found_without_an_interrupt() {
     let written = rig.carry_out(&chain);
     rig.player.finish(&chain, written);
     assert!(matches!(next(&mut flights, &bell().1), Poll::Ready(Some((7, _)))));
+}
+
+std::thread_local! {
+    /// What the device does while somebody lingers.
+    static MEANWHILE: RefCell<Option<Box<dyn FnMut()>>> = const { RefCell::new(None) };
+}
+
+/// Looks three times; before the last time the device has done its work.
+fn linger(found: &mut dyn FnMut() -> bool) {
+    assert_eq!([found(), found()], [false; 2]);
+    MEANWHILE.with_borrow_mut(|meanwhile| meanwhile.as_mut().unwrap()());
+    assert!(found());
+}
+
+#[test]
+fn who_lingers_has_the_answer_at_once_and_wants_interrupts_again() {
+    for features in [Features::empty(), Features::RING_PACKED] {
+        let rig = rig_on(Cpus { linger, ..ONE_CPU }, features, 8);
+        let (bell, waker) = bell();
+        let (hal, mut player, disk) = (rig.hal.clone(), rig.player, rig.disk.clone());
+        // VIRTQ_AVAIL_F_NO_INTERRUPT (VirtIO 1.3 §2.7.6), RING_EVENT_FLAGS_DISABLE (§2.8.14): both are 1.
+        let flags = player.at.driver + if player.packed { 2 } else { 0 };
+        MEANWHILE.set(Some(Box::new(move || {
+            assert_eq!(hal.u16(flags), 1, "no interrupts while somebody looks");
+            let chain = player.take().unwrap();
+            hal.write(chain.parts.last().unwrap().0, &[0]);
+            player.finish(&chain, 1);
+        })));
+        let mut flights = in_flight(&disk, 1);
+        for tag in 0..3 {
+            flights.push(tag, BlockRequest::Flush);
+            let Poll::Ready(Some((found, outcome))) = next(&mut flights, &waker) else { panic!("no answer") };
+            assert_eq!((found, outcome.result, bell.0.load(SeqCst)), (tag, Ok(0), 0));
+            assert_eq!(rig.hal.u16(flags), 0);
+        }
+        MEANWHILE.set(None);
+    }
 }
 
 /// Else it would have nothing to do while the next are asked.
