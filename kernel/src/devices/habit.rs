@@ -6,7 +6,7 @@
 
 /// How long each is tried, in nanoseconds.
 const EPOCH_NS: u64 = 4_000_000;
-/// Requests in that time without which nothing is learnt, and nobody looks.
+/// Requests in that time without which nothing is learnt, and nobody looks in the next.
 const LEAST: u64 = 16;
 /// Epochs from one trial of the other way to the next.
 const PERIOD: u32 = 16;
@@ -17,6 +17,8 @@ const FIRST: u32 = 2;
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Habit {
     looks: bool,
+    /// Enough was asked in the epoch before.
+    busy: bool,
     /// When this epoch began, and what had been asked by then.
     begin_ns: u64,
     asked: u32,
@@ -30,7 +32,7 @@ pub(crate) struct Habit {
 
 impl Habit {
     pub(crate) const fn new() -> Self {
-        Self { looks: false, begin_ns: 0, asked: 0, left: FIRST, before: None, usual: None }
+        Self { looks: false, busy: false, begin_ns: 0, asked: 0, left: FIRST, before: None, usual: None }
     }
 
     /// To be called whenever the CPU has no work, with the time and what it has asked so far: whether it looks now.
@@ -38,14 +40,17 @@ impl Habit {
         let (elapsed, done) =
             (now_ns.saturating_sub(self.begin_ns), u64::from(asked.wrapping_sub(self.asked)));
         if elapsed < EPOCH_NS {
-            return self.looks && done > 0;
+            return self.looks && self.busy && done > 0;
         }
         (self.begin_ns, self.asked) = (now_ns, asked);
-        // Little was asked, or nothing for a while: that says nothing of either way.
-        if elapsed > 2 * EPOCH_NS || done < LEAST {
-            self.looks &= self.before.is_none() && elapsed > 2 * EPOCH_NS;
-            self.before = None;
+        // Little was asked, or nothing for a while: that says nothing of either way, and a trial of one ends.
+        let was_busy = core::mem::replace(&mut self.busy, elapsed <= 2 * EPOCH_NS && done >= LEAST);
+        if !self.busy {
+            self.looks ^= self.before.take().is_some();
             return false;
+        }
+        if !was_busy {
+            return self.looks;
         }
         let rate = done * 1_000_000_000 / elapsed;
         let usual = self.usual.replace(rate);
@@ -109,6 +114,21 @@ mod tests {
             asked = asked.wrapping_add(if looks { 200 } else { 100 });
         }
         assert!(looked > 20, "of 40 ms: {looked}");
+    }
+
+    #[test]
+    fn a_pause_is_no_reason_to_learn_anew() {
+        let mut habit = Habit::new();
+        play(&mut habit, 20, 10);
+        assert_eq!(play(&mut habit, 1, 1), 0);
+        let (mut now, mut asked, mut looked) = (habit.begin_ns, habit.asked, 0);
+        for _ in 0..20 {
+            let looks = habit.decide(now, asked);
+            looked += u32::from(looks);
+            now += 1_000_000;
+            asked = asked.wrapping_add(if looks { 20 } else { 10 });
+        }
+        assert!(looked > 10, "of 20 ms: {looked}");
     }
 
     #[test]

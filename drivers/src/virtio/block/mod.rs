@@ -184,19 +184,20 @@ impl<S: Locks> Block<S> {
     /// Takes the answers to what was sent in this CPU's queue, and waits a little for the first if there is nothing else.
     fn linger(&self, batch: &mut Batch<BlockRequest, Outcome>) {
         let own = (self.cpus.current)() % self.queues();
-        if batch.sent.iter().any(|(_, token)| token.queue != own) {
+        if batch.sent.is_empty() || batch.sent.iter().any(|(_, token)| token.queue != own) {
             return;
         }
         let lane = self.queue(own);
-        let mut found = lane.with(|queue| queue.take(own, batch, None));
-        if found.is_ok() && batch.done.is_empty() && !batch.sent.is_empty() {
+        let mut look = || lane.with(|queue| queue.look(own, batch));
+        // Before the device is told of the newest, so that no interrupt comes for them.
+        let mut found = look();
+        if found == Ok(false) {
             (self.cpus.linger)(&mut || {
-                found = lane.with(|queue| queue.look(own, batch));
-                found.is_err() || !batch.done.is_empty()
+                found = look();
+                found != Ok(false)
             });
-            // Wants interrupts again.
-            found = found.and_then(|()| lane.with(|queue| queue.requests.collect()));
         }
+        let found = found.and_then(|_| lane.with(|queue| queue.requests.collect()));
         if let Err(fault) = found {
             self.fail(fault);
         }
@@ -280,7 +281,7 @@ impl<S: Locks> class::Requests for Block<S> {
             if !batch.sent.iter().any(|(_, token)| token.queue == number) {
                 continue;
             }
-            let mut take = || self.queue(number).with(|queue| queue.take(number, batch, Some(waker)));
+            let mut take = || self.queue(number).with(|queue| queue.take(number, batch, waker));
             if let Err(fault) = take() {
                 self.fail(fault);
                 // Nothing is believed any more, so that there is no fault to find.

@@ -116,30 +116,25 @@ impl Queue {
     ///
     /// # Errors
     /// The device lies.
-    pub(super) fn take(
-        &mut self,
-        number: u16,
-        batch: &mut Batch,
-        waker: Option<&Waker>,
-    ) -> Result<(), Fault> {
+    pub(super) fn take(&mut self, number: u16, batch: &mut Batch, waker: &Waker) -> Result<(), Fault> {
         self.requests.take()?;
         self.gather(number, batch);
-        if let (true, Some(waker)) = (batch.done.is_empty(), waker) {
+        if batch.done.is_empty() {
             let here = batch.sent.iter().filter(|(_, token)| token.queue == number);
             here.for_each(|(_, token)| self.requests.wake_when_done(token, waker));
         }
         Ok(())
     }
 
-    /// As [`take`](Self::take), for one who looks again and again and wants no interrupts meanwhile.
+    /// As [`take`](Self::take), for one who looks again and again and wants no interrupts meanwhile; whether there is something.
     ///
     /// # Errors
     /// The device lies.
-    pub(super) fn look(&mut self, number: u16, batch: &mut Batch) -> Result<(), Fault> {
+    pub(super) fn look(&mut self, number: u16, batch: &mut Batch) -> Result<bool, Fault> {
         self.requests.look()?;
         // An interrupt may have taken some.
         self.gather(number, batch);
-        Ok(())
+        Ok(!batch.done.is_empty())
     }
 
     fn gather(&mut self, number: u16, batch: &mut Batch) {
