@@ -3,7 +3,7 @@
 //! What a task for each of them would cost is saved: their wake-ups, and a lock for each step of each. Neighbours: `super` (one request).
 #![forbid(unsafe_code)]
 
-use alloc::{collections::VecDeque, vec::Vec};
+use alloc::collections::VecDeque;
 use core::{
     future::poll_fn,
     task::{Poll, Waker},
@@ -39,8 +39,8 @@ pub struct InFlight<'a, D: Requests + ?Sized> {
 pub struct Batch<R, O> {
     /// To be sent, in this order.
     pub unsent: VecDeque<(u64, R)>,
-    /// The device has them.
-    pub sent: Vec<(u64, Token)>,
+    /// The device has them: those in front for longest.
+    pub sent: VecDeque<(u64, Token)>,
     /// Answered, in this order.
     pub done: VecDeque<(u64, O)>,
 }
@@ -95,7 +95,7 @@ impl<D: Requests + ?Sized> Drop for InFlight<'_, D> {
 
 impl<R, O> Default for Batch<R, O> {
     fn default() -> Self {
-        Self { unsent: VecDeque::new(), sent: Vec::new(), done: VecDeque::new() }
+        Self { unsent: VecDeque::new(), sent: VecDeque::new(), done: VecDeque::new() }
     }
 }
 
@@ -103,7 +103,7 @@ impl<R, O> Batch<R, O> {
     /// Puts a request where it belongs now; whether there is room for more.
     pub(crate) fn file(&mut self, tag: u64, submitted: Submitted<R, O>) -> bool {
         match submitted {
-            Submitted::Sent(token) => self.sent.push((tag, token)),
+            Submitted::Sent(token) => self.sent.push_back((tag, token)),
             Submitted::Refused(outcome) => self.done.push_back((tag, outcome)),
             Submitted::Full(request) => {
                 self.unsent.push_front((tag, request));
@@ -124,10 +124,10 @@ impl<R, O> Batch<R, O> {
             }
         }
         for _ in 0..self.sent.len() {
-            let (tag, token) = self.sent.swap_remove(0);
+            let Some((tag, token)) = self.sent.pop_front() else { return };
             match device.poll(token, waker) {
                 Ok(outcome) => self.done.push_back((tag, outcome)),
-                Err(token) => self.sent.push((tag, token)),
+                Err(token) => self.sent.push_back((tag, token)),
             }
         }
     }

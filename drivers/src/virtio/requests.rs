@@ -103,6 +103,8 @@ pub(super) struct Requests {
     areas: Dma,
     /// Requests of which the device was not told.
     untold: u16,
+    /// Answers that nobody has taken.
+    answered: u16,
     /// Why nothing is sent any more, if nothing is.
     fault: Option<Error>,
 }
@@ -123,6 +125,7 @@ impl Requests {
             areas,
             queue,
             untold: 0,
+            answered: 0,
             fault: None,
         })
     }
@@ -211,6 +214,11 @@ impl Requests {
         Err(token)
     }
 
+    /// Whether there are answers that nobody has taken.
+    pub(super) fn has_answers(&self) -> bool {
+        self.answered > 0
+    }
+
     /// Whether there is an answer.
     pub(super) fn is_done(&self, token: &Token) -> bool {
         match self.entries[usize::from(token.entry)].state {
@@ -237,6 +245,7 @@ impl Requests {
             _ => Ok(*written),
         };
         let answer = Answer { buffer: buffer.take(), data_bytes: *data_bytes, written };
+        self.answered -= 1;
         self.give_back(token.entry);
         answer
     }
@@ -246,7 +255,10 @@ impl Requests {
         let entry = &mut self.entries[usize::from(token.entry)];
         match entry.state {
             State::Sent => (entry.state, entry.waker) = (State::Forgotten, None),
-            _ => self.give_back(token.entry),
+            _ => {
+                self.answered -= 1;
+                self.give_back(token.entry);
+            }
         }
     }
 
@@ -306,6 +318,7 @@ impl Requests {
         let entry = &mut self.entries[usize::from(index)];
         if entry.state == State::Sent {
             (entry.state, entry.written) = (state, written);
+            self.answered += 1;
             if let Some(waker) = entry.waker.take() {
                 waker.wake();
             }

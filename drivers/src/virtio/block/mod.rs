@@ -184,7 +184,8 @@ impl<S: Locks> Block<S> {
     /// Takes the answers to what was sent in this CPU's queue, and waits a little for the first if there is nothing else.
     fn linger(&self, batch: &mut Batch<BlockRequest, Outcome>) {
         let own = (self.cpus.current)() % self.queues();
-        if batch.sent.is_empty() || batch.sent.iter().any(|(_, token)| token.queue != own) {
+        let elsewhere = || batch.sent.iter().any(|(_, token)| token.queue != own);
+        if batch.sent.is_empty() || self.queues() > 1 && elsewhere() {
             return;
         }
         let lane = self.queue(own);

@@ -139,9 +139,13 @@ impl Queue {
 
     fn gather(&mut self, number: u16, batch: &mut Batch) {
         let mut at = 0;
-        while let Some((_, token)) = batch.sent.get(at) {
-            if token.queue == number && self.requests.is_done(token) {
-                let (tag, token) = batch.sent.swap_remove(at);
+        while self.requests.has_answers()
+            && let Some((_, token)) = batch.sent.get(at)
+        {
+            if token.queue == number
+                && self.requests.is_done(token)
+                && let Some((tag, token)) = batch.sent.remove(at)
+            {
                 batch.done.push_back((tag, self.take_outcome(token)));
             } else {
                 at += 1;
