@@ -21,6 +21,7 @@ use super::{
     round, scheduler,
     thread::{Priority, Thread},
 };
+use crate::sync::IrqState;
 use spin::Once;
 
 /// Bytes of a worker's stack.
@@ -97,6 +98,7 @@ pub(crate) fn would_halt() -> bool {
 
 /// Ends the round if this CPU has nothing to do but what asks this, so that devices are told; whether that is so.
 pub(crate) fn end_round() -> bool {
+    let _irq = IrqState::disable();
     let cpu = crate::cpu::this_cpu();
     let alone = is_alone(cpu);
     if alone {
