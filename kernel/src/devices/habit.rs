@@ -80,17 +80,23 @@ impl Habit {
 mod tests {
     use super::*;
 
-    /// Plays a machine that answers so many requests per millisecond if one looks, and if one halts; says how many of the last
-    /// thousand milliseconds were looked through.
-    fn play(habit: &mut Habit, looking: u32, halting: u32) -> usize {
-        let (mut now, mut asked, mut looked) = (habit.begin_ns, habit.asked, Vec::new());
-        for _ in 0..2000 {
+    /// Plays a machine for so many milliseconds that answers so many requests in each if one looks, and if one halts; says in how
+    /// many was looked.
+    fn play_for(ms: usize, habit: &mut Habit, looking: u32, halting: u32) -> usize {
+        let (mut now, mut asked, mut looked) = (habit.begin_ns, habit.asked, 0);
+        for _ in 0..ms {
             let looks = habit.decide(now, asked);
-            looked.push(looks);
+            looked += usize::from(looks);
             now += 1_000_000;
             asked = asked.wrapping_add(if looks { looking } else { halting });
         }
-        looked[1000..].iter().filter(|looks| **looks).count()
+        looked
+    }
+
+    /// The last thousand of two thousand milliseconds.
+    fn play(habit: &mut Habit, looking: u32, halting: u32) -> usize {
+        play_for(1000, habit, looking, halting);
+        play_for(1000, habit, looking, halting)
     }
 
     #[test]
@@ -106,13 +112,7 @@ mod tests {
     fn what_was_learnt_of_another_load_is_tried_again_at_once() {
         let mut habit = Habit::new();
         assert!(play(&mut habit, 10, 20) < 200);
-        let (mut now, mut asked, mut looked) = (habit.begin_ns, habit.asked, 0);
-        for _ in 0..40 {
-            let looks = habit.decide(now, asked);
-            looked += u32::from(looks);
-            now += 1_000_000;
-            asked = asked.wrapping_add(if looks { 200 } else { 100 });
-        }
+        let looked = play_for(40, &mut habit, 200, 100);
         assert!(looked > 20, "of 40 ms: {looked}");
     }
 
@@ -121,13 +121,7 @@ mod tests {
         let mut habit = Habit::new();
         play(&mut habit, 20, 10);
         assert_eq!(play(&mut habit, 1, 1), 0);
-        let (mut now, mut asked, mut looked) = (habit.begin_ns, habit.asked, 0);
-        for _ in 0..20 {
-            let looks = habit.decide(now, asked);
-            looked += u32::from(looks);
-            now += 1_000_000;
-            asked = asked.wrapping_add(if looks { 20 } else { 10 });
-        }
+        let looked = play_for(20, &mut habit, 20, 10);
         assert!(looked > 10, "of 20 ms: {looked}");
     }
 
