@@ -13,7 +13,7 @@ use crate::qemu::{Accel, Ending, Line, Machine, Options, Platform, Serial, megab
 /// so that Xen, which switches these registers lazily, would overwrite what a guest has just loaded.
 const CPU: &str = "max,family=23,model=1,stepping=2,-monitor,-xsave";
 /// With several processors and a busy host, Xen 4.17 on QEMU 7.2 sometimes leaves a vCPU that could run in its queue, while all
-/// processors idle, for ever: not seen in hundreds of starts with all of them in one thread and the older scheduler.
+/// processors idle, for ever: not seen in a hundred starts with all of them in one thread and the older scheduler.
 const ACCEL: &str = "tcg,thread=single";
 const SCHEDULER: &str = "sched=credit";
 /// Xen and dom0 on the first serial line. SMAP is for HVM guests only: QEMU 7.2 faults on IRETQ to a user page with it.
