@@ -21,6 +21,9 @@ const MOST: usize = 32;
 const HEADER_BYTES: usize = 16;
 const STATUS: usize = 32;
 const AREA_BYTES: usize = 64;
+/// A feature of block devices (§5.2.3): what was written may be in a cache, as for the driver. Else the device does more.
+#[doc(alias = "VIRTIO_BLK_F_FLUSH")]
+const FLUSH: u64 = 1 << 9;
 /// Turns of a loop between two looks at the ring.
 const RELAX: u32 = 250;
 
@@ -59,7 +62,7 @@ impl Disk {
     }
 
     fn on(transport: Box<dyn Transport>) -> Result<Self, Error> {
-        let mut init = Init::begin(transport, Features::empty())?;
+        let mut init = Init::begin(transport, Features::from_bits_retain(FLUSH))?;
         let queue = init.queue(0, &Platform)?;
         let capacity = |offset| init.transport().config_u32(offset).unwrap_or(0);
         let sectors = u64::from(capacity(0)) | u64::from(capacity(4)) << 32;

@@ -28,7 +28,7 @@ const MEASURE_MS: u64 = 500;
 /// Completions between two looks at the clock.
 const CLOCK_EVERY: u64 = 16;
 
-/// Pieces of that time, in which driver and loop take turns.
+/// Pieces of that time, in which driver and loop take turns. One more comes first and does not count: in it the host makes its threads.
 const TURNS: u64 = 5;
 
 /// What is measured.
@@ -140,10 +140,15 @@ async fn main() -> Result<(), String> {
     let only = kernel::app::args().find(|(key, _)| *key == "only").map(|(_, value)| value);
     for case in Case::all().filter(|case| only.is_none_or(|only| format!("{case}").replace(' ', "-") == only))
     {
-        let [mut by_driver, mut by_tasks] = ["driver", "tasks"].map(|who| Measured::new(who, case));
-        let mut by_loop = bare::Way::ALL.map(|_| Measured::new("bare", case));
+        let none = |who| Measured::new(who, case);
+        let (mut by_driver, mut by_tasks) = (none("driver"), none("tasks"));
+        let mut by_loop = bare::Way::ALL.map(|_| none("bare"));
         // In turns: what else the host does meanwhile slows all of them down.
-        for _ in 0..TURNS {
+        for turn in 0..=TURNS {
+            if turn == 1 {
+                (by_driver, by_tasks, by_loop) =
+                    (none("driver"), none("tasks"), by_loop.map(|_| none("bare")));
+            }
             by_driver += driver::in_flight(&disk, case, ns / TURNS).await?;
             by_tasks += driver::tasks(&disk, case, ns / TURNS).await?;
             for (way, by_loop) in bare::Way::ALL.into_iter().zip(&mut by_loop) {

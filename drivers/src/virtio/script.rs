@@ -79,7 +79,7 @@ pub fn run(script: &[u8]) {
 }
 
 fn probe(id: DeviceId, device: &FakeDevice, hal: &FakeHal) -> Result<Box<dyn Driver>, Error> {
-    const CPUS: Cpus = Cpus { count: 2, current: || 1, later: |_| (), linger: |_| () };
+    const CPUS: Cpus = Cpus { count: 2, current: || 1, later: |_| (), is_alone: || false, linger: |_| () };
     let transport = device.transport();
     Ok(match id {
         DeviceId::BLOCK => {

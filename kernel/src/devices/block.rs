@@ -182,6 +182,7 @@ fn cpus() -> Cpus {
         count: percpu::all().count() as u16,
         current: || cpu::current().id() as u16,
         later: round::later,
+        is_alone: task::is_alone,
         linger,
     }
 }
@@ -229,7 +230,7 @@ fn habit(cpu: u32) -> &'static IrqMutex<Habit> {
 }
 
 /// How long a CPU looks for answers before it halts, at most.
-const LOOK_NS: u64 = 100_000;
+const LOOK_NS: u64 = 1_000_000;
 /// Turns of a loop between two looks: what the device writes stays on its CPU meanwhile. No PAUSE: for that TCG takes the lock
 /// that QEMU's devices need.
 const RELAX: u32 = 250;

@@ -1,78 +1,168 @@
 //! Whether a CPU looks for the answers of devices before it halts. Which is faster depends on the host: a look saves the way
 //! through the halt, the interrupt and the host's scheduler, but takes a core that the host's own threads may want. So each
-//! is tried, and what answered more requests is done.
+//! is tried, and what answered more requests in its time is done.
 //! Neighbours: `block`, and `net::task` for frames instead of requests (who look).
 #![forbid(unsafe_code)]
 
-/// How long each is tried, in nanoseconds.
-const EPOCH_NS: u64 = 4_000_000;
-/// Requests in that time without which nothing is learnt, and nobody looks in the next.
-const LEAST: u64 = 16;
-/// Epochs from one trial of the other way to the next.
-const PERIOD: u32 = 16;
-/// Epochs to the first trial.
-const FIRST: u32 = 2;
+/// Requests a second without which a look does not pay, and nothing is learnt.
+const LEAST_PER_S: u64 = 4_000;
+/// Who has looked for so many nanoseconds has done so in vain.
+const IN_VAIN_NS: u64 = 1_000_000;
+/// Of what is older than this, in nanoseconds, half is forgotten: of how much is asked, and of how fast a trial is; and of how fast it
+/// usually is, which a host that takes the CPU away for a moment is not to change.
+const SHORT_NS: u64 = 4_000_000;
+const LONG_NS: u64 = 16_000_000;
+/// For how many waits, at least, and nanoseconds the other way is tried. A host needs some time to find out which of its threads
+/// works where when one looks: what counts is the end of a trial.
+const TRIAL: u32 = 8;
+const TRIAL_NS: u64 = 16_000_000;
+/// A trial ends early when so many nanoseconds are lost by it, of looking and of halting: that may be ten times slower, at once.
+const LOOKING_LOSS_NS: u64 = 4_000_000;
+const HALTING_LOSS_NS: u64 = 1_000_000;
+/// From a trial that the other way has won to the one that confirms it, in nanoseconds: what is usual is measured anew in between.
+const CONFIRM_NS: u64 = 8_000_000;
+/// One of so many parts of the time may be lost by trials.
+const PRICE: u64 = 64;
+/// From one trial to the next, in nanoseconds in which much is asked: at least, and as many times as long as it takes; and at most.
+const SOON_NS: u64 = 16_000_000;
+const SOON_TRIALS: u64 = 8;
+const LATE_NS: u64 = 128_000_000;
+
+/// Requests in some time, the last of which counts most.
+#[derive(Clone, Copy, Debug)]
+struct Rate {
+    ns: u64,
+    count: u64,
+}
+
+impl Rate {
+    const NONE: Self = Self { ns: 0, count: 0 };
+
+    fn add(&mut self, (ns, count): (u64, u64), memory_ns: u64) {
+        (self.ns, self.count) = (self.ns.saturating_add(ns), self.count + count);
+        while self.ns > memory_ns {
+            (self.ns, self.count) = (self.ns / 2, self.count / 2);
+        }
+    }
+
+    fn per_s(self) -> u64 {
+        self.count * 1_000_000_000 / self.ns.max(1)
+    }
+
+    /// By how much longer that took than at another rate.
+    fn lost_ns(self, per_s: u64) -> u64 {
+        self.ns.saturating_sub(self.count * 1_000_000_000 / per_s.max(1))
+    }
+}
 
 /// What a CPU does, and what it has learnt.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Habit {
     looks: bool,
-    /// Enough was asked in the epoch before.
-    busy: bool,
-    /// When this epoch began, and what had been asked by then.
+    /// Waits that are left of a trial of the other way.
+    trial: u32,
+    /// The other way has won the last trial.
+    is_doubted: bool,
+    /// When the wait began that lasts, what had been asked by then, and whether it is looked in it.
     begin_ns: u64,
     asked: u32,
-    /// Epochs until the other way is tried.
-    left: u32,
-    /// While it is tried: requests per second of the epoch before.
-    before: Option<u64>,
-    /// While it is not: the same. When it changes much, what was learnt was learnt of something else.
-    usual: Option<u64>,
+    is_look: bool,
+    /// In whatever way, and in each.
+    all: Rate,
+    halting: Rate,
+    looking: Rate,
+    /// What is usual since the last trial. When it changes much, what was learnt was learnt of something else.
+    usual_per_s: u64,
+    /// Nanoseconds until the next trial.
+    left_ns: u64,
+    /// All of this trial.
+    tried: Rate,
 }
 
 impl Habit {
     pub(crate) const fn new() -> Self {
-        Self { looks: false, busy: false, begin_ns: 0, asked: 0, left: FIRST, before: None, usual: None }
+        Self {
+            looks: false,
+            trial: 0,
+            is_doubted: false,
+            begin_ns: 0,
+            asked: 0,
+            is_look: false,
+            all: Rate::NONE,
+            halting: Rate::NONE,
+            looking: Rate::NONE,
+            usual_per_s: 0,
+            left_ns: 0,
+            tried: Rate::NONE,
+        }
     }
 
     /// To be called whenever the CPU has no work, with the time and what it has asked so far: whether it looks now.
     pub(crate) fn decide(&mut self, now_ns: u64, asked: u32) -> bool {
-        let (elapsed, done) =
-            (now_ns.saturating_sub(self.begin_ns), u64::from(asked.wrapping_sub(self.asked)));
-        if elapsed < EPOCH_NS {
-            return self.looks && self.busy && done > 0;
+        let count = u64::from(asked.wrapping_sub(self.asked));
+        let ns = now_ns.saturating_sub(self.begin_ns);
+        if count == 0 {
+            // The same wait goes on.
+            return self.is_look && ns < IN_VAIN_NS;
         }
         (self.begin_ns, self.asked) = (now_ns, asked);
-        // Little was asked, or nothing for a while: that says nothing of either way, and a trial of one ends.
-        let was_busy = core::mem::replace(&mut self.busy, elapsed <= 2 * EPOCH_NS && done >= LEAST);
-        if !self.busy {
-            self.looks ^= self.before.take().is_some();
+        self.all.add((ns, count), SHORT_NS);
+        if self.all.per_s() < LEAST_PER_S {
+            (self.trial, self.is_look) = (0, false);
+            // How it came to that is not what either way is like.
+            (self.halting, self.looking) = (Rate::NONE, Rate::NONE);
+            self.left_ns = self.left_ns.max(SOON_NS);
             return false;
         }
-        if !was_busy {
-            return self.looks;
-        }
-        let rate = done * 1_000_000_000 / elapsed;
-        let usual = self.usual.replace(rate);
-        if usual.is_some_and(|usual| rate > 2 * usual || rate < usual / 2) {
-            self.left = 0;
-        }
-        match self.before.take() {
-            Some(before) => {
-                // To look has to be worth its price.
-                let is_better = if self.looks { rate > before + before / 16 } else { rate >= before };
-                self.looks ^= !is_better;
-                self.left = PERIOD;
-                self.usual = None;
+        let memory_ns = if self.is_look == self.looks { LONG_NS } else { SHORT_NS };
+        self.of(self.is_look).add((ns, count), memory_ns);
+        let usual = *self.of(self.looks);
+        let usual_per_s = usual.per_s();
+        let has_changed = usual_per_s > 2 * self.usual_per_s || usual_per_s < self.usual_per_s / 2;
+        let is_new = has_changed && usual.ns >= LONG_NS / 4;
+        self.left_ns = self.left_ns.saturating_sub(ns);
+        (self.tried.ns, self.tried.count) = (self.tried.ns + ns, self.tried.count + count);
+        if self.trial == 0 {
+            if is_new || self.left_ns == 0 {
+                *self.of(!self.looks) = Rate::NONE;
+                (self.trial, self.tried) = (TRIAL, Rate::NONE);
             }
-            None if self.left == 0 => {
-                self.before = Some(rate);
-                self.usual = None;
-                self.looks = !self.looks;
+        } else if self.trial > 1 {
+            self.trial -= 1;
+        } else {
+            let lost_ns = self.tried.lost_ns(usual_per_s);
+            if self.tried.ns >= TRIAL_NS || lost_ns >= self.most_lost_ns() {
+                self.trial = 0;
+                self.conclude(usual_per_s, lost_ns);
             }
-            None => self.left -= 1,
         }
-        self.looks
+        self.is_look = self.looks ^ (self.trial > 0);
+        self.is_look
+    }
+
+    fn most_lost_ns(&self) -> u64 {
+        if self.looks { HALTING_LOSS_NS } else { LOOKING_LOSS_NS }
+    }
+
+    /// The other way was tried.
+    fn conclude(&mut self, usual_per_s: u64, lost_ns: u64) {
+        // To look has to be worth its price.
+        let margin = if self.looks { 0 } else { usual_per_s / 32 + 1 };
+        let has_won = self.of(!self.looks).per_s() >= usual_per_s + margin;
+        let was_doubted = core::mem::replace(&mut self.is_doubted, has_won);
+        if has_won && !was_doubted {
+            *self.of(self.looks) = Rate::NONE;
+            (self.usual_per_s, self.left_ns) = (usual_per_s, CONFIRM_NS);
+            return;
+        }
+        self.looks ^= has_won;
+        self.is_doubted = false;
+        self.usual_per_s = self.of(self.looks).per_s();
+        self.left_ns = (PRICE * lost_ns).clamp(SOON_NS, LATE_NS).max(SOON_TRIALS * self.tried.ns);
+    }
+
+    fn of(&mut self, is_look: bool) -> &mut Rate {
+        if is_look { &mut self.looking } else { &mut self.halting }
     }
 }
 
@@ -123,6 +213,25 @@ mod tests {
         assert_eq!(play(&mut habit, 1, 1), 0);
         let looked = play_for(20, &mut habit, 20, 10);
         assert!(looked > 10, "of 20 ms: {looked}");
+    }
+
+    /// As on a host with more to run than it has cores: who looks is robbed of the CPU now and then, but not at once.
+    #[test]
+    fn what_is_better_for_a_moment_only_is_not_done() {
+        let mut habit = Habit::new();
+        let (mut now, mut asked, mut looked, mut in_a_row) = (0, 0u32, 0, 0);
+        for step in 0..200_000 {
+            let looks = habit.decide(now, asked);
+            in_a_row = if looks { in_a_row + 1 } else { 0 };
+            looked += usize::from(looks && step > 100_000);
+            now += match in_a_row {
+                0 => 50_000,
+                _ if in_a_row % 60 == 0 => 12_000_000,
+                _ => 20_000,
+            };
+            asked = asked.wrapping_add(1);
+        }
+        assert!(looked < 5_000, "of 100000 waits: {looked}");
     }
 
     #[test]

@@ -49,5 +49,5 @@ pub use worker::{
 pub(crate) use {
     join::{Receiver, promise},
     thread::{Body, Thread},
-    worker::{end_round, would_halt},
+    worker::{end_round, is_alone, would_halt},
 };

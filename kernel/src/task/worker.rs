@@ -90,17 +90,22 @@ fn work(cpu: u32) {
     }
 }
 
-/// Whether this CPU has nothing to do but what asks this: no task and no thread is ready here, no device to be told.
+/// Whether this CPU has nothing to do but what asks this: no task and no thread is ready here.
+pub(crate) fn is_alone() -> bool {
+    has_nothing_ready(crate::cpu::this_cpu())
+}
+
+/// As [`is_alone`], and no device is to be told of anything.
 pub(crate) fn would_halt() -> bool {
     let cpu = crate::cpu::this_cpu();
-    is_alone(cpu) && !round::is_awaited(cpu)
+    has_nothing_ready(cpu) && !round::is_awaited(cpu)
 }
 
 /// Ends the round if this CPU has nothing to do but what asks this, so that devices are told; whether that is so.
 pub(crate) fn end_round() -> bool {
     let _irq = IrqState::disable();
     let cpu = crate::cpu::this_cpu();
-    let alone = is_alone(cpu);
+    let alone = has_nothing_ready(cpu);
     if alone {
         round::end(cpu);
     }
@@ -108,7 +113,7 @@ pub(crate) fn end_round() -> bool {
 }
 
 /// No task and no thread is ready on `cpu`, beside what runs.
-fn is_alone(cpu: u32) -> bool {
+fn has_nothing_ready(cpu: u32) -> bool {
     TASKS.len(cpu) == 0 && !scheduler::has_ready(cpu)
 }
 

@@ -41,8 +41,10 @@ pub struct Cpus {
     /// Called, with a lock held, when there are requests of which the device was not told: who is called calls [`Block::tell`] when the CPU
     /// that asked has nothing more to ask for now. So one notification is for many requests. It is told how many more there are.
     pub later: fn(u32),
-    /// Called, with no lock held, by who waits for answers of its CPU's queue alone: calls what it is given, which looks for some,
-    /// until that has found them, or until there is something else to do or it is better to wait for an interrupt.
+    /// Whether the CPU that asks has nothing to do but what asks this.
+    pub is_alone: fn() -> bool,
+    /// Called, with no lock held, by who is alone and waits for answers of its CPU's queue: calls what it is given, which looks for
+    /// some, until that has found them, or until there is something else to do or it is better to wait for an interrupt.
     pub linger: fn(&mut dyn FnMut() -> bool),
 }
 
@@ -128,9 +130,9 @@ impl<S: Locks> Block<S> {
         self.ring(number, position);
     }
 
-    /// Requests were made available in a queue whose lock is held.
-    fn note(&self, lane: &Lane<S>, count: u32) {
-        lane.is_untold.store(true, Relaxed);
+    /// Requests were made available in a queue whose lock is held, and the device is told of them, or is to be at the end of the round.
+    fn note(&self, lane: &Lane<S>, count: u32, told: Option<u16>) {
+        lane.is_untold.store(told.is_none(), Relaxed);
         (self.cpus.later)(count);
     }
 
@@ -163,8 +165,8 @@ impl<S: Locks> Block<S> {
     /// Takes what the device has answered in the queue of CPU `cpu`, and wants no interrupts for it until
     /// [`queue_interrupt`](Self::queue_interrupt) is called; `None` if nothing is asked there, or another CPU has that queue.
     pub fn look(&self, cpu: u16) -> Option<u16> {
-        let queue = self.queues.get(usize::from(cpu))?;
-        let found = queue.with(|queue| queue.requests.is_busy().then(|| queue.requests.look()))?;
+        let lane = self.queues.get(usize::from(cpu))?;
+        let found = lane.with(|queue| queue.requests.is_busy().then(|| queue.requests.look()))?;
         found.map_err(|fault| self.fail(fault)).ok()
     }
 
@@ -181,24 +183,55 @@ impl<S: Locks> Block<S> {
         })
     }
 
-    /// Takes the answers to what was sent in this CPU's queue, and waits a little for the first if there is nothing else.
+    /// Does `act`; sees to it that who waits for a queue's interrupts gets them.
+    fn attended<R>(&self, lane: &Lane<S>, act: impl FnOnce(&mut Queue) -> R) -> R {
+        let (result, attended) = lane.with(|queue| (act(queue), queue.requests.attend()));
+        if let Err(fault) = attended {
+            self.fail(fault);
+        }
+        result
+    }
+
+    /// Takes the answers to what `batch` has in this CPU's queue, and sends what is unsent, as far as there is room. The device is told
+    /// at the end of the round; at once if that is much, or if who asks is alone and has no answer yet: then the device is not
+    /// to interrupt, as that one looks.
+    fn exchange(&self, batch: &mut Batch<BlockRequest, Outcome>, waker: &Waker, is_alone: bool) {
+        loop {
+            let number = (self.cpus.current)() % self.queues();
+            let lane = self.queue(number);
+            let exchanged = lane.with(|queue| {
+                let found = queue.requests.is_busy() && queue.take(number, batch)?;
+                let (count, mut told) = queue.send(batch, waker);
+                if is_alone && !found && told.is_none() {
+                    told = queue.requests.take_notification_quietly();
+                }
+                self.ring(number, told);
+                if count > 0 {
+                    self.note(lane, count, told);
+                }
+                Ok(count > 0 && !batch.unsent.is_empty())
+            });
+            match exchanged {
+                Ok(true) => {}
+                Ok(false) => return,
+                Err(fault) => self.fail(fault),
+            }
+        }
+    }
+
+    /// Looks for answers to what `batch` has in this CPU's queue, if it has nothing elsewhere, until there is one or it is better to
+    /// wait for an interrupt.
     fn linger(&self, batch: &mut Batch<BlockRequest, Outcome>) {
         let own = (self.cpus.current)() % self.queues();
-        let elsewhere = || batch.sent.iter().any(|(_, token)| token.queue != own);
-        if batch.sent.is_empty() || self.queues() > 1 && elsewhere() {
+        if batch.sent.is_empty() || batch.sent.iter().any(|(_, token)| token.queue != own) {
             return;
         }
         let lane = self.queue(own);
-        let mut look = || lane.with(|queue| queue.look(own, batch));
-        // Before the device is told of the newest, so that no interrupt comes for them.
-        let mut found = look();
-        if found == Ok(false) {
-            (self.cpus.linger)(&mut || {
-                found = look();
-                found != Ok(false)
-            });
-        }
-        let found = found.and_then(|_| lane.with(|queue| queue.requests.collect()));
+        let mut found = Ok(false);
+        (self.cpus.linger)(&mut || {
+            found = lane.with(|queue| queue.take(own, batch));
+            found != Ok(false)
+        });
         if let Err(fault) = found {
             self.fail(fault);
         }
@@ -232,14 +265,15 @@ impl<S: Locks> class::Requests for Block<S> {
     fn submit(&self, request: BlockRequest, waker: &Waker) -> Submitted<BlockRequest, Outcome> {
         let number = (self.cpus.current)();
         let lane = self.queue(number);
-        let (submitted, told) = lane.with(|queue| {
+        let (submitted, told) = self.attended(lane, |queue| {
             let submitted = queue.submit(request, Some(waker));
+            let told = queue.requests.take_notification_of_many();
             match submitted {
-                Submitted::Sent(_) => self.note(lane, 1),
+                Submitted::Sent(_) => self.note(lane, 1, told),
                 Submitted::Full(_) => queue.requests.wait_for_room(waker),
                 Submitted::Refused(_) => {}
             }
-            (submitted, queue.requests.take_notification_of_many())
+            (submitted, told)
         });
         self.ring(number, told);
         submitted
@@ -247,7 +281,7 @@ impl<S: Locks> class::Requests for Block<S> {
 
     fn poll(&self, token: Token, waker: &Waker) -> Result<Outcome, Token> {
         let number = token.queue;
-        let polled = self.queue(number).with(|queue| queue.poll(token, waker));
+        let polled = self.attended(self.queue(number), |queue| queue.poll(token, waker));
         // Who asks again and again need not be one whose CPU comes to its end.
         if polled.is_err() {
             self.tell_of(number);
@@ -256,25 +290,16 @@ impl<S: Locks> class::Requests for Block<S> {
     }
 
     fn forget(&self, token: Token) {
-        self.queue(token.queue).with(|queue| queue.requests.forget(token));
+        self.attended(self.queue(token.queue), |queue| queue.requests.forget(token));
     }
 
     fn advance(&self, batch: &mut Batch<BlockRequest, Outcome>, waker: &Waker) {
         let has_unsent = !batch.unsent.is_empty();
-        while !batch.unsent.is_empty() {
-            let number = (self.cpus.current)();
-            let lane = self.queue(number);
-            let (count, told) = lane.with(|queue| {
-                let (count, told) = queue.send(batch, waker);
-                self.note(lane, count);
-                (count, told)
-            });
-            self.ring(number, told);
-            if count == 0 {
-                break;
-            }
+        let is_alone = (self.cpus.is_alone)();
+        self.exchange(batch, waker, is_alone);
+        if is_alone && batch.done.is_empty() {
+            self.linger(batch);
         }
-        self.linger(batch);
         for number in 0..self.queues() {
             if !batch.done.is_empty() {
                 return;
@@ -282,7 +307,7 @@ impl<S: Locks> class::Requests for Block<S> {
             if !batch.sent.iter().any(|(_, token)| token.queue == number) {
                 continue;
             }
-            let mut take = || self.queue(number).with(|queue| queue.take(number, batch, waker));
+            let mut take = || self.queue(number).with(|queue| queue.take_or_wait(number, batch, waker));
             if let Err(fault) = take() {
                 self.fail(fault);
                 // Nothing is believed any more, so that there is no fault to find.

@@ -4,10 +4,10 @@
 
 use core::{sync::atomic::Ordering::Relaxed, task::Waker};
 
-use super::request::{Head, ID_BYTES, area, into_buffer, sectors, status};
+use super::request::{Head, ID_BYTES, Type, area, sectors, status};
 use crate::{
-    class::{self, BlockInfo, BlockRequest, Outcome, Submitted},
-    dma::{Direction, Segment},
+    class::{self, BlockInfo, BlockRequest, Outcome, SECTOR_BYTES, Submitted},
+    dma::{Direction, DmaBuffer, Segment},
     error::Error,
     virtio::{
         Fault, Token,
@@ -31,12 +31,12 @@ impl Queue {
         request: BlockRequest,
         waker: Option<&Waker>,
     ) -> Submitted<BlockRequest, Outcome> {
-        if let Err(error) = self.check(&request) {
-            return Submitted::Refused(Outcome { result: Err(error), buffer: into_buffer(request) });
+        let (head, buffer) = Head::split(request);
+        if let Err(error) = self.check(&head, buffer.as_ref()) {
+            return Submitted::Refused(Outcome { result: Err(error), buffer });
         }
         let requests = &mut self.requests;
-        let Some(token) = requests.reserve() else { return Submitted::Full(request) };
-        let head = Head::of(&request);
+        let Some(token) = requests.reserve() else { return Submitted::Full(head.into_request(buffer)) };
         head.write(requests, &token);
         let mut segments = [requests.area(&token, area::HEADER, Direction::ToDevice); 3];
         let mut count = 1;
@@ -45,23 +45,18 @@ impl Queue {
             count += 1;
         };
         let mut data_bytes = 0;
-        match &request {
-            BlockRequest::Read { buffer, .. } => {
-                data_bytes = buffer.len();
+        if let Some(buffer) = &buffer {
+            if head.kind == Type::Out {
+                push(buffer.segment(0..buffer.len(), Direction::ToDevice));
+            } else {
+                data_bytes = if head.kind == Type::GetId { ID_BYTES } else { buffer.len() };
                 push(buffer.segment(0..data_bytes, Direction::FromDevice));
             }
-            BlockRequest::Write { buffer, .. } => push(buffer.segment(0..buffer.len(), Direction::ToDevice)),
-            BlockRequest::GetId { buffer } => {
-                data_bytes = ID_BYTES;
-                push(buffer.segment(0..ID_BYTES, Direction::FromDevice));
-            }
-            BlockRequest::Discard { .. } | BlockRequest::WriteZeroes { .. } => {
-                push(requests.area(&token, area::RANGE, Direction::ToDevice))
-            }
-            BlockRequest::Flush => {}
+        } else if head.has_range() {
+            push(requests.area(&token, area::RANGE, Direction::ToDevice));
         }
         push(requests.area(&token, area::STATUS, Direction::FromDevice));
-        match requests.send(token, &segments[..count], (into_buffer(request), data_bytes), waker) {
+        match requests.send(token, &segments[..count], (buffer, data_bytes), waker) {
             Ok(token) => Submitted::Sent(token),
             Err(NotSent::Full(buffer)) => Submitted::Full(head.into_request(buffer)),
             Err(NotSent::Dead(error, buffer)) => Submitted::Refused(Outcome { result: Err(error), buffer }),
@@ -69,25 +64,24 @@ impl Queue {
     }
 
     /// Whether the device can be asked this.
-    fn check(&self, request: &BlockRequest) -> Result<(), Error> {
+    #[inline]
+    fn check(&self, head: &Head, buffer: Option<&DmaBuffer>) -> Result<(), Error> {
         let info = &self.info;
-        let (is_write, sector, sectors, limit) = match request {
-            BlockRequest::Read { sector, buffer } => (false, *sector, sectors(buffer)?, info.max_bytes / 512),
-            BlockRequest::Write { sector, buffer } => (true, *sector, sectors(buffer)?, info.max_bytes / 512),
-            BlockRequest::Discard { sector, count } => (true, *sector, *count, info.max_discard_sectors),
-            BlockRequest::WriteZeroes { sector, count, .. } => {
-                (true, *sector, *count, info.max_write_zeroes_sectors)
-            }
-            BlockRequest::GetId { buffer } if buffer.len() < ID_BYTES => {
+        let bytes = buffer.map_or(0, DmaBuffer::len);
+        let (sectors, limit) = match head.kind {
+            Type::In | Type::Out => (sectors(bytes)?, info.max_bytes / SECTOR_BYTES as u32),
+            Type::Discard => (head.count, info.max_discard_sectors),
+            Type::WriteZeroes => (head.count, info.max_write_zeroes_sectors),
+            Type::GetId if bytes < ID_BYTES => {
                 return Err(Error::Request("the buffer for a name is shorter than 20 bytes"));
             }
-            BlockRequest::Flush | BlockRequest::GetId { .. } => return Ok(()),
+            Type::Flush | Type::GetId => return Ok(()),
         };
         match () {
-            () if is_write && info.read_only => Err(Error::Request("the device is read-only")),
+            () if info.read_only && head.kind != Type::In => Err(Error::Request("the device is read-only")),
             () if sectors == 0 => Err(Error::Request("it is about no sector")),
             () if sectors > limit => Err(Error::Request("it is longer than the device takes")),
-            () if sector.checked_add(sectors.into()).is_none_or(|end| end > info.sectors) => {
+            () if head.sector.checked_add(sectors.into()).is_none_or(|end| end > info.sectors) => {
                 Err(Error::Request("it goes beyond the end of the device"))
             }
             () => Ok(()),
@@ -111,30 +105,37 @@ impl Queue {
         (count, None)
     }
 
-    /// Takes the answers to those of `batch` that were sent in this queue, which is number `number`. If there is none, `waker` is
-    /// called when there is one.
+    /// Takes the answers to those of `batch` that were sent in this queue, which is number `number`; whether there is something, as
+    /// then nobody looks any more.
     ///
     /// # Errors
     /// The device lies.
-    pub(super) fn take(&mut self, number: u16, batch: &mut Batch, waker: &Waker) -> Result<(), Fault> {
+    pub(super) fn take(&mut self, number: u16, batch: &mut Batch) -> Result<bool, Fault> {
         self.requests.take()?;
+        // An interrupt may have taken some.
         self.gather(number, batch);
-        if batch.done.is_empty() {
+        let found = !batch.done.is_empty();
+        if found {
+            self.requests.attend()?;
+        }
+        Ok(found)
+    }
+
+    /// As [`take`](Self::take); if there is none, `waker` is called when there is one.
+    ///
+    /// # Errors
+    /// The device lies.
+    pub(super) fn take_or_wait(
+        &mut self,
+        number: u16,
+        batch: &mut Batch,
+        waker: &Waker,
+    ) -> Result<(), Fault> {
+        if !self.take(number, batch)? {
             let here = batch.sent.iter().filter(|(_, token)| token.queue == number);
             here.for_each(|(_, token)| self.requests.wake_when_done(token, waker));
         }
-        Ok(())
-    }
-
-    /// As [`take`](Self::take), for one who looks again and again and wants no interrupts meanwhile; whether there is something.
-    ///
-    /// # Errors
-    /// The device lies.
-    pub(super) fn look(&mut self, number: u16, batch: &mut Batch) -> Result<bool, Fault> {
-        self.requests.look()?;
-        // An interrupt may have taken some.
-        self.gather(number, batch);
-        Ok(!batch.done.is_empty())
+        self.requests.attend()
     }
 
     fn gather(&mut self, number: u16, batch: &mut Batch) {
@@ -142,14 +143,13 @@ impl Queue {
         while self.requests.has_answers()
             && let Some((_, token)) = batch.sent.get(at)
         {
-            if token.queue == number
-                && self.requests.is_done(token)
-                && let Some((tag, token)) = batch.sent.remove(at)
-            {
-                batch.done.push_back((tag, self.take_outcome(token)));
-            } else {
+            if token.queue != number || !self.requests.is_done(token) {
                 at += 1;
+                continue;
             }
+            // Most devices answer in order.
+            let taken = if at == 0 { batch.sent.pop_front() } else { batch.sent.remove(at) };
+            batch.done.extend(taken.map(|(tag, token)| (tag, self.take_outcome(token))));
         }
     }
 

@@ -47,25 +47,32 @@ const UNMAP: u32 = 1;
 pub(super) const ID_BYTES: usize = 20;
 /// A request without its buffer.
 pub(super) struct Head {
-    kind: Type,
-    sector: u64,
-    count: u32,
+    pub(super) kind: Type,
+    pub(super) sector: u64,
+    pub(super) count: u32,
     flags: u32,
 }
 
 impl Head {
-    pub(super) fn of(request: &BlockRequest) -> Self {
-        let (kind, sector, count, flags) = match *request {
-            BlockRequest::Read { sector, .. } => (Type::In, sector, 0, 0),
-            BlockRequest::Write { sector, .. } => (Type::Out, sector, 0, 0),
-            BlockRequest::Flush => (Type::Flush, 0, 0, 0),
-            BlockRequest::GetId { .. } => (Type::GetId, 0, 0, 0),
-            BlockRequest::Discard { sector, count } => (Type::Discard, sector, count, 0),
+    /// Takes the buffer, if there is one, out of `request`.
+    #[inline]
+    pub(super) fn split(request: BlockRequest) -> (Self, Option<DmaBuffer>) {
+        let (kind, sector, count, flags, buffer) = match request {
+            BlockRequest::Read { sector, buffer } => (Type::In, sector, 0, 0, Some(buffer)),
+            BlockRequest::Write { sector, buffer } => (Type::Out, sector, 0, 0, Some(buffer)),
+            BlockRequest::Flush => (Type::Flush, 0, 0, 0, None),
+            BlockRequest::GetId { buffer } => (Type::GetId, 0, 0, 0, Some(buffer)),
+            BlockRequest::Discard { sector, count } => (Type::Discard, sector, count, 0, None),
             BlockRequest::WriteZeroes { sector, count, may_unmap } => {
-                (Type::WriteZeroes, sector, count, if may_unmap { UNMAP } else { 0 })
+                (Type::WriteZeroes, sector, count, if may_unmap { UNMAP } else { 0 }, None)
             }
         };
-        Self { kind, sector, count, flags }
+        (Self { kind, sector, count, flags }, buffer)
+    }
+
+    /// Whether it is about a range that it tells beside its header.
+    pub(super) fn has_range(&self) -> bool {
+        matches!(self.kind, Type::Discard | Type::WriteZeroes)
     }
 
     /// Writes header, range and a status that no device writes to the request's own memory.
@@ -74,9 +81,8 @@ impl Head {
         let at = |offset| requests.area_offset(token, offset);
         // Two fields at a time: all is little-endian, as the CPU is. The second one is reserved.
         memory.u64(at(0)).store(self.kind as u64, Relaxed);
-        let is_range = matches!(self.kind, Type::Discard | Type::WriteZeroes);
-        memory.u64(at(8)).store(if is_range { 0 } else { self.sector }, Relaxed);
-        if is_range {
+        memory.u64(at(8)).store(if self.has_range() { 0 } else { self.sector }, Relaxed);
+        if self.has_range() {
             memory.u64(at(area::RANGE.start)).store(self.sector, Relaxed);
             let fields = u64::from(self.count) | u64::from(self.flags) << 32;
             memory.u64(at(area::RANGE.start + 8)).store(fields, Relaxed);
@@ -101,17 +107,9 @@ impl Head {
     }
 }
 
-pub(super) fn into_buffer(request: BlockRequest) -> Option<DmaBuffer> {
-    match request {
-        BlockRequest::Read { buffer, .. }
-        | BlockRequest::Write { buffer, .. }
-        | BlockRequest::GetId { buffer } => Some(buffer),
-        BlockRequest::Flush | BlockRequest::Discard { .. } | BlockRequest::WriteZeroes { .. } => None,
-    }
-}
-
-pub(super) fn sectors(buffer: &DmaBuffer) -> Result<u32, Error> {
-    let is_whole = buffer.len().is_multiple_of(SECTOR_BYTES);
-    let sectors = u32::try_from(buffer.len() / SECTOR_BYTES).ok().filter(|_| is_whole);
+/// Sectors of so many bytes.
+pub(super) fn sectors(bytes: usize) -> Result<u32, Error> {
+    let is_whole = bytes.is_multiple_of(SECTOR_BYTES);
+    let sectors = u32::try_from(bytes / SECTOR_BYTES).ok().filter(|_| is_whole);
     sectors.ok_or(Error::Request("the buffer is not whole sectors"))
 }

@@ -29,7 +29,8 @@ use crate::{
 };
 
 pub(super) const SECTORS: u64 = 64;
-pub(super) const ONE_CPU: Cpus = Cpus { count: 1, current: || 0, later: |_| (), linger: |_| () };
+pub(super) const ONE_CPU: Cpus =
+    Cpus { count: 1, current: || 0, later: |_| (), is_alone: || false, linger: |_| () };
 
 pub(super) type Disk = Block<FakeHal>;
 
@@ -272,7 +273,8 @@ fn no_memory_is_an_error_and_leaves_none_behind() {
 #[test]
 fn each_cpu_sends_to_its_own_queue() {
     static CPU: AtomicU16 = AtomicU16::new(0);
-    let cpus = Cpus { count: 3, current: || CPU.load(SeqCst), later: |_| (), linger: |_| () };
+    let cpus =
+        Cpus { count: 3, current: || CPU.load(SeqCst), later: |_| (), is_alone: || false, linger: |_| () };
     let mut config = config();
     config[34] = 2;
     let hal = FakeHal::default();

@@ -85,34 +85,75 @@ std::thread_local! {
     static MEANWHILE: RefCell<Option<Box<dyn FnMut()>>> = const { RefCell::new(None) };
 }
 
-/// Looks three times; before the last time the device has done its work.
+/// Looks twice, and then whenever the device has done one more piece of work. Without such a device it is not worth a look.
 fn linger(found: &mut dyn FnMut() -> bool) {
-    assert_eq!([found(), found()], [false; 2]);
-    MEANWHILE.with_borrow_mut(|meanwhile| meanwhile.as_mut().unwrap()());
-    assert!(found());
+    MEANWHILE.with_borrow_mut(|meanwhile| {
+        if let Some(meanwhile) = meanwhile {
+            assert_eq!([found(), found()], [false; 2]);
+            meanwhile();
+            while !found() {
+                meanwhile();
+            }
+        }
+    });
+}
+
+/// A rig whose disk is asked by one who is alone and lingers; what the device does meanwhile, for each request; and whether it is to
+/// interrupt.
+fn lingering(features: Features) -> (Arc<Disk>, impl Fn() -> bool) {
+    let rig = rig_on(Cpus { is_alone: || true, linger, ..ONE_CPU }, features, 8);
+    let Rig { hal, mut player, disk, .. } = rig;
+    // VIRTQ_AVAIL_F_NO_INTERRUPT (VirtIO 1.3 §2.7.6), RING_EVENT_FLAGS_DISABLE (§2.8.14): both are 1.
+    let flags = player.at.driver + if player.packed { 2 } else { 0 };
+    let wants_interrupts = {
+        let hal = hal.clone();
+        move || hal.u16(flags) == 0
+    };
+    MEANWHILE.set(Some(Box::new(move || {
+        assert_eq!(hal.u16(flags), 1, "no interrupts while somebody looks");
+        let chain = player.take().expect("the device was told");
+        hal.write(chain.parts.last().unwrap().0, &[0]);
+        player.finish(&chain, 1);
+    })));
+    (disk, wants_interrupts)
 }
 
 #[test]
-fn who_lingers_has_the_answer_at_once_and_wants_interrupts_again() {
+fn who_lingers_has_the_answer_at_once_and_who_waits_has_an_interrupt() {
     for features in [Features::empty(), Features::RING_PACKED] {
-        let rig = rig_on(Cpus { linger, ..ONE_CPU }, features, 8);
+        let (disk, wants_interrupts) = lingering(features);
         let (bell, waker) = bell();
-        let (hal, mut player, disk) = (rig.hal.clone(), rig.player, rig.disk.clone());
-        // VIRTQ_AVAIL_F_NO_INTERRUPT (VirtIO 1.3 §2.7.6), RING_EVENT_FLAGS_DISABLE (§2.8.14): both are 1.
-        let flags = player.at.driver + if player.packed { 2 } else { 0 };
-        MEANWHILE.set(Some(Box::new(move || {
-            assert_eq!(hal.u16(flags), 1, "no interrupts while somebody looks");
-            let chain = player.take().unwrap();
-            hal.write(chain.parts.last().unwrap().0, &[0]);
-            player.finish(&chain, 1);
-        })));
         let mut flights = in_flight(&disk, 1);
         for tag in 0..3 {
             flights.push(tag, BlockRequest::Flush);
             let Poll::Ready(Some((found, outcome))) = next(&mut flights, &waker) else { panic!("no answer") };
             assert_eq!((found, outcome.result, bell.0.load(SeqCst)), (tag, Ok(0), 0));
-            assert_eq!(rig.hal.u16(flags), 0);
+            assert!(!wants_interrupts(), "nobody waits for one");
         }
+        MEANWHILE.set(None);
+        flights.push(3, BlockRequest::Flush);
+        assert!(next(&mut flights, &waker).is_pending() && wants_interrupts());
+    }
+}
+
+/// Somebody else waits for another answer, and this one has something to do now.
+#[test]
+fn who_has_lingered_leaves_an_interrupt_to_others() {
+    for features in [Features::empty(), Features::RING_PACKED] {
+        let (disk, wants_interrupts) = lingering(features);
+        let device: &dyn BlockDevice = &*disk;
+        let mut other = pin!(device.flush());
+        assert!(other.as_mut().poll(&mut Context::from_waker(&bell().1)).is_pending());
+        let mut flights = in_flight(&disk, 2);
+        (0..2).for_each(|tag| flights.push(tag, BlockRequest::Flush));
+        // The device answers in order: first that of the other one, then the first of these.
+        assert!(matches!(next(&mut flights, &bell().1), Poll::Ready(Some((0, _)))));
+        assert!(!wants_interrupts(), "the other one has its answer");
+        let mut more = pin!(device.flush());
+        assert!(more.as_mut().poll(&mut Context::from_waker(&bell().1)).is_pending());
+        assert!(wants_interrupts());
+        assert!(matches!(next(&mut flights, &bell().1), Poll::Ready(Some((1, _)))));
+        assert!(wants_interrupts());
         MEANWHILE.set(None);
     }
 }

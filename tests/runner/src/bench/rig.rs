@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::path::Path;
-use std::process::{Child, Command};
+use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 
@@ -49,36 +49,6 @@ fn assemble(packages: &Path, directory: &Path) -> Result<()> {
     let kernel = the_one_in(&packages.join("boot"), "vmlinuz-", "")?;
     fs::copy(&kernel, directory.join("vmlinuz")).context("cannot copy the kernel")?;
     Ok(())
-}
-
-/// Keeps the host's cores awake while it lives: a loop on each, of the class that runs where nothing else does. Else the host's
-/// waking a core is what is measured.
-pub(super) struct Awake(Vec<Child>);
-
-impl Awake {
-    /// # Errors
-    /// `chrt` or `taskset` (of package util-linux) is not there.
-    pub(super) fn keep() -> Result<Self> {
-        let cores = std::thread::available_parallelism()?.get();
-        let mut awake = Self(Vec::new());
-        for core in 0..cores {
-            let mut command = Command::new("chrt");
-            command.args(["--idle", "0", "taskset", "--cpu-list", &core.to_string()]);
-            command.args(["sh", "-c", "while :; do :; done"]);
-            awake.0.push(command.spawn().context("chrt: apt install util-linux")?);
-        }
-        Ok(awake)
-    }
-}
-
-impl Drop for Awake {
-    fn drop(&mut self) {
-        for child in &mut self.0 {
-            // It may have ended by itself.
-            let _ = child.kill();
-            let _ = child.wait();
-        }
-    }
 }
 
 /// Where [`install`] puts a program in Linux.

@@ -2,12 +2,16 @@
 //!
 //! A request is known by its [`Token`], which its owner gives up for the outcome, or to say that nobody wants it: then
 //! the buffer stays here until the device is done with it. Nothing is allocated for a request: the table is made with
-//! the queue. Neighbours: `queue` (buffers in flight), `block`, `entropy` (what is asked).
+//! the queue. Files: `entry` (one request), this one (those of a queue).
+//! Neighbours: `queue` (buffers in flight), `block`, `entropy` (what is asked).
 #![forbid(unsafe_code)]
+
+mod entry;
 
 use alloc::{boxed::Box, collections::VecDeque, vec::Vec};
 use core::{ops::Range, task::Waker};
 
+use self::entry::{Entry, State};
 use super::{
     Fault, Init,
     device::Device,
@@ -20,78 +24,11 @@ use crate::{
     hal::Hal,
 };
 
+pub use entry::Token;
+pub(super) use entry::{Answer, NotSent};
+
 /// Bytes of DMA memory that each request has beside its buffer: for headers and status bytes.
 pub(super) const AREA_BYTES: usize = 64;
-
-/// A request that was sent. It must be given to `poll` until that takes it, or to `forget`.
-#[derive(Debug, PartialEq, Eq)]
-#[must_use = "a request whose token is lost keeps its place for ever"]
-pub struct Token {
-    pub(super) queue: u16,
-    entry: u16,
-}
-
-/// For other drivers of the same classes, which number their requests too.
-impl Token {
-    pub(crate) fn new(entry: u16) -> Self {
-        Self { queue: 0, entry }
-    }
-
-    pub(crate) fn entry(&self) -> u16 {
-        self.entry
-    }
-}
-
-/// A request's place. Nothing is moved while it waits there: buffers are moved in and out once.
-#[derive(Debug)]
-struct Entry {
-    state: State,
-    buffer: Option<DmaBuffer>,
-    /// Whom to wake when it is done.
-    waker: Option<Waker>,
-    /// As in [`Answer`].
-    data_bytes: usize,
-    written: Option<u32>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum State {
-    Free,
-    /// The device has it.
-    Sent,
-    /// The device has it, and nobody waits for it any more; the buffer is freed when it comes back.
-    Forgotten,
-    /// There is an answer.
-    Done,
-    /// There will be none, as the device has failed.
-    Failed,
-    /// It was taken back.
-    Cancelled,
-}
-
-impl Entry {
-    const FREE: Self = Self { state: State::Free, buffer: None, waker: None, data_bytes: 0, written: None };
-}
-
-/// What came back.
-#[derive(Debug)]
-pub(super) struct Answer {
-    /// The buffer that went with the request.
-    pub(super) buffer: Option<DmaBuffer>,
-    /// Bytes of it that the device was to fill.
-    pub(super) data_bytes: usize,
-    /// Bytes that the device says it wrote, if it says so.
-    pub(super) written: Result<Option<u32>, Error>,
-}
-
-/// Why a request was not sent now.
-#[derive(Debug)]
-pub(super) enum NotSent {
-    /// There is no room now.
-    Full(Option<DmaBuffer>),
-    /// The device has failed.
-    Dead(Error, Option<DmaBuffer>),
-}
 
 /// A queue of requests. Its device must be reset before it is dropped, or it be kept for ever.
 pub(super) struct Requests {
@@ -105,6 +42,10 @@ pub(super) struct Requests {
     untold: u16,
     /// Answers that nobody has taken.
     answered: u16,
+    /// Requests that the device has of which an interrupt is to tell: somebody is to be woken, or a buffer to be freed.
+    awaited: u16,
+    /// The device was asked not to interrupt.
+    is_quiet: bool,
     /// Why nothing is sent any more, if nothing is.
     fault: Option<Error>,
 }
@@ -126,6 +67,8 @@ impl Requests {
             queue,
             untold: 0,
             answered: 0,
+            awaited: 0,
+            is_quiet: false,
             fault: None,
         })
     }
@@ -171,6 +114,7 @@ impl Requests {
         let entry = &mut self.entries[usize::from(token.entry)];
         (entry.state, entry.buffer, entry.data_bytes) = (State::Sent, buffer, data_bytes);
         entry.waker = waker.cloned();
+        self.awaited += u16::from(waker.is_some());
         self.untold += 1;
         Ok(token)
     }
@@ -184,7 +128,15 @@ impl Requests {
         }
     }
 
-    /// The same, if there are so many that it is better not to wait for more: the device works while the next are asked.
+    /// The same for one who looks for answers from now on, and [attends](Self::attend) when it has ceased to: the device is not to
+    /// interrupt.
+    pub(super) fn take_notification_quietly(&mut self) -> Option<u16> {
+        self.hush();
+        self.take_notification()
+    }
+
+    /// As [`take_notification`](Self::take_notification), if there are so many that it is better not to wait for more: the device
+    /// works while the next are asked.
     pub(super) fn take_notification_of_many(&mut self) -> Option<u16> {
         if self.untold < TOGETHER { None } else { self.take_notification() }
     }
@@ -232,6 +184,7 @@ impl Requests {
     pub(super) fn wake_when_done(&mut self, token: &Token, waker: &Waker) {
         let place = &mut self.entries[usize::from(token.entry)].waker;
         if !place.as_ref().is_some_and(|old| old.will_wake(waker)) {
+            self.awaited += u16::from(place.is_none());
             *place = Some(waker.clone());
         }
     }
@@ -254,7 +207,10 @@ impl Requests {
     pub(super) fn forget(&mut self, token: Token) {
         let entry = &mut self.entries[usize::from(token.entry)];
         match entry.state {
-            State::Sent => (entry.state, entry.waker) = (State::Forgotten, None),
+            State::Sent => {
+                entry.state = State::Forgotten;
+                self.awaited += u16::from(entry.waker.take().is_none());
+            }
             _ => {
                 self.answered -= 1;
                 self.give_back(token.entry);
@@ -279,6 +235,7 @@ impl Requests {
         if self.fault.is_some() {
             return Ok(());
         }
+        self.is_quiet = false;
         loop {
             self.take()?;
             if !self.queue.ask_for_interrupt() {
@@ -287,16 +244,30 @@ impl Requests {
         }
     }
 
-    /// As [`collect`](Self::collect), but wants no interrupt for what comes next; says how much there was.
+    /// Wants no interrupts: who calls this looks for answers, and [attends](Self::attend) when it has ceased to.
+    fn hush(&mut self) {
+        if !self.is_quiet && self.fault.is_none() {
+            self.is_quiet = true;
+            self.queue.suppress_interrupts();
+        }
+    }
+
+    /// Takes what the device has answered, and wants no interrupts; says how much there was.
     ///
     /// # Errors
     /// The device lies.
     pub(super) fn look(&mut self) -> Result<u16, Fault> {
-        if self.fault.is_some() {
-            return Ok(0);
-        }
-        self.queue.suppress_interrupts();
+        self.hush();
         self.take()
+    }
+
+    /// [Collects](Self::collect) if there are no interrupts, but somebody who waits for one.
+    ///
+    /// # Errors
+    /// The device lies.
+    pub(super) fn attend(&mut self) -> Result<(), Fault> {
+        let is_awaited = self.awaited > 0 || !self.waiting.is_empty();
+        if self.is_quiet && is_awaited { self.collect() } else { Ok(()) }
     }
 
     /// Takes what the device has answered. No more than the queue holds at a time: a device cannot keep the caller for ever.
@@ -320,9 +291,11 @@ impl Requests {
             (entry.state, entry.written) = (state, written);
             self.answered += 1;
             if let Some(waker) = entry.waker.take() {
+                self.awaited -= 1;
                 waker.wake();
             }
         } else {
+            self.awaited -= 1;
             self.give_back(index);
         }
     }
@@ -337,6 +310,7 @@ impl Requests {
         again.carry_on(self.queue.counts());
         device.restart_queue(self.index, &again)?;
         again.ask_for_interrupt();
+        self.is_quiet = false;
         // The old ring is freed only now: the device does not look at it any more.
         self.queue = again;
         self.untold = 0;

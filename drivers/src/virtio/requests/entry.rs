@@ -1,0 +1,78 @@
+//! One request: by what it is known, its place while it waits, what comes back.
+//! Neighbours: `super` (those of a queue).
+#![forbid(unsafe_code)]
+
+use core::task::Waker;
+
+use crate::{dma::DmaBuffer, error::Error};
+
+/// A request that was sent. It must be given to `poll` until that takes it, or to `forget`.
+#[derive(Debug, PartialEq, Eq)]
+#[must_use = "a request whose token is lost keeps its place for ever"]
+pub struct Token {
+    pub(in crate::virtio) queue: u16,
+    pub(super) entry: u16,
+}
+
+/// For other drivers of the same classes, which number their requests too.
+impl Token {
+    pub(crate) fn new(entry: u16) -> Self {
+        Self { queue: 0, entry }
+    }
+
+    pub(crate) fn entry(&self) -> u16 {
+        self.entry
+    }
+}
+
+/// A request's place. Nothing is moved while it waits there: buffers are moved in and out once.
+#[derive(Debug)]
+pub(super) struct Entry {
+    pub(super) state: State,
+    pub(super) buffer: Option<DmaBuffer>,
+    /// Whom to wake when it is done.
+    pub(super) waker: Option<Waker>,
+    /// As in [`Answer`].
+    pub(super) data_bytes: usize,
+    pub(super) written: Option<u32>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum State {
+    Free,
+    /// The device has it.
+    Sent,
+    /// The device has it, and nobody waits for it any more; the buffer is freed when it comes back.
+    Forgotten,
+    /// There is an answer.
+    Done,
+    /// There will be none, as the device has failed.
+    Failed,
+    /// It was taken back.
+    Cancelled,
+}
+
+impl Entry {
+    pub(super) const FREE: Self =
+        Self { state: State::Free, buffer: None, waker: None, data_bytes: 0, written: None };
+}
+
+/// What came back.
+#[derive(Debug)]
+pub(in crate::virtio) struct Answer {
+    /// The buffer that went with the request.
+    pub(in crate::virtio) buffer: Option<DmaBuffer>,
+    /// Bytes of it that the device was to fill.
+    pub(in crate::virtio) data_bytes: usize,
+    /// Bytes that the device says it wrote, if it says so.
+    pub(in crate::virtio) written: Result<Option<u32>, Error>,
+}
+
+/// Why a request was not sent now.
+#[derive(Debug)]
+pub(in crate::virtio) enum NotSent {
+    /// There is no room now.
+    Full(Option<DmaBuffer>),
+    /// The device has failed.
+    Dead(Error, Option<DmaBuffer>),
+}
