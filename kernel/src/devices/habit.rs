@@ -146,8 +146,9 @@ impl Habit {
 
     /// The other way was tried.
     fn conclude(&mut self, usual_per_s: u64, lost_ns: u64) {
-        // To look has to be worth its price.
-        let margin = if self.looks { 0 } else { usual_per_s / 32 + 1 };
+        // While a host finds its way, to look is worse than it will be; so who looks does not give it up for little, and who halts
+        // does so for any gain.
+        let margin = if self.looks { usual_per_s / 16 } else { 1 };
         let has_won = self.of(!self.looks).per_s() >= usual_per_s + margin;
         let was_doubted = core::mem::replace(&mut self.is_doubted, has_won);
         if has_won && !was_doubted {
