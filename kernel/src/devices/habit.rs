@@ -46,12 +46,12 @@ impl Rate {
     }
 
     fn per_s(self) -> u64 {
-        self.count * 1_000_000_000 / self.ns.max(1)
+        self.count.saturating_mul(1_000_000_000) / self.ns.max(1)
     }
 
     /// By how much longer that took than at another rate.
     fn lost_ns(self, per_s: u64) -> u64 {
-        self.ns.saturating_sub(self.count * 1_000_000_000 / per_s.max(1))
+        self.ns.saturating_sub(self.count.saturating_mul(1_000_000_000) / per_s.max(1))
     }
 }
 
@@ -59,7 +59,7 @@ impl Rate {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Habit {
     looks: bool,
-    /// Waits that are left of a trial of the other way.
+    /// Waits that are left of a trial of the other way, at least; 0 if there is none.
     trial: u32,
     /// The other way has won the last trial.
     is_doubted: bool,
