@@ -140,21 +140,21 @@ async fn main() -> Result<(), String> {
     let only = kernel::app::args().find(|(key, _)| *key == "only").map(|(_, value)| value);
     for case in Case::all().filter(|case| only.is_none_or(|only| format!("{case}").replace(' ', "-") == only))
     {
-        let none = |who| Measured::new(who, case);
-        let (mut by_driver, mut by_tasks) = (none("driver"), none("tasks"));
-        let mut by_loop = bare::Way::ALL.map(|_| none("bare"));
+        let none = || ["driver", "tasks", "bare", "bare", "bare"].map(|who| Measured::new(who, case));
+        let mut measured = none();
         // In turns: what else the host does meanwhile slows all of them down.
         for turn in 0..=TURNS {
             if turn == 1 {
-                (by_driver, by_tasks, by_loop) =
-                    (none("driver"), none("tasks"), by_loop.map(|_| none("bare")));
+                measured = none();
             }
-            by_driver += driver::in_flight(&disk, case, ns / TURNS).await?;
-            by_tasks += driver::tasks(&disk, case, ns / TURNS).await?;
-            for (way, by_loop) in bare::Way::ALL.into_iter().zip(&mut by_loop) {
+            let [by_driver, by_tasks, by_loop @ ..] = &mut measured;
+            *by_driver += driver::in_flight(&disk, case, ns / TURNS).await?;
+            *by_tasks += driver::tasks(&disk, case, ns / TURNS).await?;
+            for (way, by_loop) in bare::Way::ALL.into_iter().zip(by_loop) {
                 *by_loop += bare.measure(case, way, ns / TURNS).await?;
             }
         }
+        let [by_driver, by_tasks, by_loop @ ..] = &measured;
         println!("{by_driver}");
         println!("{by_tasks}");
         by_loop

@@ -20,7 +20,7 @@ use spin::Once;
 
 use super::{
     Counts, Failure, failure,
-    habit::Habit,
+    habit::{Habit, IN_VAIN_NS},
     virtio::{self, rings},
     wiring::{Cause, Connect, Messages},
 };
@@ -199,7 +199,7 @@ fn linger(found: &mut dyn FnMut() -> bool) {
         let cpu = cpu::current().id();
         habit(cpu).lock().decide(begin, round::asked_by(cpu))
     };
-    while looks && task::would_halt() && pv_ops::monotonic_ns() < begin + LOOK_NS {
+    while looks && task::would_halt() && pv_ops::monotonic_ns() < begin + IN_VAIN_NS {
         relax();
         if found() {
             return;
@@ -229,8 +229,6 @@ fn habit(cpu: u32) -> &'static IrqMutex<Habit> {
     &HABITS[cpu as usize % HABITS.len()]
 }
 
-/// How long a CPU looks for answers before it halts, at most.
-const LOOK_NS: u64 = 1_000_000;
 /// Turns of a loop between two looks: what the device writes stays on its CPU meanwhile. No PAUSE: for that TCG takes the lock
 /// that QEMU's devices need.
 const RELAX: u32 = 250;
@@ -248,7 +246,7 @@ impl Devices for Rounds {
         let begin = pv_ops::monotonic_ns();
         let looks = habit(cpu).lock().decide(begin, asked);
         if looks && look(cpu) == Some(0) {
-            while !is_ready() && pv_ops::monotonic_ns() < begin + LOOK_NS {
+            while !is_ready() && pv_ops::monotonic_ns() < begin + IN_VAIN_NS {
                 pv_ops::irq_enable();
                 relax();
                 pv_ops::irq_disable();

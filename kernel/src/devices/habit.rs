@@ -7,7 +7,7 @@
 /// Requests a second without which a look does not pay, and nothing is learnt.
 const LEAST_PER_S: u64 = 4_000;
 /// Who has looked for so many nanoseconds has done so in vain.
-const IN_VAIN_NS: u64 = 1_000_000;
+pub(super) const IN_VAIN_NS: u64 = 1_000_000;
 /// Of what is older than this, in nanoseconds, half is forgotten: of how much is asked, and of how fast a trial is; and of how fast it
 /// usually is, which a host that takes the CPU away for a moment is not to change.
 const SHORT_NS: u64 = 4_000_000;
@@ -21,7 +21,7 @@ const LOOKING_LOSS_NS: u64 = 4_000_000;
 const HALTING_LOSS_NS: u64 = 1_000_000;
 /// From a trial that the other way has won to the one that confirms it, in nanoseconds: what is usual is measured anew in between.
 const CONFIRM_NS: u64 = 8_000_000;
-/// One of so many parts of the time may be lost by trials.
+/// One of so many parts of the time may be lost by trials; more if they would be [later](LATE_NS) than that.
 const PRICE: u64 = 64;
 /// From one trial to the next, in nanoseconds in which much is asked: at least, and as many times as long as it takes; and at most.
 const SOON_NS: u64 = 16_000_000;

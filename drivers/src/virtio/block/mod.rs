@@ -38,10 +38,10 @@ pub struct Cpus {
     pub count: u16,
     /// The number of the one that asks, from 0 on.
     pub current: fn() -> u16,
-    /// Called, with a lock held, when there are requests of which the device was not told: who is called calls [`Block::tell`] when the CPU
-    /// that asked has nothing more to ask for now. So one notification is for many requests. It is told how many more there are.
+    /// Called, with a lock held, when there are more requests, and with how many: who is called calls [`Block::tell`] when the CPU that
+    /// asked has nothing more to ask for now. So one notification is for many requests.
     pub later: fn(u32),
-    /// Whether the CPU that asks has nothing to do but what asks this.
+    /// Whether the CPU that asks has nothing to do but what asks this. Called with a lock held.
     pub is_alone: fn() -> bool,
     /// Called, with no lock held, by who is alone and waits for answers of its CPU's queue: calls what it is given, which looks for
     /// some, until that has found them, or until there is something else to do or it is better to wait for an interrupt.
@@ -193,43 +193,49 @@ impl<S: Locks> Block<S> {
     }
 
     /// Takes the answers to what `batch` has in this CPU's queue, and sends what is unsent, as far as there is room. The device is told
-    /// at the end of the round; at once if that is much, or if who asks is alone and has no answer yet: then the device is not
-    /// to interrupt, as that one looks.
-    fn exchange(&self, batch: &mut Batch<BlockRequest, Outcome>, waker: &Waker, is_alone: bool) {
+    /// at the end of the round, or at once if that is much. Who is alone and has to wait for that queue alone gets its number, to
+    /// [linger](Self::linger) at: then the device is told at once, and not to interrupt.
+    fn exchange(&self, batch: &mut Batch<BlockRequest, Outcome>, waker: &Waker) -> Option<u16> {
         loop {
             let number = (self.cpus.current)() % self.queues();
             let lane = self.queue(number);
             let exchanged = lane.with(|queue| {
-                let found = queue.requests.is_busy() && queue.take(number, batch)?;
+                if queue.requests.is_busy() {
+                    queue.take(number, batch)?;
+                }
                 let (count, mut told) = queue.send(batch, waker);
-                if is_alone && !found && told.is_none() {
-                    told = queue.requests.take_notification_quietly();
+                let is_last = count == 0 || batch.unsent.is_empty();
+                let lingers = is_last && self.waits_here(batch, number) && (self.cpus.is_alone)();
+                if lingers {
+                    queue.requests.hush();
+                    told = told.or_else(|| queue.requests.take_notification());
                 }
                 self.ring(number, told);
                 if count > 0 {
                     self.note(lane, count, told);
                 }
-                Ok(count > 0 && !batch.unsent.is_empty())
+                Ok((is_last, lingers))
             });
             match exchanged {
-                Ok(true) => {}
-                Ok(false) => return,
+                Ok((true, lingers)) => return lingers.then_some(number),
+                Ok((false, _)) => {}
                 Err(fault) => self.fail(fault),
             }
         }
     }
 
-    /// Looks for answers to what `batch` has in this CPU's queue, if it has nothing elsewhere, until there is one or it is better to
-    /// wait for an interrupt.
-    fn linger(&self, batch: &mut Batch<BlockRequest, Outcome>) {
-        let own = (self.cpus.current)() % self.queues();
-        if batch.sent.is_empty() || batch.sent.iter().any(|(_, token)| token.queue != own) {
-            return;
-        }
-        let lane = self.queue(own);
+    /// Whether `batch` has no answer, and requests in queue `number` alone.
+    fn waits_here(&self, batch: &Batch<BlockRequest, Outcome>, number: u16) -> bool {
+        let all_here = || self.queues() == 1 || batch.sent.iter().all(|(_, token)| token.queue == number);
+        batch.done.is_empty() && !batch.sent.is_empty() && all_here()
+    }
+
+    /// Looks for answers to what `batch` has in queue `number`, until there is one or it is better to wait for an interrupt.
+    fn linger(&self, number: u16, batch: &mut Batch<BlockRequest, Outcome>) {
+        let lane = self.queue(number);
         let mut found = Ok(false);
         (self.cpus.linger)(&mut || {
-            found = lane.with(|queue| queue.take(own, batch));
+            found = lane.with(|queue| queue.take(number, batch));
             found != Ok(false)
         });
         if let Err(fault) = found {
@@ -295,10 +301,8 @@ impl<S: Locks> class::Requests for Block<S> {
 
     fn advance(&self, batch: &mut Batch<BlockRequest, Outcome>, waker: &Waker) {
         let has_unsent = !batch.unsent.is_empty();
-        let is_alone = (self.cpus.is_alone)();
-        self.exchange(batch, waker, is_alone);
-        if is_alone && batch.done.is_empty() {
-            self.linger(batch);
+        if let Some(number) = self.exchange(batch, waker) {
+            self.linger(number, batch);
         }
         for number in 0..self.queues() {
             if !batch.done.is_empty() {

@@ -128,13 +128,6 @@ impl Requests {
         }
     }
 
-    /// The same for one who looks for answers from now on, and [attends](Self::attend) when it has ceased to: the device is not to
-    /// interrupt.
-    pub(super) fn take_notification_quietly(&mut self) -> Option<u16> {
-        self.hush();
-        self.take_notification()
-    }
-
     /// As [`take_notification`](Self::take_notification), if there are so many that it is better not to wait for more: the device
     /// works while the next are asked.
     pub(super) fn take_notification_of_many(&mut self) -> Option<u16> {
@@ -245,7 +238,7 @@ impl Requests {
     }
 
     /// Wants no interrupts: who calls this looks for answers, and [attends](Self::attend) when it has ceased to.
-    fn hush(&mut self) {
+    pub(super) fn hush(&mut self) {
         if !self.is_quiet && self.fault.is_none() {
             self.is_quiet = true;
             self.queue.suppress_interrupts();

@@ -312,6 +312,34 @@ fn each_cpu_sends_to_its_own_queue() {
     assert_eq!(hal.pieces(), 0);
 }
 
+/// Who has come to another CPU has its requests in the queue of the first; others wait in that of the second.
+#[test]
+fn who_is_alone_silences_no_queue_but_that_of_its_requests() {
+    static CPU: AtomicU16 = AtomicU16::new(0);
+    let current = || CPU.load(SeqCst);
+    let cpus = Cpus { count: 2, current, is_alone: || true, ..ONE_CPU };
+    let mut config = config();
+    config[34] = 2;
+    let hal = FakeHal::default();
+    let features = Features::RING_PACKED | Features::from_bits_retain(1 << 12);
+    let device = FakeDevice::new(DeviceId::BLOCK, features, 8, config).with_queues(2);
+    let block = Disk::probe(device.transport(), &hal, cpus).unwrap();
+    let disk: &dyn BlockDevice = &block;
+    let (_, waker) = bell();
+    let mut flights = disk.in_flight(1);
+    flights.push(0, BlockRequest::Flush);
+    let mut next = || pin!(flights.next()).poll(&mut Context::from_waker(&waker)).is_pending();
+    assert!(next());
+    CPU.store(1, SeqCst);
+    let Submitted::Sent(token) = block.submit(BlockRequest::Flush, &waker) else { panic!("no room") };
+    assert!(next());
+    for queue in 0..2 {
+        // RING_EVENT_FLAGS_ENABLE (§2.8.14).
+        assert_eq!(hal.u16(device.player_of(&hal, queue).at.driver + 2), 0, "queue {queue}");
+    }
+    block.forget(token);
+}
+
 /// §2.6.1: a queue that is reset gives back what was in it, and works again.
 #[test]
 fn a_request_without_an_answer_can_be_taken_back() {

@@ -158,6 +158,32 @@ fn who_has_lingered_leaves_an_interrupt_to_others() {
     }
 }
 
+/// Who has an answer already, or nothing under way to look for, does not look.
+#[test]
+fn who_does_not_linger_leaves_interrupts_to_others() {
+    for features in [Features::empty(), Features::RING_PACKED] {
+        let (disk, wants_interrupts) = lingering(features);
+        MEANWHILE.set(None);
+        let device: &dyn BlockDevice = &*disk;
+        let mut others: Vec<_> = (0..4).map(|_| Box::pin(device.flush())).collect();
+        let mut wait = |count| {
+            others.iter_mut().take(count).for_each(|other| {
+                assert!(other.as_mut().poll(&mut Context::from_waker(&bell().1)).is_pending());
+            });
+        };
+        wait(1);
+        let mut flights = in_flight(&disk, 1);
+        flights.push(0, BlockRequest::Discard { sector: u64::MAX, count: 1 });
+        assert!(matches!(next(&mut flights, &bell().1), Poll::Ready(Some((0, _)))), "refused");
+        assert!(wants_interrupts());
+        // Two descriptors each: the queue of eight is full.
+        wait(4);
+        flights.push(1, BlockRequest::Flush);
+        assert!(next(&mut flights, &bell().1).is_pending());
+        assert!(wants_interrupts());
+    }
+}
+
 /// Else it would have nothing to do while the next are asked.
 #[test]
 fn the_device_is_told_of_many_requests_before_all_are_asked() {
