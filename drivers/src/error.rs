@@ -3,6 +3,18 @@
 
 use thiserror::Error;
 
+/// A value that a device or a description of one has, and what it may be.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Field {
+    /// Its name.
+    pub name: &'static str,
+    /// What may stand there.
+    pub expected: &'static str,
+}
+
+/// Every outcome of a request has room for an error, and is moved on its way to who asked.
+const _: () = assert!(size_of::<Error>() <= 24);
+
 /// Why a device was refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum Error {
@@ -70,24 +82,20 @@ pub enum Error {
         expected: &'static str,
     },
     /// No VGA, or one that is not in an 80 x 25 text mode.
-    #[error("no VGA text mode: {what} reads {found:#04x}, expected {expected}")]
+    #[error("no VGA text mode: {} reads {found:#04x}, expected {}", field.name, field.expected)]
     NoTextMode {
-        /// The register.
-        what: &'static str,
+        /// The register, and what a colour text mode has there.
+        field: &'static Field,
         /// What it held.
         found: u8,
-        /// What a colour text mode has there.
-        expected: &'static str,
     },
     /// A framebuffer whose description cannot be true, or cannot be drawn on.
-    #[error("framebuffer refused: {what} is {found}, expected {expected}")]
+    #[error("framebuffer refused: {} is {found}, expected {}", field.name, field.expected)]
     BadFramebuffer {
         /// The value in question.
-        what: &'static str,
+        field: &'static Field,
         /// What it was.
         found: u64,
-        /// The bound it broke.
-        expected: u64,
     },
     /// The heap has no room for the console's cells.
     #[error("no memory for a console of {columns} x {rows} characters")]
@@ -160,14 +168,12 @@ pub enum Error {
         expected: &'static str,
     },
     /// A value of the device's configuration that makes no sense.
-    #[error("configuration: {what} is {found}, expected {expected}")]
+    #[error("configuration: {} is {found}, expected {}", field.name, field.expected)]
     BadConfig {
-        /// The field.
-        what: &'static str,
+        /// Which.
+        field: &'static Field,
         /// What it holds.
         found: u64,
-        /// What may stand there.
-        expected: &'static str,
     },
     /// The device did something that no device may do. It was reset and is not used any more.
     #[error("device failed: {0}")]

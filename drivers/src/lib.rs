@@ -38,4 +38,4 @@ mod error;
 #[cfg(test)]
 mod fake;
 
-pub use error::Error;
+pub use error::{Error, Field};

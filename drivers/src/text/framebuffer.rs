@@ -4,7 +4,7 @@
 #![forbid(unsafe_code)]
 
 use super::{Cell, Surface, font};
-use crate::{Error, mmio::Mmio};
+use crate::{Error, Field, mmio::Mmio};
 
 /// How the pixels of a framebuffer lie in memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,6 +23,17 @@ pub struct Format {
 
 /// The longest line and the most lines that are believed.
 const MAX_PIXELS: u32 = 16_384;
+
+/// What is refused if it cannot be true.
+static WIDTH: Field = Field { name: "width", expected: "9 to 16384" };
+static HEIGHT: Field = Field { name: "height", expected: "18 to 16384" };
+static PIXEL: Field = Field { name: "bytes per pixel", expected: "3 or 4" };
+static PITCH: Field =
+    Field { name: "bytes per line", expected: "what its pixels take, whole pixels, 65536 at most" };
+static SHIFT: Field = Field { name: "bit position of a colour", expected: "8 bits inside the pixel" };
+static ADDRESS: Field = Field { name: "address modulo 4", expected: "0" };
+pub(super) static MEMORY: Field =
+    Field { name: "memory in bytes", expected: "what all pixels or characters take" };
 
 /// Red, green and blue of the sixteen colours of a PC, softened for text on black.
 const PALETTE: [[u8; 3]; 16] = [
@@ -73,20 +84,16 @@ impl Format {
     pub fn len_bytes(&self) -> Result<usize, Error> {
         let Self { width, height, pitch_bytes, bytes_per_pixel, rgb_shift } = *self;
         let pixel = u32::from(bytes_per_pixel);
-        let refuse = |what, found: u32, expected: u32| {
-            Err(Error::BadFramebuffer { what, found: u64::from(found), expected: u64::from(expected) })
-        };
+        let refuse = |field, found: u32| Err(Error::BadFramebuffer { field, found: found.into() });
         match () {
-            () if pixel != 3 && pixel != 4 => refuse("bytes per pixel", pixel, 4),
-            () if !(font::WIDTH..=MAX_PIXELS).contains(&width) => refuse("width", width, MAX_PIXELS),
-            () if !(font::HEIGHT..=MAX_PIXELS).contains(&height) => refuse("height", height, MAX_PIXELS),
-            () if pitch_bytes < width * pixel => refuse("bytes per line", pitch_bytes, width * pixel),
-            () if pitch_bytes > MAX_PIXELS * 4 => refuse("bytes per line", pitch_bytes, MAX_PIXELS * 4),
-            () if pixel == 4 && !pitch_bytes.is_multiple_of(4) => {
-                refuse("bytes per line", pitch_bytes, pitch_bytes & !3)
-            }
+            () if pixel != 3 && pixel != 4 => refuse(&PIXEL, pixel),
+            () if !(font::WIDTH..=MAX_PIXELS).contains(&width) => refuse(&WIDTH, width),
+            () if !(font::HEIGHT..=MAX_PIXELS).contains(&height) => refuse(&HEIGHT, height),
+            () if pitch_bytes < width * pixel => refuse(&PITCH, pitch_bytes),
+            () if pitch_bytes > MAX_PIXELS * 4 => refuse(&PITCH, pitch_bytes),
+            () if pixel == 4 && !pitch_bytes.is_multiple_of(4) => refuse(&PITCH, pitch_bytes),
             () => match rgb_shift.iter().find(|&&shift| u32::from(shift) > pixel * 8 - 8) {
-                Some(&shift) => refuse("bit position of a colour", shift.into(), pixel * 8 - 8),
+                Some(&shift) => refuse(&SHIFT, shift.into()),
                 None => Ok(pitch_bytes as usize * height as usize),
             },
         }
@@ -105,13 +112,12 @@ impl Framebuffer {
     pub fn new(memory: Mmio<u8>, format: Format) -> Result<Self, Error> {
         let needed = format.len_bytes()?;
         if memory.len() < needed {
-            let (found, expected) = (memory.len() as u64, needed as u64);
-            return Err(Error::BadFramebuffer { what: "memory in bytes", found, expected });
+            return Err(Error::BadFramebuffer { field: &MEMORY, found: memory.len() as u64 });
         }
         let memory = memory.first(needed);
         let (pixels, pitch) = match format.bytes_per_pixel {
             4 => {
-                let unaligned = Error::BadFramebuffer { what: "address modulo 4", found: 1, expected: 0 };
+                let unaligned = Error::BadFramebuffer { field: &ADDRESS, found: 1 };
                 let words = memory.into_words().ok_or(unaligned)?;
                 (Pixels::Words(words), format.pitch_bytes as usize / 4)
             }

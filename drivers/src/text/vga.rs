@@ -7,8 +7,8 @@
 
 use core::ops::RangeInclusive;
 
-use super::{Cell, Scroll, Surface};
-use crate::{Error, hal::PortIo, mmio::Mmio};
+use super::{Cell, Scroll, Surface, framebuffer::MEMORY};
+use crate::{Error, Field, hal::PortIo, mmio::Mmio};
 
 /// Physical address and length in bytes of the cells.
 pub const VGA_MEMORY: (u64, usize) = (0xb8000, 0x8000);
@@ -38,6 +38,11 @@ const HORIZONTAL_DISPLAY_END: u8 = 0x01;
 const START_ADDRESS: [u8; 2] = [0x0c, 0x0d];
 const CURSOR_LOCATION: [u8; 2] = [0x0e, 0x0f];
 
+/// Registers, and what they hold in a colour text mode.
+static MISC: Field = Field { name: "miscellaneous output", expected: "bit 0 set, not 0xff" };
+static MODE: Field = Field { name: "graphics mode", expected: "text at 0xb8000" };
+static END: Field = Field { name: "last column", expected: "79" };
+
 /// The CRT controller of a VGA in text mode: proof that there is one.
 #[derive(Debug)]
 pub struct CrtController<P> {
@@ -50,17 +55,17 @@ impl<P: PortIo> CrtController<P> {
     /// # Errors
     /// [`Error::NoTextMode`] with the register that says otherwise.
     pub fn probe(ports: P) -> Result<Self, Error> {
-        let check = |what, found, good, expected| match good {
+        let check = |field, found, good| match good {
             true => Ok(()),
-            false => Err(Error::NoTextMode { what, found, expected }),
+            false => Err(Error::NoTextMode { field, found }),
         };
         let misc = ports.read_u8(MISC_OUTPUT_READ);
-        check("miscellaneous output", misc, misc != 0xff && misc & COLOUR_PORTS != 0, "bit 0 set, not 0xff")?;
+        check(&MISC, misc, misc != 0xff && misc & COLOUR_PORTS != 0)?;
         let controller = Self { ports };
         let mode = controller.indexed(GRAPHICS_INDEX, GRAPHICS_DATA, GRAPHICS_MISC);
-        check("graphics mode", mode, mode & MAP_AND_MODE == TEXT_AT_B8000, "text at 0xb8000")?;
+        check(&MODE, mode, mode & MAP_AND_MODE == TEXT_AT_B8000)?;
         let end = controller.indexed(CRTC_INDEX, CRTC_DATA, HORIZONTAL_DISPLAY_END);
-        check("last column", end, u16::from(end) == COLUMNS - 1, "79")?;
+        check(&END, end, u16::from(end) == COLUMNS - 1)?;
         Ok(controller)
     }
 
@@ -92,10 +97,10 @@ impl<P: PortIo> VgaText<P> {
     /// # Errors
     /// [`Error::BadFramebuffer`] if `memory` is shorter than that.
     pub fn new(memory: Mmio<u8>, controller: CrtController<P>) -> Result<Self, Error> {
-        let (found, expected) = (memory.len() as u64, VGA_MEMORY.1 as u64);
-        let refused = Error::BadFramebuffer { what: "memory in bytes", found, expected };
+        let found = memory.len() as u64;
+        let refused = Error::BadFramebuffer { field: &MEMORY, found };
         match memory.into_words::<u16>() {
-            Some(cells) if found >= expected => {
+            Some(cells) if found >= VGA_MEMORY.1 as u64 => {
                 controller.set(START_ADDRESS, 0);
                 Ok(Self { cells, controller, start: 0 })
             }
@@ -218,8 +223,7 @@ mod tests {
 
     #[test]
     fn a_machine_without_a_vga_has_no_text_mode() {
-        let absent =
-            Error::NoTextMode { what: "miscellaneous output", found: 0xff, expected: "bit 0 set, not 0xff" };
+        let absent = Error::NoTextMode { field: &MISC, found: 0xff };
         assert_eq!(CrtController::probe(EmptyBus).unwrap_err(), absent);
     }
 
@@ -227,7 +231,7 @@ mod tests {
     fn a_graphics_mode_is_left_alone() {
         let vga = FakeVga::text_mode();
         vga.registers.lock().unwrap().insert((GRAPHICS_DATA, GRAPHICS_MISC), 0x05);
-        let graphics = Error::NoTextMode { what: "graphics mode", found: 0x05, expected: "text at 0xb8000" };
+        let graphics = Error::NoTextMode { field: &MODE, found: 0x05 };
         assert_eq!(CrtController::probe(&vga).unwrap_err(), graphics);
     }
 

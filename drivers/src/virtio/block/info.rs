@@ -3,7 +3,7 @@
 
 use crate::{
     class::{BlockInfo, SECTOR_BYTES},
-    error::Error,
+    error::{Error, Field},
     virtio::transport::{Transport, read_config},
 };
 
@@ -55,13 +55,13 @@ pub(super) fn read_info(transport: &dyn Transport, features: u64) -> Result<Bloc
     let (low, high) = capacity.ok_or(Error::NoCapability { what: "block device configuration" })?;
     let block_bytes = field(feature::BLK_SIZE, config::BLK_SIZE, SECTOR_BYTES as u32);
     if !block_bytes.is_power_of_two() || block_bytes < SECTOR_BYTES as u32 {
-        let expected = "a power of two, 512 at least";
-        return Err(Error::BadConfig { what: "blk_size", found: block_bytes.into(), expected });
+        let field = &Field { name: "blk_size", expected: "a power of two, 512 at least" };
+        return Err(Error::BadConfig { field, found: block_bytes.into() });
     }
     let max_bytes = field(feature::SIZE_MAX, config::SIZE_MAX, MAX_BYTES);
     if max_bytes < SECTOR_BYTES as u32 {
-        let expected = "a sector at least";
-        return Err(Error::BadConfig { what: "size_max", found: max_bytes.into(), expected });
+        let field = &Field { name: "size_max", expected: "a sector at least" };
+        return Err(Error::BadConfig { field, found: max_bytes.into() });
     }
     let topology = field(feature::TOPOLOGY, config::PHYSICAL_BLOCK_EXP, 0);
     let physical =

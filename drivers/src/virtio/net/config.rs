@@ -7,7 +7,7 @@ use super::super::{
 };
 use crate::{
     class::net::{MacAddress, Offloads},
-    error::Error,
+    error::{Error, Field},
 };
 
 bitflags::bitflags! {
@@ -131,8 +131,8 @@ pub(super) fn pairs_offered(transport: &dyn Transport, features: Feature) -> Res
     match read_config(transport, read)? {
         pairs @ 1..=MOST_PAIRS => Ok(pairs),
         pairs => {
-            let expected = "1 to 0x8000";
-            Err(Error::BadConfig { what: "max_virtqueue_pairs", found: pairs.into(), expected })
+            let field = &Field { name: "max_virtqueue_pairs", expected: "1 to 0x8000" };
+            Err(Error::BadConfig { field, found: pairs.into() })
         }
     }
 }
@@ -159,12 +159,14 @@ impl Config {
             mac = Some(MacAddress(bytes)).filter(|mac| mac.is_unicast());
             let found =
                 u64::from_be_bytes([0, 0, bytes[0], bytes[1], bytes[2], bytes[3], bytes[4], bytes[5]]);
-            mac.ok_or(Error::BadConfig { what: "mac", found, expected: "the address of one card" })?;
+            let field = &Field { name: "mac", expected: "the address of one card" };
+            mac.ok_or(Error::BadConfig { field, found })?;
         }
         let status = if features.contains(Feature::STATUS) { word(field::STATUS)? } else { LINK_UP };
         let mtu = if features.contains(Feature::MTU) { word(field::MTU)? } else { DEFAULT_MTU };
         if mtu < LEAST_MTU {
-            return Err(Error::BadConfig { what: "mtu", found: mtu.into(), expected: "68 at least" });
+            let field = &Field { name: "mtu", expected: "68 at least" };
+            return Err(Error::BadConfig { field, found: mtu.into() });
         }
         Ok(Self { mac, link_up: status & LINK_UP != 0, announce: status & ANNOUNCE != 0, mtu })
     }

@@ -4,7 +4,7 @@
 use std::vec;
 
 use crate::{
-    error::Error,
+    error::{Error, Field},
     virtio::{
         DeviceId, Features, Init, Status,
         fake::{FakeDevice, FakeHal},
@@ -71,5 +71,5 @@ fn a_restless_configuration_is_not_believed() {
     device.registers().is_restless = true;
     let transport = device.transport();
     let result = read_config(&*transport, |transport| Ok(transport.config_u32(0)));
-    assert!(matches!(result, Err(Error::BadConfig { what: "generation", .. })));
+    assert!(matches!(result, Err(Error::BadConfig { field: &Field { name: "generation", .. }, .. })));
 }

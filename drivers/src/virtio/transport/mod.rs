@@ -6,7 +6,7 @@ pub mod mmio;
 pub mod pci;
 
 use super::{DeviceId, Status, queue::Addresses};
-use crate::error::Error;
+use crate::error::{Error, Field};
 
 /// The registers of a device. Values come from the device and may be anything.
 pub trait Transport: Send {
@@ -92,5 +92,6 @@ pub fn read_config<R>(
             return result;
         }
     }
-    Err(Error::BadConfig { what: "generation", found: CONFIG_READS.into(), expected: "to stand still" })
+    let field = &Field { name: "generation", expected: "to stand still" };
+    Err(Error::BadConfig { field, found: CONFIG_READS.into() })
 }

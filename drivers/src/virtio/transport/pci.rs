@@ -9,7 +9,7 @@ use core::num::NonZeroU16;
 
 use super::{Interrupt, Transport};
 use crate::{
-    error::Error,
+    error::{Error, Field},
     hal::Hal,
     mmio::Mmio,
     pci::{Function, VENDOR_SPECIFIC},
@@ -171,11 +171,10 @@ impl PciTransport {
         self.write16(field, vector);
         match self.read16(field) {
             found if found == vector => Ok(()),
-            found => Err(Error::BadConfig {
-                what: "MSI-X vector",
-                found: found.into(),
-                expected: "the one that was written",
-            }),
+            found => {
+                let field = &Field { name: "MSI-X vector", expected: "the one that was written" };
+                Err(Error::BadConfig { field, found: found.into() })
+            }
         }
     }
 }
