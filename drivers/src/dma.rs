@@ -8,12 +8,16 @@
 //! promise is that our side never tells it of memory that is somebody else's, and never believes what it wrote
 //! without a check.
 
+mod segment;
+
 use alloc::boxed::Box;
 use core::{
     ops::Range,
     ptr::NonNull,
     sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64},
 };
+
+pub use segment::{Direction, Piece, Segment};
 
 /// Memory shared with a device. Dropping it gives it back to its allocator.
 pub struct Dma {
@@ -92,22 +96,26 @@ impl Dma {
         self.word(offset)
     }
 
-    /// `count` 64-bit words from `offset` on.
+    /// Number `index` of the pieces of `WORDS` 64-bit words each that the memory is made of.
     ///
     /// # Panics
-    /// If they do not lie inside, or `offset` is not a multiple of 8.
+    /// If it does not lie inside.
     #[inline]
-    pub fn u64s(&self, offset: usize, count: usize) -> &[AtomicU64] {
-        let room = self.whole_words.checked_sub(offset).map(|room| room / size_of::<AtomicU64>());
-        assert!(
-            offset.is_multiple_of(8) && room >= Some(count),
-            "{count} words at {offset} of {} bytes",
-            self.len
-        );
+    pub fn piece<const WORDS: usize>(&self, index: usize) -> Piece<'_, WORDS> {
+        let bytes = size_of::<[AtomicU64; WORDS]>();
+        if index >= self.whole_words / bytes {
+            self.has_no(index, bytes);
+        }
         // SAFETY: inside the memory, as just checked, which is one allocation (1 of `new`).
-        let words = unsafe { self.start.add(offset) }.cast::<AtomicU64>();
+        let words = unsafe { self.start.add(index * bytes) }.cast::<[AtomicU64; WORDS]>();
         // SAFETY: as in `word`, for each of them.
-        unsafe { core::slice::from_raw_parts(words.as_ptr(), count) }
+        Piece::new(unsafe { words.as_ref() }, self.address + (index * bytes) as u64)
+    }
+
+    /// Its arguments are values, so that who checks need not keep them in memory.
+    #[cold]
+    fn has_no(&self, index: usize, bytes: usize) -> ! {
+        panic!("piece {index} of {bytes} bytes each, of {} bytes", self.len);
     }
 
     #[inline]
@@ -212,50 +220,6 @@ impl DmaBuffer {
     pub(crate) fn segment(&self, range: Range<usize>, direction: Direction) -> Segment {
         assert!(range.end <= self.0.len);
         Segment::new(&self.0.memory, range, direction)
-    }
-}
-
-/// Who writes to a segment while a device has it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Direction {
-    /// Nobody: the device reads it.
-    ToDevice,
-    /// The device.
-    FromDevice,
-}
-
-/// A part of DMA memory as a device is told of it. There is no way to make one of other memory.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Segment {
-    address: u64,
-    len: u32,
-    direction: Direction,
-}
-
-impl Segment {
-    /// The bytes `range` of `memory`.
-    ///
-    /// # Panics
-    /// If they do not lie inside, or are none, or more than 32 bits can count.
-    pub fn new(memory: &Dma, range: Range<usize>, direction: Direction) -> Self {
-        assert!(range.start < range.end && range.end <= memory.len, "{range:?} of {} bytes", memory.len);
-        let len = u32::try_from(range.end - range.start).expect("a segment is shorter than 4 GiB");
-        Self { address: memory.address + range.start as u64, len, direction }
-    }
-
-    /// Where the device finds it.
-    pub fn address(&self) -> u64 {
-        self.address
-    }
-
-    /// Bytes; not 0.
-    pub fn len_bytes(&self) -> u32 {
-        self.len
-    }
-
-    /// Who writes.
-    pub fn direction(&self) -> Direction {
-        self.direction
     }
 }
 

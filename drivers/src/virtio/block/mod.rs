@@ -1,12 +1,15 @@
 //! Virtio block device: a disk of 512-byte sectors (VirtIO 1.3 §5.2).
-//! Files: `info` (what it is like), `request` (what it is asked, as it reads it), `queue` (requests in flight), this one (the disk).
+//! Files: `info` (what it is like), `request` (what it is asked, as it reads it), `submit`
+//! (on its way in), `queue` (in flight), `batch` (many of one task), this one (the disk).
 //! Queues `requestq1` to `requestqN`, one a CPU where the device has so many: each has a lock of its own, that of its CPU's
 //! requests and interrupts. Neighbours: `requests` (what is in flight), `class::BlockDevice` (what callers see).
 #![forbid(unsafe_code)]
 
+mod batch;
 mod info;
 mod queue;
 mod request;
+mod submit;
 
 use alloc::boxed::Box;
 use core::{
@@ -192,57 +195,6 @@ impl<S: Locks> Block<S> {
         result
     }
 
-    /// Takes the answers to what `batch` has in this CPU's queue, and sends what is unsent, as far as there is room. The device is told
-    /// at the end of the round, or at once if that is much. Who is alone and has to wait for that queue alone gets its number, to
-    /// [linger](Self::linger) at: then the device is told at once, and not to interrupt.
-    fn exchange(&self, batch: &mut Batch<BlockRequest, Outcome>, waker: &Waker) -> Option<u16> {
-        loop {
-            let number = (self.cpus.current)() % self.queues();
-            let lane = self.queue(number);
-            let exchanged = lane.with(|queue| {
-                if queue.requests.is_busy() {
-                    queue.take(number, batch)?;
-                }
-                let (count, mut told) = queue.send(batch, waker);
-                let is_last = count == 0 || batch.unsent.is_empty();
-                let lingers = is_last && self.waits_here(batch, number) && (self.cpus.is_alone)();
-                if lingers {
-                    queue.requests.hush();
-                    told = told.or_else(|| queue.requests.take_notification());
-                }
-                self.ring(number, told);
-                if count > 0 {
-                    self.note(lane, count, told);
-                }
-                Ok((is_last, lingers))
-            });
-            match exchanged {
-                Ok((true, lingers)) => return lingers.then_some(number),
-                Ok((false, _)) => {}
-                Err(fault) => self.fail(fault),
-            }
-        }
-    }
-
-    /// Whether `batch` has no answer, and requests in queue `number` alone.
-    fn waits_here(&self, batch: &Batch<BlockRequest, Outcome>, number: u16) -> bool {
-        let all_here = || self.queues() == 1 || batch.sent.iter().all(|(_, token)| token.queue == number);
-        batch.done.is_empty() && !batch.sent.is_empty() && all_here()
-    }
-
-    /// Looks for answers to what `batch` has in queue `number`, until there is one or it is better to wait for an interrupt.
-    fn linger(&self, number: u16, batch: &mut Batch<BlockRequest, Outcome>) {
-        let lane = self.queue(number);
-        let mut found = Ok(false);
-        (self.cpus.linger)(&mut || {
-            found = lane.with(|queue| queue.take(number, batch));
-            found != Ok(false)
-        });
-        if let Err(fault) = found {
-            self.fail(fault);
-        }
-    }
-
     fn fail(&self, fault: Fault) {
         let is_reset = self.device.with(|device| device.fail(fault));
         let error = Error::Fault(fault);
@@ -300,28 +252,7 @@ impl<S: Locks> class::Requests for Block<S> {
     }
 
     fn advance(&self, batch: &mut Batch<BlockRequest, Outcome>, waker: &Waker) {
-        let has_unsent = !batch.unsent.is_empty();
-        if let Some(number) = self.exchange(batch, waker) {
-            self.linger(number, batch);
-        }
-        for number in 0..self.queues() {
-            if !batch.done.is_empty() {
-                return;
-            }
-            if !batch.sent.iter().any(|(_, token)| token.queue == number) {
-                continue;
-            }
-            let mut take = || self.queue(number).with(|queue| queue.take_or_wait(number, batch, waker));
-            if let Err(fault) = take() {
-                self.fail(fault);
-                // Nothing is believed any more, so that there is no fault to find.
-                let _ = take();
-            }
-            // As in `poll`.
-            if batch.done.is_empty() && !has_unsent {
-                self.tell_of(number);
-            }
-        }
+        self.advance_batch(batch, waker);
     }
 }
 

@@ -1,13 +1,13 @@
 //! Requests of a disk as the device reads them: header, range, status byte (VirtIO 1.3 §5.2.6).
 #![forbid(unsafe_code)]
 
-use core::sync::atomic::Ordering::Relaxed;
+use core::{ops::Range, sync::atomic::Ordering::Relaxed};
 
 use crate::{
     class::{BlockRequest, SECTOR_BYTES},
     dma::DmaBuffer,
     error::Error,
-    virtio::{Token, requests::Requests},
+    virtio::requests::Area,
 };
 
 /// Request types (§5.2.6).
@@ -24,21 +24,26 @@ pub(super) enum Type {
 
 /// Status bytes (§5.2.6).
 pub(super) mod status {
+    use super::{Area, Relaxed, STATUS};
+
     pub(in crate::virtio::block) const OK: u8 = 0;
     pub(in crate::virtio::block) const IOERR: u8 = 1;
     pub(in crate::virtio::block) const UNSUPP: u8 = 2;
     /// No device writes this one: it says that none was written.
     pub(in crate::virtio::block) const NONE: u8 = 0xff;
+
+    /// The one that there is.
+    pub(in crate::virtio::block) fn read(area: Area<'_>) -> u8 {
+        area.words()[STATUS.start / 8].load(Relaxed) as u8
+    }
 }
 
-/// A request's own memory: header (type, reserved, sector), range for discard and write zeroes (sector, count,
+/// In a request's own memory: header (type, reserved, sector), range for discard and write zeroes (sector, count,
 /// flags), status.
-pub(super) mod area {
-    use core::ops::Range;
-    pub(in crate::virtio::block) const HEADER: Range<usize> = 0..16;
-    pub(in crate::virtio::block) const RANGE: Range<usize> = 16..32;
-    pub(in crate::virtio::block) const STATUS: Range<usize> = 32..33;
-}
+pub(super) const HEADER: Range<usize> = 0..16;
+pub(super) const RANGE: Range<usize> = 16..32;
+pub(super) const STATUS: Range<usize> = 32..33;
+
 /// Flag of a range (§5.2.6).
 #[doc(alias = "VIRTIO_BLK_WRITE_ZEROES_FLAG_UNMAP")]
 const UNMAP: u32 = 1;
@@ -75,19 +80,18 @@ impl Head {
         matches!(self.kind, Type::Discard | Type::WriteZeroes)
     }
 
-    /// Writes header, range and a status that no device writes to the request's own memory.
-    pub(super) fn write(&self, requests: &Requests, token: &Token) {
-        let memory = requests.area_memory();
-        let at = |offset| requests.area_offset(token, offset);
+    /// Writes header, range and a status that no device writes.
+    #[inline(always)]
+    pub(super) fn write(&self, area: Area<'_>) {
         // Two fields at a time: all is little-endian, as the CPU is. The second one is reserved.
-        memory.u64(at(0)).store(self.kind as u64, Relaxed);
-        memory.u64(at(8)).store(if self.has_range() { 0 } else { self.sector }, Relaxed);
+        let put = |offset: usize, value| area.words()[offset / 8].store(value, Relaxed);
+        put(HEADER.start, self.kind as u64);
+        put(HEADER.start + 8, if self.has_range() { 0 } else { self.sector });
         if self.has_range() {
-            memory.u64(at(area::RANGE.start)).store(self.sector, Relaxed);
-            let fields = u64::from(self.count) | u64::from(self.flags) << 32;
-            memory.u64(at(area::RANGE.start + 8)).store(fields, Relaxed);
+            put(RANGE.start, self.sector);
+            put(RANGE.start + 8, u64::from(self.count) | u64::from(self.flags) << 32);
         }
-        memory.u8(at(area::STATUS.start)).store(status::NONE, Relaxed);
+        put(STATUS.start, status::NONE.into());
     }
 
     /// The request again, with the buffer that came back.

@@ -39,14 +39,8 @@ pub(super) struct Base {
 }
 
 impl Base {
-    /// For `size` descriptors. Tables of indirect ones are chained by number, or follow each other.
-    pub(super) fn new(
-        hal: &dyn Hal,
-        layout: Layout,
-        size: u16,
-        features: Features,
-        is_chained: bool,
-    ) -> Result<Self, Error> {
+    /// For `size` descriptors.
+    pub(super) fn new(hal: &dyn Hal, layout: Layout, size: u16, features: Features) -> Result<Self, Error> {
         let indirect = features.contains(Features::INDIRECT_DESC);
         let shadow = (0..size).map(|index| Shadow { next: (index + 1) % size, ..Shadow::default() });
         Ok(Self {
@@ -54,7 +48,7 @@ impl Base {
             layout,
             size,
             shadow: shadow.collect(),
-            indirect: indirect.then(|| Indirect::new(hal, size, is_chained)).transpose()?,
+            indirect: indirect.then(|| Indirect::new(hal, size)).transpose()?,
             event_idx: features.contains(Features::EVENT_IDX),
             fence: hal.fence(),
             free_head: 0,

@@ -36,9 +36,10 @@ impl Layout {
     pub fn split(size: u16) -> Self {
         let size = usize::from(size);
         let driver = size * DESCRIPTOR_BYTES;
-        // Flags, index, entries of two bytes, used_event; then, aligned to 4, entries of eight bytes.
-        let device = (driver + 6 + 2 * size).next_multiple_of(4);
-        Self { descriptors: 0, driver, device, len_bytes: device + 6 + 8 * size + 2 }
+        // Flags, index, entries of two bytes, used_event; then, aligned to 4, flags and index, and so that they are aligned to 8,
+        // entries of eight bytes.
+        let device = (driver + 6 + 2 * size + 4).next_multiple_of(8) - 4;
+        Self { descriptors: 0, driver, device, len_bytes: device + 4 + 8 * size + 8 }
     }
 
     /// Of a packed virtqueue of `size` descriptors (§2.8): ring, driver and device event suppression.
@@ -60,15 +61,13 @@ pub(super) fn direction_flag(segment: &Segment) -> u16 {
 /// CPU is).
 #[inline]
 pub(super) fn write_descriptor(
-    words: &[AtomicU64],
+    [low, high]: &[AtomicU64; 2],
     (address, len_bytes): (u64, u32),
     [first, second]: [u16; 2],
 ) {
     let fields = u64::from(first) << 32 | u64::from(second) << 48;
-    if let [low, high] = words {
-        low.store(address, Relaxed);
-        high.store(u64::from(len_bytes) | fields, Relaxed);
-    }
+    low.store(address, Relaxed);
+    high.store(u64::from(len_bytes) | fields, Relaxed);
 }
 
 /// Bytes of `segments` that the device may write.
@@ -89,6 +88,7 @@ mod tests {
             let size = usize::from(size);
             assert!(driver >= 16 * size && driver % 2 == 0);
             assert!(device >= driver + 6 + 2 * size && device % 4 == 0);
+            assert_eq!((device + 4) % 8, 0, "an entry can be read at once");
             assert!(len_bytes >= device + 6 + 8 * size);
         }
     }

@@ -215,6 +215,29 @@ impl<T> Queue<T> {
         value.map(|value| Some((value, len_bytes))).ok_or(Fault::UsedId { id: id.into() })
     }
 
+    /// Gives `take` what [`pop`](Self::pop) would give, for each buffer that the device has used by now; says how many. It is not
+    /// more than the queue holds: a device cannot keep the caller for ever.
+    ///
+    /// # Errors
+    /// As [`pop`](Self::pop).
+    #[inline]
+    pub fn pop_all(&mut self, mut take: impl FnMut(T, Option<u32>)) -> Result<u16, Fault> {
+        if let (Ring::Split(ring), None) = (&mut self.ring, &self.in_order) {
+            let pending = ring.pending()?;
+            for _ in 0..pending {
+                let Used { id, len_bytes } = ring.pop_pending()?;
+                let value = self.values[usize::from(id)].take().ok_or(Fault::UsedId { id: id.into() })?;
+                take(value, len_bytes);
+            }
+            return Ok(pending);
+        }
+        for taken in 0..self.size() {
+            let Some((value, len_bytes)) = self.pop()? else { return Ok(taken) };
+            take(value, len_bytes);
+        }
+        Ok(self.size())
+    }
+
     /// The oldest buffer, if the ring names it or a younger one: that one was used last (§2.7.9, §2.8.9).
     fn pop_in_order(&mut self) -> Result<Option<Used>, Fault> {
         let (last, len_bytes) = match self.in_order_used {

@@ -86,7 +86,7 @@ pub(super) struct Packed {
 impl Packed {
     /// A queue of `size` descriptors, 32768 at most.
     pub(super) fn new(hal: &dyn Hal, size: u16, features: Features) -> Result<Self, Error> {
-        let base = Base::new(hal, Layout::packed(size), size, features, false)?;
+        let base = Base::new(hal, Layout::packed(size), size, features)?;
         Ok(Self { base, next_available: Position::START, added: 0, next_used: Position::START })
     }
 
@@ -117,7 +117,7 @@ impl Packed {
         let first = self.next_available;
         let first_flags = match table {
             Some(indirect) => {
-                let (address, len_bytes) = indirect.write(id, segments);
+                let (address, len_bytes) = indirect.write(id, segments, |flag, _, _| [0, flag]);
                 self.write_descriptor(first, address, len_bytes, id);
                 INDIRECT
             }

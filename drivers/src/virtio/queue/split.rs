@@ -10,7 +10,7 @@ use super::{
     Full, Used,
     base::Base,
     event_idx::has_passed,
-    layout::{DESCRIPTOR_BYTES, INDIRECT, Layout, NEXT, direction_flag, writable_bytes, write_descriptor},
+    layout::{INDIRECT, Layout, NEXT, direction_flag, writable_bytes, write_descriptor},
     order,
 };
 use crate::{
@@ -31,6 +31,11 @@ const NO_INTERRUPT: u16 = 1;
 const RING_INDEX: usize = 2;
 const RING_ENTRIES: usize = 4;
 
+/// Flags of a descriptor in a table, and the next one (§2.7.5.3.1).
+fn chained(flag: u16, number: u16, last: u16) -> [u16; 2] {
+    if number < last { [flag | NEXT, number + 1] } else { [flag, 0] }
+}
+
 /// A split virtqueue.
 #[derive(Debug)]
 pub(super) struct Split {
@@ -46,7 +51,7 @@ pub(super) struct Split {
 impl Split {
     /// A queue of `size` descriptors, a power of two.
     pub(super) fn new(hal: &dyn Hal, size: u16, features: Features) -> Result<Self, Error> {
-        let base = Base::new(hal, Layout::split(size), size, features, true)?;
+        let base = Base::new(hal, Layout::split(size), size, features)?;
         Ok(Self { base, available: 0, notified: 0, used: 0 })
     }
 
@@ -66,25 +71,22 @@ impl Split {
     /// Makes a buffer available; gives its id, which no other buffer in flight has.
     pub(super) fn add(&mut self, segments: &[Segment]) -> Result<u16, Full> {
         let head = self.base.free_head;
-        let table = match &self.base.indirect {
-            Some(indirect) if segments.len() > 1 => Some(indirect),
-            _ => None,
-        };
+        let table = self.base.indirect.as_ref().filter(|_| segments.len() > 1);
         let count = if table.is_some() { 1 } else { segments.len() as u16 };
         if count > self.base.free_count {
             return Err(Full);
         }
-        match table {
+        let next_free = match table {
             Some(indirect) => {
-                let (address, len_bytes) = indirect.write(head, segments);
+                let (address, len_bytes) = indirect.write(head, segments, chained);
                 self.write_descriptor(head, address, len_bytes, INDIRECT, 0);
-                self.base.free_head = self.base.shadow[usize::from(head)].next;
+                None
             }
-            None => self.write_chain(segments),
-        }
+            None => Some(self.write_chain(segments)),
+        };
         let buffer = &mut self.base.shadow[usize::from(head)];
-        buffer.count = count;
-        buffer.writable = writable_bytes(segments);
+        (buffer.count, buffer.writable) = (count, writable_bytes(segments));
+        self.base.free_head = next_free.unwrap_or(buffer.next);
         self.base.free_count -= count;
         self.base.in_flight += 1;
         let entry = self.base.layout.driver + RING_ENTRIES + 2 * self.slot(self.available);
@@ -94,22 +96,22 @@ impl Split {
         Ok(head)
     }
 
-    fn write_chain(&mut self, segments: &[Segment]) {
-        let mut index = self.base.free_head;
-        for (number, segment) in segments.iter().enumerate() {
+    /// Writes the descriptors of a buffer; gives the first one that it did not need.
+    fn write_chain(&self, segments: &[Segment]) -> u16 {
+        segments.iter().enumerate().fold(self.base.free_head, |index, (number, segment)| {
             let next = self.base.shadow[usize::from(index)].next;
             let more = if number + 1 < segments.len() { NEXT } else { 0 };
             let flags = direction_flag(segment) | more;
             self.write_descriptor(index, segment.address(), segment.len_bytes(), flags, next);
-            index = next;
-        }
-        self.base.free_head = index;
+            next
+        })
     }
 
+    #[inline]
     fn write_descriptor(&self, index: u16, address: u64, len_bytes: u32, flags: u16, next: u16) {
-        let offset = self.base.layout.descriptors + usize::from(index) * DESCRIPTOR_BYTES;
-        let words = self.base.memory.u64s(offset, DESCRIPTOR_BYTES / 8);
-        write_descriptor(words, (address, len_bytes), [flags, next]);
+        // They are the first in the memory.
+        let descriptor = self.base.memory.piece(index.into());
+        write_descriptor(descriptor.words(), (address, len_bytes), [flags, next]);
     }
 
     /// Whether the device wants to know of what was made available since the last call (§2.7.10.1).
@@ -133,18 +135,23 @@ impl Split {
 
     /// The next used buffer, of which everything was checked.
     pub(super) fn pop(&mut self) -> Result<Option<Used>, Fault> {
-        // The entry, and what the device wrote to the buffer, are read after the index.
+        if self.pending()? == 0 { Ok(None) } else { self.pop_pending().map(Some) }
+    }
+
+    /// Used buffers that were not popped. Their entries, and what the device wrote to them, are read after this.
+    #[inline]
+    pub(super) fn pending(&self) -> Result<u16, Fault> {
         let index = order::observe(self.base.memory.u16(self.base.layout.device + RING_INDEX));
-        let pending = index.wrapping_sub(self.used);
-        if pending == 0 {
-            return Ok(None);
+        match index.wrapping_sub(self.used) {
+            pending if pending <= self.base.in_flight => Ok(pending),
+            pending => Err(Fault::UsedTooMany { used: pending, in_flight: self.base.in_flight }),
         }
-        if pending > self.base.in_flight {
-            return Err(Fault::UsedTooMany { used: pending, in_flight: self.base.in_flight });
-        }
-        let entry = self.base.layout.device + RING_ENTRIES + 8 * self.slot(self.used);
-        let id = self.base.memory.u32(entry).load(Relaxed);
-        let len_bytes = self.base.memory.u32(entry + 4).load(Relaxed);
+    }
+
+    /// The next used buffer, of those that are [pending](Self::pending).
+    #[inline(always)]
+    pub(super) fn pop_pending(&mut self) -> Result<Used, Fault> {
+        let (id, len_bytes) = self.used_entry();
         let head = self.base.known(id).ok_or(Fault::UsedId { id })?;
         let limit = self.base.shadow[usize::from(head)].writable;
         if len_bytes > limit {
@@ -152,20 +159,21 @@ impl Split {
         }
         self.used = self.used.wrapping_add(1);
         self.take_back(head);
-        Ok(Some(Used { id: head, len_bytes: Some(len_bytes) }))
+        Ok(Used { id: head, len_bytes: Some(len_bytes) })
+    }
+
+    /// Id and length in the next used entry.
+    #[inline]
+    fn used_entry(&self) -> (u32, u32) {
+        let offset = self.base.layout.device + RING_ENTRIES + 8 * self.slot(self.used);
+        let entry = self.base.memory.u64(offset).load(Relaxed);
+        (entry as u32, (entry >> 32) as u32)
     }
 
     /// The id of the buffer that the next used entry names and how many entries the device has used, as it says;
     /// for devices that use in order, which may tell the last one of several only (§2.7.9).
     pub(super) fn peek(&self) -> Result<Option<(u32, u32)>, Fault> {
-        let index = order::observe(self.base.memory.u16(self.base.layout.device + RING_INDEX));
-        let pending = index.wrapping_sub(self.used);
-        if pending > self.base.in_flight {
-            return Err(Fault::UsedTooMany { used: pending, in_flight: self.base.in_flight });
-        }
-        let entry = self.base.layout.device + RING_ENTRIES + 8 * self.slot(self.used);
-        let word = |offset| self.base.memory.u32(offset).load(Relaxed);
-        Ok((pending > 0).then(|| (word(entry), word(entry + 4))))
+        Ok((self.pending()? > 0).then(|| self.used_entry()))
     }
 
     /// Takes back a buffer in the middle of those that the device used in order.

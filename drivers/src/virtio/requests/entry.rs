@@ -1,5 +1,5 @@
 //! One request: by what it is known, its place while it waits, what comes back.
-//! Neighbours: `super` (those of a queue).
+//! Neighbours: `table` (all of a queue).
 #![forbid(unsafe_code)]
 
 use core::task::Waker;
@@ -55,6 +55,11 @@ pub(super) enum State {
 impl Entry {
     pub(super) const FREE: Self =
         Self { state: State::Free, buffer: None, waker: None, data_bytes: 0, written: None };
+
+    /// Whether the device has the request, and may write to its buffer.
+    pub(super) fn is_with_device(&self) -> bool {
+        matches!(self.state, State::Sent | State::Forgotten)
+    }
 }
 
 /// What came back.

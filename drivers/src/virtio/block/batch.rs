@@ -1,0 +1,90 @@
+//! Many requests of one task at a disk: sent and answered under one lock, and looked for where they are awaited.
+//! Neighbours: `queue` (one queue), `mod` (the disk), `class::InFlight` (what callers see).
+#![forbid(unsafe_code)]
+
+use core::task::Waker;
+
+use super::Block;
+use crate::{
+    class::{Batch, BlockRequest, Outcome},
+    hal::Locks,
+};
+
+impl<S: Locks> Block<S> {
+    /// As [`Requests::advance`](crate::class::Requests::advance).
+    pub(super) fn advance_batch(&self, batch: &mut Batch<BlockRequest, Outcome>, waker: &Waker) {
+        let has_unsent = !batch.unsent.is_empty();
+        if let Some(number) = self.exchange(batch, waker) {
+            self.linger(number, batch);
+        }
+        for number in 0..self.queues() {
+            if !batch.done.is_empty() {
+                return;
+            }
+            if !batch.sent.iter().any(|(_, token)| token.queue == number) {
+                continue;
+            }
+            let mut take = || self.queue(number).with(|queue| queue.take_or_wait(number, batch, waker));
+            if let Err(fault) = take() {
+                self.fail(fault);
+                // Nothing is believed any more, so that there is no fault to find.
+                let _ = take();
+            }
+            // As in `poll`.
+            if batch.done.is_empty() && !has_unsent {
+                self.tell_of(number);
+            }
+        }
+    }
+
+    /// Takes the answers to what `batch` has in this CPU's queue, and sends what is unsent, as far as there is room. The device is told
+    /// at the end of the round, or at once if that is much. Who is alone and has to wait for that queue alone gets its number, to
+    /// [linger](Self::linger) at: then the device is told at once, and not to interrupt.
+    fn exchange(&self, batch: &mut Batch<BlockRequest, Outcome>, waker: &Waker) -> Option<u16> {
+        loop {
+            let number = (self.cpus.current)() % self.queues();
+            let lane = self.queue(number);
+            let exchanged = lane.with(|queue| {
+                if queue.requests.is_busy() {
+                    queue.take(number, batch)?;
+                }
+                let (count, mut told) = queue.send(batch, waker);
+                let is_last = count == 0 || batch.unsent.is_empty();
+                let lingers = is_last && self.waits_here(batch, number) && (self.cpus.is_alone)();
+                if lingers {
+                    queue.requests.hush();
+                    told = told.or_else(|| queue.requests.take_notification());
+                }
+                self.ring(number, told);
+                if count > 0 {
+                    self.note(lane, count, told);
+                }
+                Ok((is_last, lingers))
+            });
+            match exchanged {
+                Ok((true, lingers)) => return lingers.then_some(number),
+                Ok((false, _)) => {}
+                Err(fault) => self.fail(fault),
+            }
+        }
+    }
+
+    /// Whether `batch` has no answer, and requests in queue `number` alone.
+    fn waits_here(&self, batch: &Batch<BlockRequest, Outcome>, number: u16) -> bool {
+        let all_here = || self.queues() == 1 || batch.sent.iter().all(|(_, token)| token.queue == number);
+        batch.done.is_empty() && !batch.sent.is_empty() && all_here()
+    }
+
+    /// Looks for answers to what `batch` has in queue `number`, until there is one or it is better to wait for an interrupt.
+    fn linger(&self, number: u16, batch: &mut Batch<BlockRequest, Outcome>) {
+        let lane = self.queue(number);
+        let mut found = Ok(false);
+        (self.cpus.linger)(&mut || {
+            found = lane.with(|queue| queue.take(number, batch));
+            found != Ok(false)
+        });
+        if let Err(fault) = found {
+            self.fail(fault);
+        }
+    }
+}
