@@ -159,7 +159,9 @@ impl Habit {
         self.looks ^= has_won;
         self.is_doubted = false;
         self.usual_per_s = self.of(self.looks).per_s();
-        self.left_ns = (PRICE * lost_ns).clamp(SOON_NS, LATE_NS).max(SOON_TRIALS * self.tried.ns);
+        let price_ns = (PRICE * lost_ns).clamp(SOON_NS, LATE_NS).max(SOON_TRIALS * self.tried.ns);
+        // What was wrongly given up is missed soon.
+        self.left_ns = if has_won { SOON_NS } else { price_ns };
     }
 
     fn of(&mut self, is_look: bool) -> &mut Rate {
@@ -233,6 +235,20 @@ mod tests {
             asked = asked.wrapping_add(1);
         }
         assert!(looked < 5_000, "of 100000 waits: {looked}");
+    }
+
+    /// As when a host has robbed who looks for a while.
+    #[test]
+    fn what_was_wrongly_given_up_is_done_again_soon() {
+        let mut habit = Habit::new();
+        play(&mut habit, 20, 10);
+        let gives_up = |_| {
+            play_for(2, &mut habit, 6, 10);
+            !habit.looks
+        };
+        assert!((0..1000).any(gives_up));
+        let looked = play_for(100, &mut habit, 20, 10);
+        assert!(looked > 40, "of 100 ms: {looked}");
     }
 
     #[test]
