@@ -30,6 +30,9 @@ const CLOCK_EVERY: u64 = 16;
 
 /// Pieces of that time, in which driver and loop take turns. One more comes first and does not count: in it the host makes its threads.
 const TURNS: u64 = 5;
+/// The part of a turn that is played before each, and does not count: who had the turn before has left the host's threads where
+/// they were good for that one.
+const SETTLING: u64 = 4;
 
 /// What is measured.
 #[derive(Clone, Copy, Debug)]
@@ -134,6 +137,7 @@ impl fmt::Display for Measured {
 async fn main() -> Result<(), String> {
     let ms = kernel::app::args().find(|(key, _)| *key == "ms").and_then(|(_, value)| value.parse().ok());
     let ns = ms.unwrap_or(MEASURE_MS) * 1_000_000;
+    let settling = ns / TURNS / SETTLING;
     // The last disk, before the driver takes the others.
     let mut bare = bare::Disk::new()?;
     let disk = kernel::devices::block::disks().into_iter().next().ok_or("no second disk")?;
@@ -148,9 +152,12 @@ async fn main() -> Result<(), String> {
                 measured = none();
             }
             let [by_driver, by_tasks, by_loop @ ..] = &mut measured;
+            driver::in_flight(&disk, case, settling).await?;
             *by_driver += driver::in_flight(&disk, case, ns / TURNS).await?;
+            driver::tasks(&disk, case, settling).await?;
             *by_tasks += driver::tasks(&disk, case, ns / TURNS).await?;
             for (way, by_loop) in bare::Way::ALL.into_iter().zip(by_loop) {
+                bare.measure(case, way, settling).await?;
                 *by_loop += bare.measure(case, way, ns / TURNS).await?;
             }
         }

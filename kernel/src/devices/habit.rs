@@ -4,10 +4,14 @@
 //! Neighbours: `block`, and `net::task` for frames instead of requests (who look).
 #![forbid(unsafe_code)]
 
-/// Requests a second without which a look does not pay, and nothing is learnt.
-const LEAST_PER_S: u64 = 4_000;
 /// Who has looked for so many nanoseconds has done so in vain.
 pub(super) const IN_VAIN_NS: u64 = 1_000_000;
+/// Requests a second without which a look does not pay, and nothing is learnt.
+const LEAST_PER_S: u64 = 4_000;
+/// A wait of so many nanoseconds says nothing: until its end there was nothing to do. What was learnt before is done again.
+const PAUSE_NS: u64 = 16_000_000;
+/// With fewer than those a look may still be what it takes to make them more, unless most looks were in vain.
+const SLOW_PER_S: u64 = 1_000_000_000 / IN_VAIN_NS;
 /// Of what is older than this, in nanoseconds, half is forgotten: of how much is asked, and of how fast a trial is; and of how fast it
 /// usually is, which a host that takes the CPU away for a moment is not to change.
 const SHORT_NS: u64 = 4_000_000;
@@ -37,6 +41,7 @@ struct Rate {
 
 impl Rate {
     const NONE: Self = Self { ns: 0, count: 0 };
+    const LEAST: Self = Self { ns: 1_000_000, count: LEAST_PER_S / 1000 };
 
     fn add(&mut self, (ns, count): (u64, u64), memory_ns: u64) {
         (self.ns, self.count) = (self.ns.saturating_add(ns), self.count + count);
@@ -75,6 +80,8 @@ pub(crate) struct Habit {
     usual_per_s: u64,
     /// Nanoseconds until the next trial.
     left_ns: u64,
+    /// Nanoseconds in which it was slow, since it was last looked whether that makes it fast.
+    slow_ns: u64,
     /// All of this trial.
     tried: Rate,
 }
@@ -93,6 +100,7 @@ impl Habit {
             looking: Rate::NONE,
             usual_per_s: 0,
             left_ns: 0,
+            slow_ns: LATE_NS - SOON_NS,
             tried: Rate::NONE,
         }
     }
@@ -106,14 +114,18 @@ impl Habit {
             return self.is_look && ns < IN_VAIN_NS;
         }
         (self.begin_ns, self.asked) = (now_ns, asked);
+        if ns > PAUSE_NS {
+            (self.all, self.trial, self.is_look) = (Rate::LEAST, 0, self.looks);
+            return self.is_look;
+        }
         self.all.add((ns, count), SHORT_NS);
         if self.all.per_s() < LEAST_PER_S {
-            (self.trial, self.is_look) = (0, false);
-            // How it came to that is not what either way is like.
-            (self.halting, self.looking) = (Rate::NONE, Rate::NONE);
-            self.left_ns = self.left_ns.max(SOON_NS);
-            return false;
+            self.is_look = self.looks_when_slow(ns);
+            return self.is_look;
         }
+        // A look has made it fast.
+        self.looks |= self.slow_ns >= LATE_NS;
+        self.slow_ns = 0;
         let memory_ns = if self.is_look == self.looks { LONG_NS } else { SHORT_NS };
         self.of(self.is_look).add((ns, count), memory_ns);
         let usual = *self.of(self.looks);
@@ -138,6 +150,27 @@ impl Habit {
         }
         self.is_look = self.looks ^ (self.trial > 0);
         self.is_look
+    }
+
+    /// Whether it is looked after a wait of `ns` with little to do: now and then, as halting may be why it is little.
+    fn looks_when_slow(&mut self, ns: u64) -> bool {
+        if self.looks && self.trial > 0 {
+            // A trial of halting made it slow, and has lost.
+            (self.usual_per_s, self.left_ns) = (self.looking.per_s(), LATE_NS);
+            self.slow_ns = LATE_NS;
+        }
+        self.trial = 0;
+        // How it came to that is not what either way is like.
+        (self.halting, self.looking) = (Rate::NONE, Rate::NONE);
+        self.left_ns = self.left_ns.max(SOON_NS);
+        if self.all.per_s() < SLOW_PER_S {
+            return false;
+        }
+        self.slow_ns = self.slow_ns.saturating_add(ns);
+        if self.slow_ns >= LATE_NS + LOOKING_LOSS_NS {
+            self.slow_ns = 0;
+        }
+        self.slow_ns >= LATE_NS
     }
 
     fn most_lost_ns(&self) -> u64 {
@@ -213,7 +246,7 @@ mod tests {
     fn a_pause_is_no_reason_to_learn_anew() {
         let mut habit = Habit::new();
         play(&mut habit, 20, 10);
-        assert_eq!(play(&mut habit, 1, 1), 0);
+        assert!(habit.decide(habit.begin_ns + 100_000_000, habit.asked + 1), "the first wait after it");
         let looked = play_for(20, &mut habit, 20, 10);
         assert!(looked > 10, "of 20 ms: {looked}");
     }
@@ -256,11 +289,17 @@ mod tests {
         assert!(play(&mut Habit::new(), 20, 20) < 200);
     }
 
+    /// As on a host that takes long to wake who halts.
+    #[test]
+    fn what_is_little_because_the_cpu_halts_is_looked_for() {
+        assert!(play(&mut Habit::new(), 20, 2) > 800);
+    }
+
     #[test]
     fn with_little_to_do_the_cpu_halts() {
         let mut habit = Habit::new();
         play(&mut habit, 20, 10);
-        assert_eq!(play(&mut habit, 2, 2), 0);
+        assert!(play(&mut habit, 2, 2) < 50);
         assert_eq!(play(&mut habit, 0, 0), 0);
     }
 }
