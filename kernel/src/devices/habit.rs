@@ -41,7 +41,8 @@ struct Rate {
 
 impl Rate {
     const NONE: Self = Self { ns: 0, count: 0 };
-    const LEAST: Self = Self { ns: 1_000_000, count: LEAST_PER_S / 1000 };
+    /// Enough to go on with.
+    const ENOUGH: Self = Self { ns: 2_000_000, count: LEAST_PER_S / 250 };
 
     fn add(&mut self, (ns, count): (u64, u64), memory_ns: u64) {
         (self.ns, self.count) = (self.ns.saturating_add(ns), self.count + count);
@@ -115,7 +116,7 @@ impl Habit {
         }
         (self.begin_ns, self.asked) = (now_ns, asked);
         if ns > PAUSE_NS {
-            (self.all, self.trial, self.is_look) = (Rate::LEAST, 0, self.looks);
+            (self.all, self.trial, self.is_look) = (Rate::ENOUGH, 0, self.looks);
             return self.is_look;
         }
         self.all.add((ns, count), SHORT_NS);
@@ -152,12 +153,12 @@ impl Habit {
         self.is_look
     }
 
-    /// Whether it is looked after a wait of `ns` with little to do: now and then, as halting may be why it is little.
+    /// Whether it is looked after a wait of `ns` with little to do: now and then, as halting may be why it is little, and once more by who
+    /// has looked.
     fn looks_when_slow(&mut self, ns: u64) -> bool {
         if self.looks && self.trial > 0 {
             // A trial of halting made it slow, and has lost.
             (self.usual_per_s, self.left_ns) = (self.looking.per_s(), LATE_NS);
-            self.slow_ns = LATE_NS;
         }
         self.trial = 0;
         // How it came to that is not what either way is like.
@@ -166,9 +167,10 @@ impl Habit {
         if self.all.per_s() < SLOW_PER_S {
             return false;
         }
-        self.slow_ns = self.slow_ns.saturating_add(ns);
+        let is_new = self.looks && self.slow_ns < LATE_NS;
+        self.slow_ns = if is_new { LATE_NS } else { self.slow_ns.saturating_add(ns) };
         if self.slow_ns >= LATE_NS + LOOKING_LOSS_NS {
-            self.slow_ns = 0;
+            (self.slow_ns, self.looks) = (0, false);
         }
         self.slow_ns >= LATE_NS
     }
@@ -292,7 +294,11 @@ mod tests {
     /// As on a host that takes long to wake who halts.
     #[test]
     fn what_is_little_because_the_cpu_halts_is_looked_for() {
-        assert!(play(&mut Habit::new(), 20, 2) > 800);
+        let mut habit = Habit::new();
+        assert!(play(&mut habit, 10, 2) > 800);
+        habit.decide(habit.begin_ns + 15_000_000, habit.asked + 1);
+        let looked = play_for(10, &mut habit, 10, 2);
+        assert!(looked > 5, "of 10 ms, after the CPU was taken away: {looked}");
     }
 
     #[test]
