@@ -31,6 +31,8 @@ const RELAX: u32 = 250;
 /// on how long these sleep.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Way {
+    /// As it is called in what is printed.
+    pub(crate) name: &'static str,
     /// Requests of which the device is told at once; the rest when the loop has found all that was answered.
     together: u16,
     /// Sleeps for so long, by a timer, when it finds nothing; else it goes on looking.
@@ -39,9 +41,9 @@ pub(crate) struct Way {
 
 impl Way {
     pub(crate) const ALL: [Self; 3] = [
-        Self { together: u16::MAX, rest: None },
-        Self { together: MOST as u16 / 2, rest: None },
-        Self { together: MOST as u16 / 2, rest: Some(Duration::from_micros(50)) },
+        Self { name: "bare-all", together: u16::MAX, rest: None },
+        Self { name: "bare-half", together: MOST as u16 / 2, rest: None },
+        Self { name: "bare-rests", together: MOST as u16 / 2, rest: Some(Duration::from_micros(50)) },
     ];
 }
 
