@@ -66,6 +66,18 @@ fn memory_that_cannot_hold_the_tables_is_not_used() {
     assert!(read(&page).check().is_err());
 }
 
+/// The page tables would be in it.
+#[test]
+fn a_module_over_what_the_builder_placed_is_refused() {
+    for len_bytes in [LIST - MODULE + 1, TABLES - MODULE + 4096, PAGES * 4096 - MODULE] {
+        let mut page = good();
+        page.put(120, &[len_bytes]);
+        let info = read(&page);
+        assert_eq!(info.modules.as_slice(), []);
+        assert_eq!(info.problems.as_slice(), [Problem::BadModule { address: MODULE, len_bytes }]);
+    }
+}
+
 proptest! {
     #[test]
     fn any_numbers_do_no_harm(at in prop::sample::select(vec![32u64, 40, 88, 96, 104, 112, 120]), number: u64, low in 0u64..1 << 40) {
