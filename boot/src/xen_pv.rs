@@ -42,10 +42,7 @@ pub fn read(page: &[u8], address: u64, image: &Range<u64>) -> Info {
             info.note(result);
             info.reserve_image(image);
             info.reserve_image(&(layout.builders.start..layout.spare.end));
-            if found.mod_len.get() != 0 {
-                let module = found.mod_start.get().wrapping_sub(KERNEL_VMA);
-                info.add_module(module, found.mod_len.get());
-            }
+            info.add_module(found.mod_start.get().wrapping_sub(KERNEL_VMA), found.mod_len.get());
             info.xen_pv = Some(XenPv { start_info: address, spare: layout.spare });
         }
         None => info.problem(Problem::NoMemoryMap),

@@ -1,5 +1,5 @@
-//! Requests on their way into a queue (VirtIO 1.3 §5.2.6). Reads and writes, of which there are most, have a way of their own, which is
-//! one function when it is compiled: each call would cost a tenth of it.
+//! Requests on their way into a queue (VirtIO 1.3 §5.2.6). Reads and writes, of which there are most, have a way of their own that is
+//! compiled as one function.
 //! Neighbours: `request` (a request as the device reads it), `queue` (what becomes of it).
 #![forbid(unsafe_code)]
 

@@ -211,8 +211,7 @@ impl<T> Queue<T> {
             None => each!(&mut self.ring, ring => ring.pop())?,
         };
         let Some(Used { id, len_bytes }) = used else { return Ok(None) };
-        let value = self.values[usize::from(id)].take();
-        value.map(|value| Some((value, len_bytes))).ok_or(Fault::UsedId { id: id.into() })
+        Ok(Some((take_value(&mut self.values, id)?, len_bytes)))
     }
 
     /// Gives `take` what [`pop`](Self::pop) would give, for each buffer that the device has used by now; says how many. It is not
@@ -226,8 +225,7 @@ impl<T> Queue<T> {
             let pending = ring.pending()?;
             for _ in 0..pending {
                 let Used { id, len_bytes } = ring.pop_pending()?;
-                let value = self.values[usize::from(id)].take().ok_or(Fault::UsedId { id: id.into() })?;
-                take(value, len_bytes);
+                take(take_value(&mut self.values, id)?, len_bytes);
             }
             return Ok(pending);
         }
@@ -281,4 +279,9 @@ impl<T> Queue<T> {
     pub fn drain(&mut self) -> impl Iterator<Item = T> {
         self.values.iter_mut().filter_map(Option::take)
     }
+}
+
+/// What the buffer `id` carries, which came back.
+fn take_value<T>(values: &mut [Option<T>], id: u16) -> Result<T, Fault> {
+    values[usize::from(id)].take().ok_or(Fault::UsedId { id: id.into() })
 }

@@ -28,8 +28,8 @@ pub use entry::Token;
 pub(super) use entry::{Answer, NotSent};
 
 /// DMA memory that each request has beside its buffer: for headers and status bytes.
-pub(super) type Area<'a> = Piece<'a, 8>;
-const AREA_BYTES: usize = 64;
+pub(super) type Area<'a> = Piece<'a, AREA_WORDS>;
+const AREA_WORDS: usize = 8;
 
 /// A queue of requests. Its device must be reset before it is dropped, or it be kept for ever.
 pub(super) struct Requests {
@@ -51,7 +51,7 @@ impl Requests {
     pub(super) fn new(init: &mut Init, hal: &dyn Hal, index: u16) -> Result<Self, Error> {
         // The device is told of the queue last, when nothing of it can fail any more.
         let count = init.queue_size(index)?;
-        let areas = hal.dma(usize::from(count) * AREA_BYTES)?;
+        let areas = hal.dma(usize::from(count) * AREA_WORDS * size_of::<u64>())?;
         let mut queue: Queue<u16> = init.queue(index, hal)?;
         queue.ask_for_interrupt();
         Ok(Self { index, queue, table: Table::new(count), areas, untold: 0, is_quiet: false, fault: None })
