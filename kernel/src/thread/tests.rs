@@ -47,9 +47,10 @@ kernel_test! {
         round(10);
         let (frames, threads) = (frame::statistics().free, super::count());
         round(1000);
+        // One of the first may have been on its way out still when they were counted.
         wait_until("the end of all threads", || {
             task::life::reap();
-            super::count() == threads
+            super::count() <= threads
         });
         let lost = frames.saturating_sub(frame::statistics().free);
         assert!(lost < 64, "{lost} frames are lost");
