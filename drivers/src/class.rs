@@ -2,11 +2,13 @@
 #![forbid(unsafe_code)]
 
 mod in_flight;
+mod kept;
 pub mod net;
 mod shared;
 
 pub(crate) use in_flight::TOGETHER;
 pub use in_flight::{Batch, InFlight};
+pub use kept::{BatchId, Kept};
 pub use shared::{Exclusive, Shared};
 
 use core::{
@@ -66,6 +68,11 @@ pub trait Requests: Send + Sync {
     /// `waker` is called when there is one, or room.
     fn advance(&self, batch: &mut Batch<Self::Request, Self::Outcome>, waker: &Waker) {
         batch.advance_one_by_one(self, waker);
+    }
+
+    /// Nobody wants the answers to what was sent of `batch`.
+    fn abandon(&self, batch: &mut Batch<Self::Request, Self::Outcome>) {
+        batch.sent.drain(..).for_each(|(_, token)| self.forget(token));
     }
 }
 

@@ -216,6 +216,16 @@ impl DmaBuffer {
         unsafe { core::slice::from_raw_parts_mut(self.0.memory.start.as_ptr(), self.0.len) }
     }
 
+    /// What a device is told of the bytes in use.
+    ///
+    /// # Panics
+    /// If there are none.
+    #[inline]
+    pub(crate) fn whole(&self, direction: Direction) -> Segment {
+        // Not more than there are: see `set_len`.
+        Segment::part(self.0.memory.address, self.0.len, 0..self.0.len, direction)
+    }
+
     /// What a device is told of the bytes `range` of it.
     pub(crate) fn segment(&self, range: Range<usize>, direction: Direction) -> Segment {
         assert!(range.end <= self.0.len);

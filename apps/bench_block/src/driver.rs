@@ -82,7 +82,7 @@ fn buffer() -> Result<DmaBuffer, String> {
     devices::buffer(BLOCK_BYTES).map_err(|error| format!("{error}"))
 }
 
-#[inline]
+#[inline(always)]
 fn checked(outcome: Outcome) -> Result<DmaBuffer, String> {
     outcome.result.map_err(|error| format!("{error}"))?;
     outcome.buffer.ok_or_else(|| "the buffer is gone".into())

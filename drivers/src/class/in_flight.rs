@@ -9,7 +9,10 @@ use core::{
     task::{Poll, Waker},
 };
 
-use super::{Requests, Submitted};
+use super::{
+    Requests, Submitted,
+    kept::{BatchId, Kept},
+};
 use crate::virtio::Token;
 
 /// Requests that were gathered are sent, and the device is told of them, when there are so many, even if there is more to do
@@ -37,10 +40,14 @@ pub struct InFlight<'a, D: Requests + ?Sized> {
 /// What a driver sees of them: [`Requests::advance`] moves each from one list to the next.
 #[derive(Debug)]
 pub struct Batch<R, O> {
+    /// By this a driver knows which requests are of it.
+    pub id: BatchId,
     /// To be sent, in this order.
     pub unsent: VecDeque<(u64, R)>,
-    /// The device has them: those in front for longest.
+    /// The device has them: those in front for longest. Drivers that keep the tags themselves have them in `kept` instead.
     pub sent: VecDeque<(u64, Token)>,
+    /// How many the queues of the device have.
+    pub kept: Kept,
     /// Answered, in this order.
     pub done: VecDeque<(u64, O)>,
 }
@@ -50,7 +57,6 @@ impl<'a, D: Requests + ?Sized> InFlight<'a, D> {
     pub fn new(device: &'a D, count: usize) -> Self {
         let mut batch = Batch::default();
         batch.unsent.reserve(count);
-        batch.sent.reserve(count);
         batch.done.reserve(count);
         Self { device, batch }
     }
@@ -62,7 +68,8 @@ impl<'a, D: Requests + ?Sized> InFlight<'a, D> {
 
     /// Requests that were pushed and whose outcome [`next`](Self::next) has not given.
     pub fn len(&self) -> usize {
-        self.batch.unsent.len() + self.batch.sent.len() + self.batch.done.len()
+        let Batch { unsent, sent, kept, done, .. } = &self.batch;
+        unsent.len() + sent.len() + kept.len() + done.len()
     }
 
     /// Whether there are none.
@@ -89,19 +96,20 @@ impl<'a, D: Requests + ?Sized> InFlight<'a, D> {
 
 impl<D: Requests + ?Sized> Drop for InFlight<'_, D> {
     fn drop(&mut self) {
-        self.batch.sent.drain(..).for_each(|(_, token)| self.device.forget(token));
+        self.device.abandon(&mut self.batch);
     }
 }
 
 impl<R, O> Default for Batch<R, O> {
     fn default() -> Self {
-        Self { unsent: VecDeque::new(), sent: VecDeque::new(), done: VecDeque::new() }
+        let (unsent, sent, done) = (VecDeque::new(), VecDeque::new(), VecDeque::new());
+        Self { id: BatchId::new(), unsent, sent, kept: Kept::default(), done }
     }
 }
 
 impl<R, O> Batch<R, O> {
     /// Puts a request where it belongs now; whether there is room for more.
-    pub(crate) fn file(&mut self, tag: u64, submitted: Submitted<R, O>) -> bool {
+    fn file(&mut self, tag: u64, submitted: Submitted<R, O>) -> bool {
         match submitted {
             Submitted::Sent(token) => self.sent.push_back((tag, token)),
             Submitted::Refused(outcome) => self.done.push_back((tag, outcome)),

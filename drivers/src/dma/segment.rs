@@ -69,7 +69,12 @@ impl Segment {
 
     /// The bytes `range` of the `len` at `address`.
     #[inline]
-    fn part(address: u64, len: usize, Range { start, end }: Range<usize>, direction: Direction) -> Self {
+    pub(super) fn part(
+        address: u64,
+        len: usize,
+        Range { start, end }: Range<usize>,
+        direction: Direction,
+    ) -> Self {
         match u32::try_from(end.wrapping_sub(start)) {
             Ok(bytes) if start < end && end <= len => {
                 Self { address: address + start as u64, len: bytes, direction }

@@ -8,7 +8,7 @@ use core::task::Waker;
 use super::{
     Fault, Features, Init, Token,
     device::Device,
-    requests::{Answer, NotSent, Requests},
+    requests::{Answer, For, NoRoom, Requests},
     transport::Transport,
 };
 use crate::{
@@ -74,25 +74,21 @@ impl Exclusive for Entropy {
             let result = Err(Error::Request("the buffer has no room"));
             return Submitted::Refused(Outcome { result, buffer: Some(buffer) });
         }
-        let Some(token) = self.requests.reserve() else {
-            self.requests.wait_for_room(waker);
-            return Submitted::Full(buffer);
-        };
-        let segment = buffer.segment(0..buffer.len(), Direction::FromDevice);
+        let segment = buffer.whole(Direction::FromDevice);
         let data_bytes = buffer.len();
-        match self.requests.send(token, &[segment], (Some(buffer), data_bytes), Some(waker)) {
+        match self.requests.send(&[segment], (Some(buffer), data_bytes), For::Holder(waker)) {
             Ok(token) => {
                 if let Some(position) = self.requests.take_notification() {
                     self.device.ring(REQUESTQ, position);
                 }
                 Submitted::Sent(token)
             }
-            Err(NotSent::Full(Some(buffer))) => {
+            Err((NoRoom::Full, Some(buffer))) => {
                 self.requests.wait_for_room(waker);
                 Submitted::Full(buffer)
             }
-            Err(NotSent::Full(None)) => unreachable!("what was not sent keeps its buffer"),
-            Err(NotSent::Dead(error, buffer)) => Submitted::Refused(Outcome { result: Err(error), buffer }),
+            Err((NoRoom::Full, None)) => unreachable!("what was not sent keeps its buffer"),
+            Err((NoRoom::Dead(error), buffer)) => Submitted::Refused(Outcome { result: Err(error), buffer }),
         }
     }
 

@@ -352,14 +352,16 @@ impl Player {
         let id = hal.u16(at.driver + 4 + 2 * u64::from(self.taken.0 % at.size));
         self.taken.0 = self.taken.0.wrapping_add(1);
         let (mut parts, mut count, mut table, mut index) = (Vec::new(), 0, at.descriptors, id);
+        let mut size = u32::from(at.size);
         loop {
+            assert!(u32::from(index) < size, "descriptor {index} of a table of {size}");
             let descriptor = table + 16 * u64::from(index);
             let (address, len) = (hal.u64(descriptor), hal.u32(descriptor + 8));
             let (flags, next) = (hal.u16(descriptor + 12), hal.u16(descriptor + 14));
             count += u16::from(table == at.descriptors);
             if flags & INDIRECT != 0 {
                 assert_eq!(flags, INDIRECT);
-                (table, index) = (address, 0);
+                (table, index, size) = (address, 0, len / 16);
                 continue;
             }
             parts.push((address, len, flags & WRITE != 0));

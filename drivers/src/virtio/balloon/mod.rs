@@ -279,7 +279,7 @@ impl Balloon {
             return Err(memory);
         }
         let segments: Vec<Segment> =
-            memory.iter().map(|buffer| buffer.segment(0..buffer.len(), Direction::FromDevice)).collect();
+            memory.iter().map(|buffer| buffer.whole(Direction::FromDevice)).collect();
         if reporting.queue.add(&segments, ()).is_err() {
             return Err(memory);
         }

@@ -21,7 +21,7 @@ impl<S: Locks> Block<S> {
             if !batch.done.is_empty() {
                 return;
             }
-            if !batch.sent.iter().any(|(_, token)| token.queue == number) {
+            if !batch.kept.are_some_in(number) {
                 continue;
             }
             let mut take = || self.queue(number).with(|queue| queue.take_or_wait(number, batch, waker));
@@ -48,9 +48,11 @@ impl<S: Locks> Block<S> {
                 if queue.requests.is_busy() {
                     queue.take(number, batch)?;
                 }
-                let (count, mut told) = queue.send(batch, waker);
+                let (count, mut told) = queue.send(number, batch, waker);
                 let is_last = count == 0 || batch.unsent.is_empty();
-                let lingers = is_last && self.waits_here(batch, number) && (self.cpus.is_alone)();
+                let waits_here =
+                    batch.done.is_empty() && !batch.kept.is_empty() && batch.kept.are_all_in(number);
+                let lingers = is_last && waits_here && (self.cpus.is_alone)();
                 if lingers {
                     queue.requests.hush();
                     told = told.or_else(|| queue.requests.take_notification());
@@ -69,10 +71,12 @@ impl<S: Locks> Block<S> {
         }
     }
 
-    /// Whether `batch` has no answer, and requests in queue `number` alone.
-    fn waits_here(&self, batch: &Batch<BlockRequest, Outcome>, number: u16) -> bool {
-        let all_here = || self.queues() == 1 || batch.sent.iter().all(|(_, token)| token.queue == number);
-        batch.done.is_empty() && !batch.sent.is_empty() && all_here()
+    /// As [`Requests::abandon`](crate::class::Requests::abandon).
+    pub(super) fn abandon_batch(&self, batch: &mut Batch<BlockRequest, Outcome>) {
+        for number in (0..self.queues()).filter(|&number| batch.kept.are_some_in(number)) {
+            self.attended(self.queue(number), |queue| queue.requests.forget_batch(batch.id));
+        }
+        batch.kept.clear();
     }
 
     /// Looks for answers to what `batch` has in queue `number`, until there is one or it is better to wait for an interrupt.

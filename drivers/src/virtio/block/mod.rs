@@ -25,7 +25,7 @@ use super::{
     Fault, Features, Init, Token,
     device::Device,
     queue::Counts,
-    requests::Requests,
+    requests::{For, Requests},
     transport::{Interrupt, Transport, read_config},
 };
 use crate::{
@@ -224,7 +224,7 @@ impl<S: Locks> class::Requests for Block<S> {
         let number = (self.cpus.current)();
         let lane = self.queue(number);
         let (submitted, told) = self.attended(lane, |queue| {
-            let submitted = queue.submit(request, Some(waker));
+            let submitted = queue.submit(request, For::Holder(waker));
             let told = queue.requests.take_notification_of_many();
             match submitted {
                 Submitted::Sent(_) => self.note(lane, 1, told),
@@ -253,6 +253,10 @@ impl<S: Locks> class::Requests for Block<S> {
 
     fn advance(&self, batch: &mut Batch<BlockRequest, Outcome>, waker: &Waker) {
         self.advance_batch(batch, waker);
+    }
+
+    fn abandon(&self, batch: &mut Batch<BlockRequest, Outcome>) {
+        self.abandon_batch(batch);
     }
 }
 

@@ -6,11 +6,11 @@ use core::task::Waker;
 
 use super::request::status;
 use crate::{
-    class::{self, BlockInfo, BlockRequest, Outcome},
+    class::{self, BlockInfo, BlockRequest, Outcome, Submitted},
     error::Error,
     virtio::{
         Fault, Token,
-        requests::{Answer, Requests},
+        requests::{Answer, For, Requests},
     },
 };
 
@@ -25,19 +25,26 @@ pub(super) struct Queue {
 impl Queue {
     /// Sends what `batch` has unsent, in order, as far as there is room and until the device is to be told; says of how many
     /// requests, and with what.
-    pub(super) fn send(&mut self, batch: &mut Batch, waker: &Waker) -> (u32, Option<u16>) {
-        let mut count = 0;
-        while let Some((tag, request)) = batch.unsent.pop_front() {
-            if !batch.file(tag, self.submit(request, None)) {
-                self.requests.wait_for_room(waker);
-                break;
+    pub(super) fn send(&mut self, number: u16, batch: &mut Batch, waker: &Waker) -> (u32, Option<u16>) {
+        let (mut count, mut told) = (0, None);
+        while told.is_none()
+            && let Some((tag, request)) = batch.unsent.pop_front()
+        {
+            match self.submit(request, For::Batch(batch.id, tag)) {
+                Submitted::Sent(_) => count += 1,
+                Submitted::Refused(outcome) => batch.done.push_back((tag, outcome)),
+                Submitted::Full(request) => {
+                    batch.unsent.push_front((tag, request));
+                    self.requests.wait_for_room(waker);
+                    break;
+                }
             }
-            count += 1;
-            if let Some(position) = self.requests.take_notification_of_many() {
-                return (count, Some(position));
-            }
+            told = self.requests.take_notification_of_many();
         }
-        (count, None)
+        if count > 0 {
+            batch.kept.add(number, count as usize);
+        }
+        (count, told)
     }
 
     /// Takes the answers to those of `batch` that were sent in this queue, which is number `number`; whether there is something, as
@@ -46,11 +53,14 @@ impl Queue {
     /// # Errors
     /// The device lies.
     pub(super) fn take(&mut self, number: u16, batch: &mut Batch) -> Result<bool, Fault> {
-        self.requests.take()?;
-        // An interrupt may have taken some.
-        self.gather(number, batch);
-        let found = !batch.done.is_empty();
+        let Batch { id, done, kept, .. } = batch;
+        let before = done.len();
+        let took = self.requests.take_for(*id, |tag, answer| done.push_back((tag, outcome(answer))));
+        kept.remove(number, done.len() - before);
+        took?;
+        let found = !done.is_empty();
         if found {
+            self.requests.unwatch(*id);
             self.requests.attend()?;
         }
         Ok(found)
@@ -66,70 +76,35 @@ impl Queue {
         batch: &mut Batch,
         waker: &Waker,
     ) -> Result<(), Fault> {
-        if !self.take(number, batch)? {
-            let here = batch.sent.iter().filter(|(_, token)| token.queue == number);
-            here.for_each(|(_, token)| self.requests.wake_when_done(token, waker));
+        if !self.take(number, batch)? && batch.kept.are_some_in(number) {
+            self.requests.watch(batch.id, waker);
         }
         self.requests.attend()
-    }
-
-    fn gather(&mut self, number: u16, batch: &mut Batch) {
-        // Most devices answer in order.
-        while self.requests.has_answers()
-            && let Some((tag, token)) = batch.sent.pop_front()
-        {
-            if !self.has_answer(number, &token) {
-                batch.sent.push_front((tag, token));
-                return self.gather_behind(number, batch);
-            }
-            let outcome = self.take_outcome(token);
-            batch.done.push_back((tag, outcome));
-        }
-    }
-
-    /// Takes the answers to all but the first.
-    fn gather_behind(&mut self, number: u16, batch: &mut Batch) {
-        let mut at = 1;
-        while self.requests.has_answers()
-            && let Some((_, token)) = batch.sent.get(at)
-        {
-            if !self.has_answer(number, token) {
-                at += 1;
-            } else if let Some((tag, token)) = batch.sent.remove(at) {
-                let outcome = self.take_outcome(token);
-                batch.done.push_back((tag, outcome));
-            }
-        }
-    }
-
-    fn has_answer(&self, number: u16, token: &Token) -> bool {
-        token.queue == number && self.requests.is_done(token)
     }
 
     /// Takes the answer to a request, or gives the token back.
     pub(super) fn poll(&mut self, token: Token, waker: &Waker) -> Result<Outcome, Token> {
         if self.requests.is_done(&token) {
-            return Ok(self.take_outcome(token));
+            return Ok(outcome(self.requests.take_answer(token)));
         }
         self.requests.wake_when_done(&token, waker);
         Err(token)
     }
+}
 
-    #[inline(always)]
-    fn take_outcome(&mut self, token: Token) -> Outcome {
-        let status = status::read(self.requests.area(&token));
-        let Answer { buffer, data_bytes, written } = self.requests.take_answer(token);
-        let result = written.and_then(|written| match status {
-            // The status byte is the last of what the device writes.
-            status::OK if written.is_some_and(|written| (written as usize) <= data_bytes) => {
-                Err(Error::Failed("success, but wrote less than was asked for"))
-            }
-            status::OK => Ok(data_bytes),
-            status::IOERR => Err(Error::Failed("an I/O error")),
-            status::UNSUPP => Err(Error::Failed("that it does not support the request")),
-            status::NONE => Err(Error::Failed("no status")),
-            _ => Err(Error::Failed("an unknown status")),
-        });
-        Outcome { result, buffer }
-    }
+/// What the device's answer comes to.
+#[inline(always)]
+fn outcome(Answer { buffer, data_bytes, written, status }: Answer) -> Outcome {
+    let result = written.and_then(|written| match status as u8 {
+        // The status byte is the last of what the device writes.
+        status::OK if written.is_some_and(|written| (written as usize) <= data_bytes) => {
+            Err(Error::Failed("success, but wrote less than was asked for"))
+        }
+        status::OK => Ok(data_bytes),
+        status::IOERR => Err(Error::Failed("an I/O error")),
+        status::UNSUPP => Err(Error::Failed("that it does not support the request")),
+        status::NONE => Err(Error::Failed("no status")),
+        _ => Err(Error::Failed("an unknown status")),
+    });
+    Outcome { result, buffer }
 }

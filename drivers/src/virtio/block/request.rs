@@ -7,7 +7,7 @@ use crate::{
     class::{BlockRequest, SECTOR_BYTES},
     dma::DmaBuffer,
     error::Error,
-    virtio::requests::Area,
+    virtio::requests::{Area, STATUS_WORD},
 };
 
 /// Request types (§5.2.6).
@@ -24,25 +24,18 @@ pub(super) enum Type {
 
 /// Status bytes (§5.2.6).
 pub(super) mod status {
-    use super::{Area, Relaxed, STATUS};
-
     pub(in crate::virtio::block) const OK: u8 = 0;
     pub(in crate::virtio::block) const IOERR: u8 = 1;
     pub(in crate::virtio::block) const UNSUPP: u8 = 2;
     /// No device writes this one: it says that none was written.
     pub(in crate::virtio::block) const NONE: u8 = 0xff;
-
-    /// The one that there is.
-    pub(in crate::virtio::block) fn read(area: Area<'_>) -> u8 {
-        area.words()[STATUS.start / 8].load(Relaxed) as u8
-    }
 }
 
 /// In a request's own memory: header (type, reserved, sector), range for discard and write zeroes (sector, count,
 /// flags), status.
 pub(super) const HEADER: Range<usize> = 0..16;
 pub(super) const RANGE: Range<usize> = 16..32;
-pub(super) const STATUS: Range<usize> = 32..33;
+pub(super) const STATUS: Range<usize> = 8 * STATUS_WORD..8 * STATUS_WORD + 1;
 
 /// Flag of a range (§5.2.6).
 #[doc(alias = "VIRTIO_BLK_WRITE_ZEROES_FLAG_UNMAP")]
@@ -59,8 +52,13 @@ pub(super) struct Head {
 }
 
 impl Head {
+    /// Of a request to read or write sectors.
+    #[inline(always)]
+    pub(super) fn transfer(kind: Type, sector: u64) -> Self {
+        Self { kind, sector, count: 0, flags: 0 }
+    }
+
     /// Takes the buffer, if there is one, out of `request`.
-    #[inline]
     pub(super) fn split(request: BlockRequest) -> (Self, Option<DmaBuffer>) {
         let (kind, sector, count, flags, buffer) = match request {
             BlockRequest::Read { sector, buffer } => (Type::In, sector, 0, 0, Some(buffer)),

@@ -3,8 +3,6 @@
 //! Neighbours: `request` (a request as the device reads it), `queue` (what becomes of it).
 #![forbid(unsafe_code)]
 
-use core::task::Waker;
-
 use super::{
     queue::Queue,
     request::{HEADER, Head, ID_BYTES, RANGE, STATUS, Type, sectors},
@@ -13,91 +11,77 @@ use crate::{
     class::{BlockRequest, Outcome, SECTOR_BYTES, Submitted},
     dma::{Direction, DmaBuffer, Segment},
     error::Error,
-    virtio::{Token, requests::NotSent},
+    virtio::requests::{Area, For, NoRoom},
 };
 
 impl Queue {
-    /// Makes a request available to the device, which is to be told of it; `waker` is called when there is an answer.
+    /// Makes a request available to the device, which is to be told of it.
     #[inline]
     pub(super) fn submit(
         &mut self,
         request: BlockRequest,
-        waker: Option<&Waker>,
+        whom: For<'_>,
     ) -> Submitted<BlockRequest, Outcome> {
-        match Head::split(request) {
-            (head, Some(buffer)) if matches!(head.kind, Type::In | Type::Out) => {
-                self.transfer(head, buffer, waker)
-            }
-            (head, buffer) => self.command(head, buffer, waker),
-        }
+        let (kind, sector, buffer) = match request {
+            BlockRequest::Read { sector, buffer } => (Type::In, sector, buffer),
+            BlockRequest::Write { sector, buffer } => (Type::Out, sector, buffer),
+            other => return self.command(other, whom),
+        };
+        self.transfer(kind, sector, buffer, whom)
     }
 
     /// A request to read or write sectors.
     #[inline(always)]
     fn transfer(
         &mut self,
-        head: Head,
+        kind: Type,
+        sector: u64,
         buffer: DmaBuffer,
-        waker: Option<&Waker>,
+        whom: For<'_>,
     ) -> Submitted<BlockRequest, Outcome> {
+        let head = Head::transfer(kind, sector);
         let limit = self.info.max_bytes / SECTOR_BYTES as u32;
         if let Err(error) = sectors(buffer.len()).and_then(|count| self.check_range(&head, count, limit)) {
             return Submitted::Refused(Outcome { result: Err(error), buffer: Some(buffer) });
         }
-        let Some(token) = self.requests.reserve() else {
-            return Submitted::Full(head.into_request(Some(buffer)));
+        let area = match self.requests.room() {
+            Ok(area) => area,
+            Err(why) => return not_sent(why, Head::transfer(kind, sector), Some(buffer)),
         };
-        let area = self.requests.area(&token);
         head.write(area);
-        let (direction, data_bytes) = match head.kind {
+        let (direction, data_bytes) = match kind {
             Type::Out => (Direction::ToDevice, 0),
             _ => (Direction::FromDevice, buffer.len()),
         };
-        let segments = [
-            area.segment(HEADER, Direction::ToDevice),
-            buffer.segment(0..buffer.len(), direction),
-            area.segment(STATUS, Direction::FromDevice),
-        ];
-        self.send_one(head, token, &segments, (Some(buffer), data_bytes), waker)
+        let segment = buffer.whole(direction);
+        match self.requests.send_framed(frame, segment, (Some(buffer), data_bytes), whom) {
+            Ok(token) => Submitted::Sent(token),
+            Err((why, buffer)) => not_sent(why, Head::transfer(kind, sector), buffer),
+        }
     }
 
     /// A request of another kind.
-    fn command(
-        &mut self,
-        head: Head,
-        buffer: Option<DmaBuffer>,
-        waker: Option<&Waker>,
-    ) -> Submitted<BlockRequest, Outcome> {
+    #[cold]
+    fn command(&mut self, request: BlockRequest, whom: For<'_>) -> Submitted<BlockRequest, Outcome> {
+        let (head, buffer) = Head::split(request);
         if let Err(error) = self.check_command(&head, buffer.as_ref()) {
             return Submitted::Refused(Outcome { result: Err(error), buffer });
         }
-        let Some(token) = self.requests.reserve() else { return Submitted::Full(head.into_request(buffer)) };
-        let area = self.requests.area(&token);
+        let area = match self.requests.room() {
+            Ok(area) => area,
+            Err(why) => return not_sent(why, head, buffer),
+        };
         head.write(area);
-        let header = area.segment(HEADER, Direction::ToDevice);
-        let status = area.segment(STATUS, Direction::FromDevice);
+        let [header, status] = frame(area);
         let (data, data_bytes) = match &buffer {
             Some(buffer) => (buffer.segment(0..ID_BYTES, Direction::FromDevice), ID_BYTES),
             None => (area.segment(RANGE, Direction::ToDevice), 0),
         };
         let has_data = buffer.is_some() || head.has_range();
         let segments: &[_] = if has_data { &[header, data, status] } else { &[header, status] };
-        self.send_one(head, token, segments, (buffer, data_bytes), waker)
-    }
-
-    #[inline(always)]
-    fn send_one(
-        &mut self,
-        head: Head,
-        token: Token,
-        segments: &[Segment],
-        data: (Option<DmaBuffer>, usize),
-        waker: Option<&Waker>,
-    ) -> Submitted<BlockRequest, Outcome> {
-        match self.requests.send(token, segments, data, waker) {
+        match self.requests.send(segments, (buffer, data_bytes), whom) {
             Ok(token) => Submitted::Sent(token),
-            Err(NotSent::Full(buffer)) => Submitted::Full(head.into_request(buffer)),
-            Err(NotSent::Dead(error, buffer)) => Submitted::Refused(Outcome { result: Err(error), buffer }),
+            Err((why, buffer)) => not_sent(why, head, buffer),
         }
     }
 
@@ -126,5 +110,19 @@ impl Queue {
             }
             () => Ok(()),
         }
+    }
+}
+
+/// What lies around a request's data, in its own memory.
+#[inline(always)]
+fn frame(area: Area<'_>) -> [Segment; 2] {
+    [area.segment(HEADER, Direction::ToDevice), area.segment(STATUS, Direction::FromDevice)]
+}
+
+#[cold]
+fn not_sent(why: NoRoom, head: Head, buffer: Option<DmaBuffer>) -> Submitted<BlockRequest, Outcome> {
+    match why {
+        NoRoom::Full => Submitted::Full(head.into_request(buffer)),
+        NoRoom::Dead(error) => Submitted::Refused(Outcome { result: Err(error), buffer }),
     }
 }

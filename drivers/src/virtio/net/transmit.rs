@@ -94,7 +94,7 @@ impl Transmit {
         if let Some(room) = buffer.bytes_mut().get_mut(..header::BYTES) {
             room.copy_from_slice(&header::write(offload));
         }
-        let segment = buffer.segment(0..buffer.len(), Direction::ToDevice);
+        let segment = buffer.whole(Direction::ToDevice);
         match self.queue.add(&[segment], buffer) {
             Ok(()) => self.sent += 1,
             Err((_, buffer)) => self.take_back(buffer),

@@ -48,4 +48,12 @@ impl Indirect {
         }
         (table.address(), (segments.len() * DESCRIPTOR_BYTES) as u32)
     }
+
+    /// Writes descriptor `number` of table `id` alone, with what `fields` are to be behind its length.
+    #[inline(always)]
+    pub(super) fn write_one(&self, id: u16, number: usize, segment: &Segment, fields: [u16; 2]) {
+        let table = self.tables.piece::<TABLE_WORDS>(id.into());
+        let (descriptors, _) = table.words().as_chunks();
+        write_descriptor(&descriptors[number], (segment.address(), segment.len_bytes()), fields);
+    }
 }

@@ -174,17 +174,50 @@ impl<T> Queue<T> {
     /// If there is no segment or are more than [`MAX_SEGMENTS`].
     pub fn add(&mut self, segments: &[Segment], value: T) -> Result<(), (Full, T)> {
         assert!((1..=MAX_SEGMENTS).contains(&segments.len()));
-        match each!(&mut self.ring, ring => ring.add(segments)) {
-            Ok(id) => {
-                self.values[usize::from(id)] = Some(value);
-                if let Some(order) = &mut self.in_order {
-                    order.push_back(id);
-                }
-                self.counts.buffers += 1;
-                Ok(())
-            }
-            Err(full) => Err((full, value)),
+        let added = each!(&mut self.ring, ring => ring.add(segments));
+        self.note(added, value)
+    }
+
+    /// As [`add`](Self::add), for a buffer of three segments of which the first and the last are the same whenever a buffer gets its
+    /// id, as `frame` tells: a queue may keep them.
+    #[inline(always)]
+    pub(super) fn add_framed(
+        &mut self,
+        frame: impl FnOnce(u16) -> [Segment; 2],
+        data: Segment,
+        value: T,
+    ) -> Result<(), (Full, T)> {
+        if let Ring::Split(ring) = &mut self.ring
+            && ring.keeps_frames()
+        {
+            let added = ring.add_framed(frame, data);
+            return self.note(added, value);
         }
+        let Some(id) = self.next_id() else { return Err((Full, value)) };
+        let [first, last] = frame(id);
+        self.add(&[first, data, last], value)
+    }
+
+    /// The id of the buffer that is added next, if there is room for one of a single descriptor at least.
+    #[inline]
+    pub(super) fn next_id(&self) -> Option<u16> {
+        let base = each!(&self.ring, ring => ring.base());
+        (base.free_count > 0).then_some(base.free_head)
+    }
+
+    /// A buffer was added, or not.
+    #[inline(always)]
+    fn note(&mut self, added: Result<u16, Full>, value: T) -> Result<(), (Full, T)> {
+        let id = match added {
+            Ok(id) => id,
+            Err(full) => return Err((full, value)),
+        };
+        self.values[usize::from(id)] = Some(value);
+        if let Some(order) = &mut self.in_order {
+            order.push_back(id);
+        }
+        self.counts.buffers += 1;
+        Ok(())
     }
 
     /// The ring's position, if the device wants to know of what was added since the last call (§2.9).
@@ -206,34 +239,39 @@ impl<T> Queue<T> {
     /// # Errors
     /// The device lies. The queue must not be used any more, but for [`drain`](Self::drain).
     pub fn pop(&mut self) -> Result<Option<(T, Option<u32>)>, Fault> {
-        let used = match &self.in_order {
-            Some(_) => self.pop_in_order()?,
-            None => each!(&mut self.ring, ring => ring.pop())?,
-        };
-        let Some(Used { id, len_bytes }) = used else { return Ok(None) };
+        let Some(Used { id, len_bytes }) = self.pop_used()? else { return Ok(None) };
         Ok(Some((take_value(&mut self.values, id)?, len_bytes)))
     }
 
-    /// Gives `take` what [`pop`](Self::pop) would give, for each buffer that the device has used by now; says how many. It is not
-    /// more than the queue holds: a device cannot keep the caller for ever.
+    /// The next buffer that the device has used.
+    fn pop_used(&mut self) -> Result<Option<Used>, Fault> {
+        match &self.in_order {
+            Some(_) => self.pop_in_order(),
+            None => each!(&mut self.ring, ring => ring.pop()),
+        }
+    }
+
+    /// Gives `take` the id and what [`pop`](Self::pop) would give, for each buffer that the device has used by now; says how many. It
+    /// is not more than the queue holds: a device cannot keep the caller for ever.
     ///
     /// # Errors
     /// As [`pop`](Self::pop).
-    #[inline]
-    pub fn pop_all(&mut self, mut take: impl FnMut(T, Option<u32>)) -> Result<u16, Fault> {
-        if let (Ring::Split(ring), None) = (&mut self.ring, &self.in_order) {
-            let pending = ring.pending()?;
-            for _ in 0..pending {
-                let Used { id, len_bytes } = ring.pop_pending()?;
-                take(take_value(&mut self.values, id)?, len_bytes);
-            }
-            return Ok(pending);
+    #[inline(always)]
+    pub(super) fn pop_all(&mut self, mut take: impl FnMut(u16, T, Option<u32>)) -> Result<u16, Fault> {
+        let most = match (&self.ring, &self.in_order) {
+            (Ring::Split(ring), None) => ring.pending()?,
+            _ => self.size(),
+        };
+        for taken in 0..most {
+            let used = match (&mut self.ring, &self.in_order) {
+                // What a split ring has used is known from the start.
+                (Ring::Split(ring), None) => Some(ring.pop_pending()?),
+                _ => self.pop_used()?,
+            };
+            let Some(Used { id, len_bytes }) = used else { return Ok(taken) };
+            take(id, take_value(&mut self.values, id)?, len_bytes);
         }
-        for taken in 0..self.size() {
-            let Some((value, len_bytes)) = self.pop()? else { return Ok(taken) };
-            take(value, len_bytes);
-        }
-        Ok(self.size())
+        Ok(most)
     }
 
     /// The oldest buffer, if the ring names it or a younger one: that one was used last (§2.7.9, §2.8.9).

@@ -85,15 +85,54 @@ impl Split {
             None => Some(self.write_chain(segments)),
         };
         let buffer = &mut self.base.shadow[usize::from(head)];
-        (buffer.count, buffer.writable) = (count, writable_bytes(segments));
+        (buffer.count, buffer.writable, buffer.frame) = (count, writable_bytes(segments), None);
         self.base.free_head = next_free.unwrap_or(buffer.next);
+        self.publish(head, count);
+        Ok(head)
+    }
+
+    /// Whether it [keeps frames](Self::add_framed).
+    #[inline]
+    pub(super) fn keeps_frames(&self) -> bool {
+        self.base.indirect.is_some()
+    }
+
+    /// As [`add`](Self::add), for a buffer of three segments. The first and the last, which `frame` gives, are the same whenever the
+    /// buffer gets this id: they stay in its table.
+    #[inline(always)]
+    pub(super) fn add_framed(
+        &mut self,
+        frame: impl FnOnce(u16) -> [Segment; 2],
+        data: Segment,
+    ) -> Result<u16, Full> {
+        let head = self.base.free_head;
+        let Some(indirect) = self.base.indirect.as_ref().filter(|_| self.base.free_count > 0) else {
+            return Err(Full);
+        };
+        let buffer = &mut self.base.shadow[usize::from(head)];
+        let Some(writable) = buffer.frame else {
+            let [first, last] = frame(head);
+            self.add(&[first, data, last])?;
+            self.base.shadow[usize::from(head)].frame = Some(writable_bytes(&[first, last]));
+            return Ok(head);
+        };
+        indirect.write_one(head, 1, &data, chained(direction_flag(&data), 1, 2));
+        buffer.count = 1;
+        buffer.writable = writable.saturating_add(writable_bytes(&[data]));
+        self.base.free_head = buffer.next;
+        self.publish(head, 1);
+        Ok(head)
+    }
+
+    /// Makes the buffer `head` of `count` descriptors public, when all of it is written.
+    #[inline(always)]
+    fn publish(&mut self, head: u16, count: u16) {
         self.base.free_count -= count;
         self.base.in_flight += 1;
         let entry = self.base.layout.driver + RING_ENTRIES + 2 * self.slot(self.available);
         self.base.memory.u16(entry).store(head, Relaxed);
         self.available = self.available.wrapping_add(1);
         order::publish(self.base.memory.u16(self.base.layout.driver + RING_INDEX), self.available);
-        Ok(head)
     }
 
     /// Writes the descriptors of a buffer; gives the first one that it did not need.
@@ -186,6 +225,7 @@ impl Split {
     }
 
     /// Frees the descriptors of the buffer `head`, which the device has.
+    #[inline(always)]
     fn take_back(&mut self, head: u16) {
         let count = core::mem::take(&mut self.base.shadow[usize::from(head)].count);
         let last = (1..count).fold(head, |index, _| self.base.shadow[usize::from(index)].next);

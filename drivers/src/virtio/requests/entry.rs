@@ -4,7 +4,7 @@
 
 use core::task::Waker;
 
-use crate::{dma::DmaBuffer, error::Error};
+use crate::{class::BatchId, dma::DmaBuffer, error::Error};
 
 /// A request that was sent. It must be given to `poll` until that takes it, or to `forget`.
 #[derive(Debug, PartialEq, Eq)]
@@ -25,16 +25,28 @@ impl Token {
     }
 }
 
+/// For whom a request is sent.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::virtio) enum For<'a> {
+    /// Who has the token, and is to be woken when there is an answer.
+    Holder(&'a Waker),
+    /// A batch, which gets the answer with this tag.
+    Batch(BatchId, u64),
+}
+
 /// A request's place. Nothing is moved while it waits there: buffers are moved in and out once.
 #[derive(Debug)]
 pub(super) struct Entry {
     pub(super) state: State,
     pub(super) buffer: Option<DmaBuffer>,
-    /// Whom to wake when it is done.
+    /// Whom to wake when it is done, if it is for the token's holder.
     pub(super) waker: Option<Waker>,
+    /// The batch that it is for, and its tag there.
+    pub(super) batch: Option<BatchId>,
+    pub(super) tag: u64,
     /// As in [`Answer`].
     pub(super) data_bytes: usize,
-    pub(super) written: Option<u32>,
+    pub(super) came: Came,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,13 +65,32 @@ pub(super) enum State {
 }
 
 impl Entry {
-    pub(super) const FREE: Self =
-        Self { state: State::Free, buffer: None, waker: None, data_bytes: 0, written: None };
+    pub(super) const FREE: Self = Self {
+        state: State::Free,
+        buffer: None,
+        waker: None,
+        batch: None,
+        tag: 0,
+        data_bytes: 0,
+        came: Came::NOTHING,
+    };
 
     /// Whether the device has the request, and may write to its buffer.
     pub(super) fn is_with_device(&self) -> bool {
         matches!(self.state, State::Sent | State::Forgotten)
     }
+}
+
+/// What came from the device.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Came {
+    /// As in [`Answer`].
+    pub(super) written: Option<u32>,
+    pub(super) status: u64,
+}
+
+impl Came {
+    pub(super) const NOTHING: Self = Self { written: None, status: 0 };
 }
 
 /// What came back.
@@ -71,13 +102,15 @@ pub(in crate::virtio) struct Answer {
     pub(in crate::virtio) data_bytes: usize,
     /// Bytes that the device says it wrote, if it says so.
     pub(in crate::virtio) written: Result<Option<u32>, Error>,
+    /// What is in the request's [own memory](super::STATUS_WORD).
+    pub(in crate::virtio) status: u64,
 }
 
 /// Why a request was not sent now.
 #[derive(Debug)]
-pub(in crate::virtio) enum NotSent {
+pub(in crate::virtio) enum NoRoom {
     /// There is no room now.
-    Full(Option<DmaBuffer>),
+    Full,
     /// The device has failed.
-    Dead(Error, Option<DmaBuffer>),
+    Dead(Error),
 }

@@ -2,34 +2,43 @@
 //!
 //! A request is known by its [`Token`], which its owner gives up for the outcome, or to say that nobody wants it: then
 //! the buffer stays here until the device is done with it. Nothing is allocated for a request: the table is made with
-//! the queue. Files: `entry` (one request), `table` (all of a queue), this one (how they get to the device and back).
+//! the queue. Files: `entry` (one request), `table` (all of a queue), `batches` (those that are for batches), `send` (how they
+//! get to the device), this one (how answers come back).
 //! Neighbours: `queue` (buffers in flight), `block`, `entropy` (what is asked).
 #![forbid(unsafe_code)]
 
+mod batches;
 mod entry;
+mod send;
 mod table;
 
-use core::task::Waker;
+use core::{sync::atomic::Ordering::Relaxed, task::Waker};
 
-use self::{entry::State, table::Table};
+use self::{
+    entry::{Came, State},
+    table::Table,
+};
 use super::{
     Fault, Init,
     device::Device,
     queue::{Counts, Queue},
 };
 use crate::{
-    class::TOGETHER,
-    dma::{Dma, DmaBuffer, Piece, Segment},
+    class::{BatchId, TOGETHER},
+    dma::{Dma, Piece},
     error::Error,
     hal::Hal,
 };
 
 pub use entry::Token;
-pub(super) use entry::{Answer, NotSent};
+pub(super) use entry::{Answer, For, NoRoom};
 
-/// DMA memory that each request has beside its buffer: for headers and status bytes.
+/// DMA memory that each request has beside its buffer: for headers and status bytes. It is the request's until the device has
+/// answered.
 pub(super) type Area<'a> = Piece<'a, AREA_WORDS>;
 const AREA_WORDS: usize = 8;
+/// The word of it that [`Answer`] has.
+pub(super) const STATUS_WORD: usize = 4;
 
 /// A queue of requests. Its device must be reset before it is dropped, or it be kept for ever.
 pub(super) struct Requests {
@@ -55,41 +64,6 @@ impl Requests {
         let mut queue: Queue<u16> = init.queue(index, hal)?;
         queue.ask_for_interrupt();
         Ok(Self { index, queue, table: Table::new(count), areas, untold: 0, is_quiet: false, fault: None })
-    }
-
-    /// A token for the request to be sent next, if there is room.
-    #[inline]
-    pub(super) fn reserve(&mut self) -> Option<Token> {
-        self.table.reserve().map(|entry| Token { queue: self.index, entry })
-    }
-
-    /// The request's own memory.
-    #[inline]
-    pub(super) fn area(&self, token: &Token) -> Area<'_> {
-        self.areas.piece(token.entry.into())
-    }
-
-    /// Makes a request available for which `reserve` gave the token, with its buffer and the bytes of it that the device is
-    /// to fill; `waker` is called when there is an answer. The device is to be [told](Self::take_notification).
-    #[inline(always)]
-    pub(super) fn send(
-        &mut self,
-        token: Token,
-        segments: &[Segment],
-        data: (Option<DmaBuffer>, usize),
-        waker: Option<&Waker>,
-    ) -> Result<Token, NotSent> {
-        if let Some(error) = self.fault {
-            self.table.put_back(token.entry);
-            return Err(NotSent::Dead(error, data.0));
-        }
-        if self.queue.add(segments, token.entry).is_err() {
-            self.table.put_back(token.entry);
-            return Err(NotSent::Full(data.0));
-        }
-        self.table.fill(token.entry, data, waker);
-        self.untold += 1;
-        Ok(token)
     }
 
     /// What to notify the device with, if requests were made available since it was last asked and it wants to know.
@@ -124,11 +98,6 @@ impl Requests {
         }
         self.wake_when_done(&token, waker);
         Err(token)
-    }
-
-    /// Whether there are answers that nobody has taken.
-    pub(super) fn has_answers(&self) -> bool {
-        self.table.has_answers()
     }
 
     /// Whether there is an answer.
@@ -203,8 +172,50 @@ impl Requests {
         if self.fault.is_some() {
             return Ok(0);
         }
-        let table = &mut self.table;
-        self.queue.pop_all(|index, written| table.answer(index, State::Done, written))
+        let Self { table, areas, .. } = self;
+        self.queue.pop_all(|id, entry, written| table.answer(entry, State::Done, came(areas, id, written)))
+    }
+
+    /// As [`take`](Self::take), and gives `done` each answer for `batch`, with its tag.
+    ///
+    /// # Errors
+    /// The device lies.
+    #[inline(always)]
+    pub(super) fn take_for(
+        &mut self,
+        batch: BatchId,
+        mut done: impl FnMut(u64, Answer),
+    ) -> Result<(), Fault> {
+        let Self { table, areas, .. } = self;
+        if self.fault.is_none() {
+            self.queue.pop_all(|id, entry, written| {
+                let came = came(areas, id, written);
+                match table.answer_to(batch, entry, came) {
+                    Some((tag, answer)) => done(tag, answer),
+                    None => table.answer(entry, State::Done, came),
+                }
+            })?;
+        }
+        // Others have taken some.
+        while let Some((tag, entry)) = table.next_ready(batch) {
+            done(tag, table.take_answer(entry, self.fault));
+        }
+        Ok(())
+    }
+
+    /// Calls `waker` when there is one more answer for `batch`.
+    pub(super) fn watch(&mut self, batch: BatchId, waker: &Waker) {
+        self.table.watch(batch, waker);
+    }
+
+    /// `batch` looks for answers itself.
+    pub(super) fn unwatch(&mut self, batch: BatchId) {
+        self.table.unwatch(batch);
+    }
+
+    /// Nobody wants the answers for `batch`.
+    pub(super) fn forget_batch(&mut self, batch: BatchId) {
+        self.table.forget_batch(batch);
     }
 
     /// Takes everything back that the device was asked for and has not answered, by a reset of the queue alone: it fails with
@@ -246,4 +257,11 @@ impl Requests {
     pub(super) fn counts(&self) -> Counts {
         self.queue.counts()
     }
+}
+
+/// What the device has written, of which it says how much, for the request of buffer `id`.
+#[inline(always)]
+fn came(areas: &Dma, id: u16, written: Option<u32>) -> Came {
+    let area: Area<'_> = areas.piece(id.into());
+    Came { written, status: area.words()[STATUS_WORD].load(Relaxed) }
 }

@@ -1,5 +1,6 @@
 //! The places of a queue's requests: who waits for which, and what came back.
-//! Neighbours: `entry` (one place), `super` (how requests get to the device and back).
+//! Neighbours: `entry` (one place), `batches` (those of requests that are for batches), `send` and `super` (how requests get to the
+//! device and back).
 #![forbid(unsafe_code)]
 
 use alloc::{boxed::Box, collections::VecDeque, vec::Vec};
@@ -7,20 +8,22 @@ use core::task::Waker;
 
 use super::{
     Answer,
-    entry::{Entry, State},
+    entry::{Came, Entry, For, State},
 };
-use crate::{dma::DmaBuffer, error::Error};
+use crate::{class::BatchId, dma::DmaBuffer, error::Error};
 
 /// Places, known by their numbers. None is given out twice before it was given back.
 pub(super) struct Table {
-    entries: Box<[Entry]>,
+    pub(super) entries: Box<[Entry]>,
     free: Vec<u16>,
     /// Whom to wake when a place becomes free.
     waiting: VecDeque<Waker>,
-    /// Answers that nobody has taken.
-    answered: u16,
-    /// Requests that the device has of which an interrupt is to tell: somebody is to be woken, or a buffer to be freed.
-    awaited: u16,
+    /// Answers for batches that they have not taken, oldest first.
+    pub(super) ready: VecDeque<u16>,
+    /// Whom to wake when there is one more for a batch.
+    pub(super) watchers: Vec<(BatchId, Waker)>,
+    /// How much an interrupt is to tell of: holders and batches to be woken, and buffers to be freed.
+    pub(super) awaited: u16,
 }
 
 impl Table {
@@ -29,9 +32,16 @@ impl Table {
             entries: (0..count).map(|_| Entry::FREE).collect(),
             free: (0..count).collect(),
             waiting: VecDeque::with_capacity(usize::from(count)),
-            answered: 0,
+            ready: VecDeque::with_capacity(count.into()),
+            watchers: Vec::with_capacity(count.into()),
             awaited: 0,
         }
+    }
+
+    /// Whether a place is free.
+    #[inline]
+    pub(super) fn has_room(&self) -> bool {
+        !self.free.is_empty()
     }
 
     /// A free place, to be [filled](Self::fill) or given back by [`put_back`](Self::put_back).
@@ -50,22 +60,22 @@ impl Table {
         &mut self,
         index: u16,
         (buffer, data_bytes): (Option<DmaBuffer>, usize),
-        waker: Option<&Waker>,
+        whom: For<'_>,
     ) {
         let entry = &mut self.entries[usize::from(index)];
         (entry.state, entry.buffer, entry.data_bytes) = (State::Sent, buffer, data_bytes);
-        entry.waker = waker.cloned();
-        self.awaited += u16::from(waker.is_some());
+        match whom {
+            For::Batch(batch, tag) => (entry.batch, entry.tag) = (Some(batch), tag),
+            For::Holder(waker) => {
+                (entry.batch, entry.waker) = (None, Some(waker.clone()));
+                self.awaited += 1;
+            }
+        }
     }
 
     /// Whether the device has requests of which an interrupt is to tell, or somebody waits for a place.
     pub(super) fn is_awaited(&self) -> bool {
         self.awaited > 0 || !self.waiting.is_empty()
-    }
-
-    /// Whether there are answers that nobody has taken.
-    pub(super) fn has_answers(&self) -> bool {
-        self.answered > 0
     }
 
     /// Whether there is an answer.
@@ -105,11 +115,11 @@ impl Table {
         let written = match entry.state {
             State::Failed => Err(fault.unwrap_or(Error::Cancelled)),
             State::Cancelled => Err(Error::Cancelled),
-            _ => Ok(entry.written),
+            _ => Ok(entry.came.written),
         };
-        let answer = Answer { buffer: entry.buffer.take(), data_bytes: entry.data_bytes, written };
+        let (buffer, data_bytes, status) = (entry.buffer.take(), entry.data_bytes, entry.came.status);
+        let answer = Answer { buffer, data_bytes, written, status };
         entry.state = State::Free;
-        self.answered -= 1;
         self.give_back(index);
         answer
     }
@@ -122,21 +132,18 @@ impl Table {
                 entry.state = State::Forgotten;
                 self.awaited += u16::from(entry.waker.take().is_none());
             }
-            _ => {
-                self.answered -= 1;
-                self.clear(index);
-            }
+            _ => self.clear(index),
         }
     }
 
-    fn clear(&mut self, index: u16) {
+    pub(super) fn clear(&mut self, index: u16) {
         let entry = &mut self.entries[usize::from(index)];
         (entry.state, entry.buffer) = (State::Free, None);
         self.give_back(index);
     }
 
     #[inline]
-    fn give_back(&mut self, index: u16) {
+    pub(super) fn give_back(&mut self, index: u16) {
         self.free.push(index);
         if !self.waiting.is_empty() {
             self.wake_waiting();
@@ -150,15 +157,17 @@ impl Table {
 
     /// The device has answered, or will not.
     #[inline]
-    pub(super) fn answer(&mut self, index: u16, state: State, written: Option<u32>) {
+    pub(super) fn answer(&mut self, index: u16, state: State, came: Came) {
         let entry = &mut self.entries[usize::from(index)];
         if entry.state != State::Sent {
             self.awaited -= 1;
             return self.clear(index);
         }
-        (entry.state, entry.written) = (state, written);
-        self.answered += 1;
-        if let Some(waker) = entry.waker.take() {
+        (entry.state, entry.came) = (state, came);
+        if let Some(batch) = entry.batch {
+            self.ready.push_back(index);
+            self.unwatch(batch).into_iter().for_each(Waker::wake);
+        } else if let Some(waker) = entry.waker.take() {
             self.awaited -= 1;
             waker.wake();
         }
@@ -171,7 +180,7 @@ impl Table {
         }
         for index in 0..self.entries.len() as u16 {
             if self.entries[usize::from(index)].is_with_device() {
-                self.answer(index, state, None);
+                self.answer(index, state, Came::NOTHING);
             }
         }
         self.wake_waiting();

@@ -16,7 +16,7 @@ use std::{
 
 use super::bell;
 use crate::{
-    class::{BlockDevice, BlockRequest, Requests, SECTOR_BYTES, Submitted},
+    class::{BlockDevice, BlockRequest, InFlight, Requests, SECTOR_BYTES, Submitted},
     dma::DmaBuffer,
     error::Error,
     hal::Hal,
@@ -338,6 +338,54 @@ fn who_is_alone_silences_no_queue_but_that_of_its_requests() {
         assert_eq!(hal.u16(device.player_of(&hal, queue).at.driver + 2), 0, "queue {queue}");
     }
     block.forget(token);
+}
+
+/// Its requests are found in each of them, wake it from each, and none is left behind.
+#[test]
+fn who_goes_from_cpu_to_cpu_has_requests_in_several_queues() {
+    static CPU: AtomicU16 = AtomicU16::new(0);
+    let cpus = Cpus { count: 2, current: || CPU.load(SeqCst), ..ONE_CPU };
+    let mut config = config();
+    config[34] = 2;
+    let hal = FakeHal::default();
+    let device = FakeDevice::new(DeviceId::BLOCK, Features::from_bits_retain(1 << 12), 16, config);
+    let device = device.with_queues(2);
+    let block = Disk::probe(device.transport(), &hal, cpus).unwrap();
+    let disk: &dyn BlockDevice = &block;
+    let (bell, waker) = bell();
+    let before = hal.pieces();
+    let mut flights = disk.in_flight(4);
+    let next = |flights: &mut InFlight<'_, dyn BlockDevice + '_>| {
+        pin!(flights.next()).poll(&mut Context::from_waker(&waker)).map(|found| found.map(|(tag, _)| tag))
+    };
+    for (tag, cpu) in [(0, 0), (1, 0), (2, 1), (3, 1)] {
+        CPU.store(cpu, SeqCst);
+        let buffer = (&hal as &dyn Hal).buffer(SECTOR_BYTES).unwrap();
+        flights.push(tag, BlockRequest::Read { sector: 0, buffer });
+        assert!(next(&mut flights).is_pending());
+    }
+    let mut players = [0, 1].map(|queue| device.player_of(&hal, queue));
+    let mut answer = |queue: usize| {
+        let chain = players[queue].take().unwrap();
+        hal.write(chain.parts[2].0, &[0]);
+        players[queue].finish(&chain, 1 + SECTOR_BYTES as u32);
+    };
+    for (queue, tag) in [(0, 0), (1, 2)] {
+        answer(queue);
+        block.queue_interrupt(queue as u16, 2);
+        assert_eq!(bell.0.swap(0, SeqCst), 1, "woken from queue {queue}");
+        assert_eq!(next(&mut flights), Poll::Ready(Some(tag)));
+        assert!(next(&mut flights).is_pending());
+    }
+    assert_eq!(flights.len(), 2);
+    // One is answered and not taken, one is still with the device.
+    answer(1);
+    block.queue_interrupt(1, 2);
+    drop(flights);
+    assert_eq!(hal.pieces(), before + 1);
+    answer(0);
+    block.queue_interrupt(0, 2);
+    assert_eq!(hal.pieces(), before);
 }
 
 /// §2.6.1: a queue that is reset gives back what was in it, and works again.

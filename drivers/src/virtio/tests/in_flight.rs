@@ -21,9 +21,17 @@ use super::{
 };
 use crate::{
     class::{BlockDevice, BlockRequest, InFlight, Outcome, SECTOR_BYTES},
+    dma::DmaBuffer,
     error::Error,
     virtio::{Fault, Features, block::Cpus},
 };
+
+const ALL_RINGS: [Features; 4] = [
+    Features::empty(),
+    Features::INDIRECT_DESC,
+    Features::RING_PACKED,
+    Features::RING_PACKED.union(Features::INDIRECT_DESC),
+];
 
 type Flights<'a> = InFlight<'a, dyn BlockDevice + 'a>;
 
@@ -259,6 +267,30 @@ fn when_the_device_lies_all_of_them_fail() {
             assert_eq!(outcome.result, Err(Error::Fault(Fault::UsedId { id: 15 })));
         }
         assert!(matches!(next(&mut flights, &bell().1), Poll::Ready(None)));
+    }
+}
+
+/// The device keeps the whole ring, so that no place in it becomes free.
+#[test]
+fn what_is_asked_of_a_device_that_has_lied_fails_at_once() {
+    for features in ALL_RINGS {
+        let rig = rig(features, 2);
+        let disk: &dyn BlockDevice = &*rig.disk;
+        let mut flights = disk.in_flight(3);
+        (0..2).for_each(|tag| flights.push(tag, BlockRequest::Flush));
+        assert!(next(&mut flights, &bell().1).is_pending());
+        let Rig { mut player, .. } = rig;
+        player.put(15, 0, 1, 1);
+        flights.push(2, BlockRequest::Flush);
+        let error = Some(Error::Fault(Fault::UsedId { id: 15 }));
+        for _ in 0..3 {
+            let Poll::Ready(Some((_, outcome))) = next(&mut flights, &bell().1) else { panic!("no answer") };
+            assert_eq!(outcome.result.err(), error);
+        }
+        let buffer = DmaBuffer::new(crate::dma::testing::shared(0, SECTOR_BYTES, Box::new(())).0);
+        flights.push(3, BlockRequest::Read { sector: 0, buffer });
+        let Poll::Ready(Some((3, outcome))) = next(&mut flights, &bell().1) else { panic!("no answer") };
+        assert_eq!((outcome.result.err(), outcome.buffer.is_some()), (error, true));
     }
 }
 

@@ -10,6 +10,7 @@ mod entropy;
 mod hostile;
 mod in_flight;
 mod init;
+mod kinds;
 mod net;
 mod net_queues;
 mod queue;
