@@ -84,11 +84,7 @@ impl Queue {
 
     /// Takes the answer to a request, or gives the token back.
     pub(super) fn poll(&mut self, token: Token, waker: &Waker) -> Result<Outcome, Token> {
-        if self.requests.is_done(&token) {
-            return Ok(outcome(self.requests.take_answer(token)));
-        }
-        self.requests.wake_when_done(&token, waker);
-        Err(token)
+        self.requests.poll(token, waker).map(outcome)
     }
 }
 

@@ -52,13 +52,8 @@ pub(super) struct Head {
 }
 
 impl Head {
-    /// Of a request to read or write sectors.
-    #[inline(always)]
-    pub(super) fn transfer(kind: Type, sector: u64) -> Self {
-        Self { kind, sector, count: 0, flags: 0 }
-    }
-
     /// Takes the buffer, if there is one, out of `request`.
+    #[inline]
     pub(super) fn split(request: BlockRequest) -> (Self, Option<DmaBuffer>) {
         let (kind, sector, count, flags, buffer) = match request {
             BlockRequest::Read { sector, buffer } => (Type::In, sector, 0, 0, Some(buffer)),

@@ -22,48 +22,45 @@ impl Queue {
         request: BlockRequest,
         whom: For<'_>,
     ) -> Submitted<BlockRequest, Outcome> {
-        let (kind, sector, buffer) = match request {
-            BlockRequest::Read { sector, buffer } => (Type::In, sector, buffer),
-            BlockRequest::Write { sector, buffer } => (Type::Out, sector, buffer),
-            other => return self.command(other, whom),
-        };
-        self.transfer(kind, sector, buffer, whom)
+        match Head::split(request) {
+            (head, Some(buffer)) if matches!(head.kind, Type::In | Type::Out) => {
+                self.transfer(head, buffer, whom)
+            }
+            (head, buffer) => self.command(head, buffer, whom),
+        }
     }
 
     /// A request to read or write sectors.
     #[inline(always)]
-    fn transfer(
-        &mut self,
-        kind: Type,
-        sector: u64,
-        buffer: DmaBuffer,
-        whom: For<'_>,
-    ) -> Submitted<BlockRequest, Outcome> {
-        let head = Head::transfer(kind, sector);
+    fn transfer(&mut self, head: Head, buffer: DmaBuffer, whom: For<'_>) -> Submitted<BlockRequest, Outcome> {
         let limit = self.info.max_bytes / SECTOR_BYTES as u32;
         if let Err(error) = sectors(buffer.len()).and_then(|count| self.check_range(&head, count, limit)) {
             return Submitted::Refused(Outcome { result: Err(error), buffer: Some(buffer) });
         }
         let area = match self.requests.room() {
             Ok(area) => area,
-            Err(why) => return not_sent(why, Head::transfer(kind, sector), Some(buffer)),
+            Err(why) => return not_sent(why, head, Some(buffer)),
         };
         head.write(area);
-        let (direction, data_bytes) = match kind {
+        let (direction, data_bytes) = match head.kind {
             Type::Out => (Direction::ToDevice, 0),
             _ => (Direction::FromDevice, buffer.len()),
         };
         let segment = buffer.whole(direction);
         match self.requests.send_framed(frame, segment, (Some(buffer), data_bytes), whom) {
             Ok(token) => Submitted::Sent(token),
-            Err((why, buffer)) => not_sent(why, Head::transfer(kind, sector), buffer),
+            Err((why, buffer)) => not_sent(why, head, buffer),
         }
     }
 
     /// A request of another kind.
     #[cold]
-    fn command(&mut self, request: BlockRequest, whom: For<'_>) -> Submitted<BlockRequest, Outcome> {
-        let (head, buffer) = Head::split(request);
+    fn command(
+        &mut self,
+        head: Head,
+        buffer: Option<DmaBuffer>,
+        whom: For<'_>,
+    ) -> Submitted<BlockRequest, Outcome> {
         if let Err(error) = self.check_command(&head, buffer.as_ref()) {
             return Submitted::Refused(Outcome { result: Err(error), buffer });
         }

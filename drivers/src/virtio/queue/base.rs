@@ -16,7 +16,7 @@ pub(super) struct Shadow {
     pub(super) count: u16,
     /// Bytes of that buffer which the device may write.
     pub(super) writable: u32,
-    /// If the table of this number keeps a frame: how many of them are the frame's.
+    /// If the table of this number, if there is one, keeps a frame: how many of them are the frame's.
     pub(super) frame: Option<u32>,
 }
 

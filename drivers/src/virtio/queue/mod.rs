@@ -187,15 +187,14 @@ impl<T> Queue<T> {
         data: Segment,
         value: T,
     ) -> Result<(), (Full, T)> {
-        if let Ring::Split(ring) = &mut self.ring
-            && ring.keeps_frames()
-        {
-            let added = ring.add_framed(frame, data);
-            return self.note(added, value);
-        }
-        let Some(id) = self.next_id() else { return Err((Full, value)) };
-        let [first, last] = frame(id);
-        self.add(&[first, data, last], value)
+        let added = match &mut self.ring {
+            Ring::Split(ring) => ring.add_framed(frame, data),
+            Ring::Packed(ring) => {
+                let [first, last] = frame(ring.base().free_head);
+                ring.add(&[first, data, last])
+            }
+        };
+        self.note(added, value)
     }
 
     /// The id of the buffer that is added next, if there is room for one of a single descriptor at least.

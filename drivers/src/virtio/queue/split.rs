@@ -91,14 +91,8 @@ impl Split {
         Ok(head)
     }
 
-    /// Whether it [keeps frames](Self::add_framed).
-    #[inline]
-    pub(super) fn keeps_frames(&self) -> bool {
-        self.base.indirect.is_some()
-    }
-
     /// As [`add`](Self::add), for a buffer of three segments. The first and the last, which `frame` gives, are the same whenever the
-    /// buffer gets this id: they stay in its table.
+    /// buffer gets this id: its table keeps them, if there are tables.
     #[inline(always)]
     pub(super) fn add_framed(
         &mut self,
@@ -106,21 +100,25 @@ impl Split {
         data: Segment,
     ) -> Result<u16, Full> {
         let head = self.base.free_head;
-        let Some(indirect) = self.base.indirect.as_ref().filter(|_| self.base.free_count > 0) else {
-            return Err(Full);
-        };
         let buffer = &mut self.base.shadow[usize::from(head)];
-        let Some(writable) = buffer.frame else {
-            let [first, last] = frame(head);
-            self.add(&[first, data, last])?;
-            self.base.shadow[usize::from(head)].frame = Some(writable_bytes(&[first, last]));
-            return Ok(head);
-        };
-        indirect.write_one(head, 1, &data, chained(direction_flag(&data), 1, 2));
-        buffer.count = 1;
-        buffer.writable = writable.saturating_add(writable_bytes(&[data]));
-        self.base.free_head = buffer.next;
-        self.publish(head, 1);
+        match (&self.base.indirect, buffer.frame) {
+            (Some(indirect), Some(writable)) if self.base.free_count > 0 => {
+                indirect.write_one(head, 1, &data, chained(direction_flag(&data), 1, 2));
+                buffer.count = 1;
+                buffer.writable = writable.saturating_add(writable_bytes(&[data]));
+                self.base.free_head = buffer.next;
+                self.publish(head, 1);
+                Ok(head)
+            }
+            _ => self.add_with_frame(frame(head), data),
+        }
+    }
+
+    /// Makes a buffer available, and has its table keep what lies around `data`.
+    #[cold]
+    fn add_with_frame(&mut self, [first, last]: [Segment; 2], data: Segment) -> Result<u16, Full> {
+        let head = self.add(&[first, data, last])?;
+        self.base.shadow[usize::from(head)].frame = Some(writable_bytes(&[first, last]));
         Ok(head)
     }
 

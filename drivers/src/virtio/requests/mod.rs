@@ -93,28 +93,11 @@ impl Requests {
 
     /// The answer, or the token back; then the waker is called when there is one.
     pub(super) fn poll(&mut self, token: Token, waker: &Waker) -> Result<Answer, Token> {
-        if self.is_done(&token) {
-            return Ok(self.take_answer(token));
+        if self.table.is_done(token.entry) {
+            return Ok(self.table.take_answer(token.entry, self.fault));
         }
-        self.wake_when_done(&token, waker);
-        Err(token)
-    }
-
-    /// Whether there is an answer.
-    #[inline]
-    pub(super) fn is_done(&self, token: &Token) -> bool {
-        self.table.is_done(token.entry)
-    }
-
-    /// Calls `waker` when there is an answer.
-    pub(super) fn wake_when_done(&mut self, token: &Token, waker: &Waker) {
         self.table.wake_when_done(token.entry, waker);
-    }
-
-    /// The answer that there is.
-    #[inline]
-    pub(super) fn take_answer(&mut self, token: Token) -> Answer {
-        self.table.take_answer(token.entry, self.fault)
+        Err(token)
     }
 
     /// Nobody wants the answer.

@@ -269,18 +269,24 @@ fn no_memory_is_an_error_and_leaves_none_behind() {
     }
 }
 
+/// VIRTIO_BLK_F_MQ, `num_queues` (§5.2.3, §5.2.4).
+fn with_two_queues(cpus: Cpus, features: Features) -> (FakeHal, FakeDevice, Disk) {
+    let mut config = config();
+    config[34] = 2;
+    let hal = FakeHal::default();
+    let features = features | Features::from_bits_retain(1 << 12);
+    let device = FakeDevice::new(DeviceId::BLOCK, features, 8, config).with_queues(2);
+    let block = Disk::probe(device.transport(), &hal, cpus).unwrap();
+    (hal, device, block)
+}
+
 /// §5.2.5: a queue a CPU, no more than the device has; each CPU's requests go to its own.
 #[test]
 fn each_cpu_sends_to_its_own_queue() {
     static CPU: AtomicU16 = AtomicU16::new(0);
     let cpus =
         Cpus { count: 3, current: || CPU.load(SeqCst), later: |_| (), is_alone: || false, linger: |_| () };
-    let mut config = config();
-    config[34] = 2;
-    let hal = FakeHal::default();
-    let device = FakeDevice::new(DeviceId::BLOCK, Features::from_bits_retain(1 << 12), 8, config);
-    let device = device.with_queues(2);
-    let block = Disk::probe(device.transport(), &hal, cpus).unwrap();
+    let (hal, device, block) = with_two_queues(cpus, Features::empty());
     assert_eq!(block.queues(), 2);
     let mut sent = Vec::new();
     for cpu in [1, 0, 2] {
@@ -318,12 +324,7 @@ fn who_is_alone_silences_no_queue_but_that_of_its_requests() {
     static CPU: AtomicU16 = AtomicU16::new(0);
     let current = || CPU.load(SeqCst);
     let cpus = Cpus { count: 2, current, is_alone: || true, ..ONE_CPU };
-    let mut config = config();
-    config[34] = 2;
-    let hal = FakeHal::default();
-    let features = Features::RING_PACKED | Features::from_bits_retain(1 << 12);
-    let device = FakeDevice::new(DeviceId::BLOCK, features, 8, config).with_queues(2);
-    let block = Disk::probe(device.transport(), &hal, cpus).unwrap();
+    let (hal, device, block) = with_two_queues(cpus, Features::RING_PACKED);
     let disk: &dyn BlockDevice = &block;
     let (_, waker) = bell();
     let mut flights = disk.in_flight(1);
@@ -345,12 +346,7 @@ fn who_is_alone_silences_no_queue_but_that_of_its_requests() {
 fn who_goes_from_cpu_to_cpu_has_requests_in_several_queues() {
     static CPU: AtomicU16 = AtomicU16::new(0);
     let cpus = Cpus { count: 2, current: || CPU.load(SeqCst), ..ONE_CPU };
-    let mut config = config();
-    config[34] = 2;
-    let hal = FakeHal::default();
-    let device = FakeDevice::new(DeviceId::BLOCK, Features::from_bits_retain(1 << 12), 16, config);
-    let device = device.with_queues(2);
-    let block = Disk::probe(device.transport(), &hal, cpus).unwrap();
+    let (hal, device, block) = with_two_queues(cpus, Features::empty());
     let disk: &dyn BlockDevice = &block;
     let (bell, waker) = bell();
     let before = hal.pieces();
