@@ -6,8 +6,8 @@ mod kept;
 pub mod net;
 mod shared;
 
-pub(crate) use in_flight::TOGETHER;
 pub use in_flight::{Batch, InFlight};
+pub(crate) use in_flight::{STEP, TOGETHER};
 pub use kept::{BatchId, Kept};
 pub use shared::{Exclusive, Shared};
 

@@ -15,11 +15,13 @@ use super::{
 };
 use crate::virtio::Token;
 
-/// Requests that were gathered are sent, and the device is told of them, when there are so many, even if there is more to do
-/// first.
+/// Answers are taken, and requests sent, in steps of so many: the device works on the first while the caller makes the next.
+pub(crate) const STEP: usize = 8;
+/// The device is told of so many requests at once, even if there is more to do first.
 pub(crate) const TOGETHER: u16 = 16;
 
-/// Requests on their way to a device and back.
+/// Requests on their way to a device and back. Those that are pushed one behind the other and are neighbours, as reads of adjacent
+/// sectors are, may go as one.
 ///
 /// ```ignore
 /// let mut in_flight = disk.in_flight(32);
@@ -44,6 +46,10 @@ pub struct Batch<R, O> {
     pub id: BatchId,
     /// To be sent, in this order.
     pub unsent: VecDeque<(u64, R)>,
+    /// To be sent first, one by one, each when everything before was answered: together with others they have failed.
+    pub again: VecDeque<(u64, R)>,
+    /// What a device has is one of those.
+    pub is_alone: bool,
     /// The device has them: those in front for longest. Drivers that keep the tags themselves have them in `kept` instead.
     pub sent: VecDeque<(u64, Token)>,
     /// How many the queues of the device have.
@@ -68,8 +74,8 @@ impl<'a, D: Requests + ?Sized> InFlight<'a, D> {
 
     /// Requests that were pushed and whose outcome [`next`](Self::next) has not given.
     pub fn len(&self) -> usize {
-        let Batch { unsent, sent, kept, done, .. } = &self.batch;
-        unsent.len() + sent.len() + kept.len() + done.len()
+        let Batch { unsent, again, sent, kept, done, .. } = &self.batch;
+        unsent.len() + again.len() + sent.len() + kept.len() + done.len()
     }
 
     /// Whether there are none.
@@ -84,7 +90,7 @@ impl<'a, D: Requests + ?Sized> InFlight<'a, D> {
     }
 
     fn poll_next(&mut self, waker: &Waker) -> Poll<Option<(u64, D::Outcome)>> {
-        if self.batch.done.is_empty() || self.batch.unsent.len() >= TOGETHER.into() {
+        if self.batch.done.is_empty() || self.batch.unsent.len() >= STEP {
             self.device.advance(&mut self.batch, waker);
         }
         match self.batch.done.pop_front() {
@@ -103,11 +109,24 @@ impl<D: Requests + ?Sized> Drop for InFlight<'_, D> {
 impl<R, O> Default for Batch<R, O> {
     fn default() -> Self {
         let (unsent, sent, done) = (VecDeque::new(), VecDeque::new(), VecDeque::new());
-        Self { id: BatchId::new(), unsent, sent, kept: Kept::default(), done }
+        Self {
+            id: BatchId::new(),
+            unsent,
+            again: VecDeque::new(),
+            is_alone: false,
+            sent,
+            kept: Kept::default(),
+            done,
+        }
     }
 }
 
 impl<R, O> Batch<R, O> {
+    /// Whether there are requests that go one by one: nothing else is sent meanwhile.
+    pub(crate) fn goes_one_by_one(&self) -> bool {
+        self.is_alone || !self.again.is_empty()
+    }
+
     /// Puts a request where it belongs now; whether there is room for more.
     fn file(&mut self, tag: u64, submitted: Submitted<R, O>) -> bool {
         match submitted {

@@ -33,7 +33,7 @@ impl Entropy {
     /// The device does not come up.
     pub fn probe(transport: Box<dyn Transport>, hal: &dyn Hal) -> Result<Self, Error> {
         let mut init = Init::begin(transport, Features::empty())?;
-        let requests = Requests::new(&mut init, hal, REQUESTQ)?;
+        let requests = Requests::new(&mut init, hal, REQUESTQ, 1)?;
         Ok(Self { device: Device::run(init), requests })
     }
 

@@ -5,7 +5,7 @@ use alloc::boxed::Box;
 
 use super::{
     Features, Status,
-    queue::{self, Queue},
+    queue::{self, MAX_SEGMENTS, Queue},
     transport::Transport,
 };
 use crate::{error::Error, hal::Hal};
@@ -80,7 +80,20 @@ impl Init {
     /// # Errors
     /// The device has no such queue, or there is no memory.
     pub fn queue<T>(&mut self, index: u16, hal: &dyn Hal) -> Result<Queue<T>, Error> {
-        let queue = Queue::new(hal, self.queue_size(index)?, self.features)?;
+        self.queue_with_parts(index, hal, MAX_SEGMENTS)
+    }
+
+    /// As [`queue`](Self::queue), for buffers of `parts` segments each at most.
+    ///
+    /// # Errors
+    /// The device has no such queue, or there is no memory.
+    pub(super) fn queue_with_parts<T>(
+        &mut self,
+        index: u16,
+        hal: &dyn Hal,
+        parts: usize,
+    ) -> Result<Queue<T>, Error> {
+        let queue = Queue::with_parts(hal, (self.queue_size(index)?, parts), self.features)?;
         self.transport.enable_queue(index, &queue.addresses())?;
         Ok(queue)
     }

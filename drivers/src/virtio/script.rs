@@ -207,7 +207,8 @@ impl Driver for BlockUser {
             5 => return block.cancel(hal).unwrap_or_default(),
             6 => return tokens.pop().into_iter().for_each(|token| block.forget(token)),
             7 => {
-                let requests = (0..value >> 28).map(|_| BlockRequest::Read { sector, buffer: buffer(hal) });
+                let requests = (0..u64::from(value >> 28))
+                    .map(|number| BlockRequest::Read { sector: sector + number, buffer: buffer(hal) });
                 batch.unsent.extend(requests.map(|request| (0, request)));
                 block.advance(batch, Waker::noop());
                 return batch.done.clear();

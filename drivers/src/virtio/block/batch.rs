@@ -13,10 +13,24 @@ use crate::{
 impl<S: Locks> Block<S> {
     /// As [`Requests::advance`](crate::class::Requests::advance).
     pub(super) fn advance_batch(&self, batch: &mut Batch<BlockRequest, Outcome>, waker: &Waker) {
-        let has_unsent = !batch.unsent.is_empty();
-        if let Some(number) = self.exchange(batch, waker) {
-            self.linger(number, batch);
+        loop {
+            // Of what goes alone it is told at once.
+            let has_unsent = !batch.unsent.is_empty() && !batch.goes_one_by_one();
+            let lingers = self.exchange(batch, waker);
+            let again = batch.again.len();
+            if let Some(number) = lingers {
+                self.linger(number, batch);
+            }
+            self.look_for(batch, waker, has_unsent);
+            // What has failed together is asked for again at once.
+            if !batch.done.is_empty() || batch.again.len() <= again {
+                return;
+            }
         }
+    }
+
+    /// Takes the answers to what `batch` has in any queue, until there is one; else `waker` is called when there is one.
+    fn look_for(&self, batch: &mut Batch<BlockRequest, Outcome>, waker: &Waker, has_unsent: bool) {
         for number in 0..self.queues() {
             if !batch.done.is_empty() {
                 return;

@@ -10,6 +10,7 @@ use crate::{
 /// Feature bits (§5.2.3).
 pub(super) mod feature {
     pub(super) const SIZE_MAX: u64 = 1 << 1;
+    pub(super) const SEG_MAX: u64 = 1 << 2;
     pub(super) const RO: u64 = 1 << 5;
     pub(super) const BLK_SIZE: u64 = 1 << 6;
     pub(super) const FLUSH: u64 = 1 << 9;
@@ -18,13 +19,14 @@ pub(super) mod feature {
     pub(super) const DISCARD: u64 = 1 << 13;
     pub(super) const WRITE_ZEROES: u64 = 1 << 14;
     pub(in crate::virtio::block) const ALL: u64 =
-        SIZE_MAX | RO | BLK_SIZE | FLUSH | TOPOLOGY | MQ | DISCARD | WRITE_ZEROES;
+        SIZE_MAX | SEG_MAX | RO | BLK_SIZE | FLUSH | TOPOLOGY | MQ | DISCARD | WRITE_ZEROES;
 }
 
 /// Fields of the configuration by offset (§5.2.4).
 mod config {
     pub(super) const CAPACITY: usize = 0;
     pub(super) const SIZE_MAX: usize = 8;
+    pub(super) const SEG_MAX: usize = 12;
     pub(super) const BLK_SIZE: usize = 20;
     pub(super) const PHYSICAL_BLOCK_EXP: usize = 24;
     pub(super) const OPT_IO_SIZE: usize = 28;
@@ -43,6 +45,15 @@ pub(super) fn queues_offered(transport: &dyn Transport, features: u64) -> Result
     }
     let count = read_config(transport, |transport| Ok(transport.config_u16(config::NUM_QUEUES)))?;
     Ok(count.unwrap_or(1))
+}
+
+/// Segments of data that a request may have: one, if the device does not say.
+pub(super) fn segments_offered(transport: &dyn Transport, features: u64) -> Result<u32, Error> {
+    if features & feature::SEG_MAX == 0 {
+        return Ok(1);
+    }
+    let most = read_config(transport, |transport| Ok(transport.config_u32(config::SEG_MAX)))?;
+    Ok(most.unwrap_or(1))
 }
 
 /// Reads the configuration; a field that cannot be is refused or taken as its default.

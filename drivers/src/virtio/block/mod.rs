@@ -1,11 +1,12 @@
 //! Virtio block device: a disk of 512-byte sectors (VirtIO 1.3 §5.2).
 //! Files: `info` (what it is like), `request` (what it is asked, as it reads it), `submit`
-//! (on its way in), `queue` (in flight), `batch` (many of one task), this one (the disk).
+//! (on its way in), `gather` (neighbours as one), `queue` (in flight), `batch` (many of one task), this one (the disk).
 //! Queues `requestq1` to `requestqN`, one a CPU where the device has so many: each has a lock of its own, that of its CPU's
 //! requests and interrupts. Neighbours: `requests` (what is in flight), `class::BlockDevice` (what callers see).
 #![forbid(unsafe_code)]
 
 mod batch;
+mod gather;
 mod info;
 mod queue;
 mod request;
@@ -18,7 +19,8 @@ use core::{
 };
 
 use self::{
-    info::{feature, queues_offered, read_info},
+    gather::FRAME,
+    info::{feature, queues_offered, read_info, segments_offered},
     queue::Queue,
 };
 use super::{
@@ -82,9 +84,12 @@ impl<S: Locks> Block<S> {
         let features = init.features();
         let info = read_config(init.transport(), |transport| read_info(transport, features.bits()))?;
         let count = queues_offered(init.transport(), features.bits())?.min(cpus.count).max(1);
+        let segments = segments_offered(init.transport(), features.bits())?;
         let mut lane = |index| {
-            let requests = Requests::new(&mut init, hal, index)?;
-            Ok(Lane { queue: S::lock(Queue { requests, info }), is_untold: AtomicBool::new(false) })
+            let gathers = gather::most(features, init.queue_size(index)?, segments);
+            let requests = Requests::new(&mut init, hal, index, gathers + FRAME)?;
+            let queue = S::lock(Queue { requests, info, gathers });
+            Ok(Lane { queue, is_untold: AtomicBool::new(false) })
         };
         let queues: Result<Box<[_]>, _> = (0..count).map(&mut lane).collect();
         match queues {

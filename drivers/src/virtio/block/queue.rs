@@ -4,7 +4,7 @@
 
 use core::task::Waker;
 
-use super::request::status;
+use super::{gather::settle, request::status};
 use crate::{
     class::{self, BlockInfo, BlockRequest, Outcome, Submitted},
     error::Error,
@@ -14,12 +14,14 @@ use crate::{
     },
 };
 
-type Batch = class::Batch<BlockRequest, Outcome>;
+pub(super) type Batch = class::Batch<BlockRequest, Outcome>;
 
 /// A queue, and what it has to know of its disk.
 pub(super) struct Queue {
     pub(super) requests: Requests,
     pub(super) info: BlockInfo,
+    /// Neighbouring requests of a batch that may be one to the device; 1 if none.
+    pub(super) gathers: usize,
 }
 
 impl Queue {
@@ -28,37 +30,84 @@ impl Queue {
     pub(super) fn send(&mut self, number: u16, batch: &mut Batch, waker: &Waker) -> (u32, Option<u16>) {
         let (mut count, mut told) = (0, None);
         while told.is_none()
-            && let Some((tag, request)) = batch.unsent.pop_front()
+            && let Some(sent) = self.send_next(batch, waker)
         {
-            match self.submit(request, For::Batch(batch.id, tag)) {
-                Submitted::Sent(_) => count += 1,
-                Submitted::Refused(outcome) => batch.done.push_back((tag, outcome)),
-                Submitted::Full(request) => {
-                    batch.unsent.push_front((tag, request));
-                    self.requests.wait_for_room(waker);
-                    break;
-                }
-            }
+            batch.kept.add(number, sent);
+            count += sent;
             told = self.requests.take_notification_of_many();
         }
-        if count > 0 {
-            batch.kept.add(number, count as usize);
-        }
-        (count, told)
+        (count as u32, told)
     }
 
-    /// Takes the answers to those of `batch` that were sent in this queue, which is number `number`; whether there is something, as
-    /// then nobody looks any more.
+    /// Sends the next one, or more as one; says how many, if anything was there that may be sent now.
+    #[inline(always)]
+    fn send_next(&mut self, batch: &mut Batch, waker: &Waker) -> Option<usize> {
+        if batch.goes_one_by_one() {
+            return self.send_again(batch, waker);
+        }
+        let several = self.neighbours(&batch.unsent);
+        if several > 1 && self.gather(batch, several).is_ok() {
+            return Some(several);
+        }
+        let next = batch.unsent.pop_front()?;
+        self.send_one(next, batch, waker).map_err(|next| batch.unsent.push_front(next)).ok()
+    }
+
+    /// Sends the next one of those that are asked for again, if `batch` has nothing else under way.
+    #[cold]
+    fn send_again(&mut self, batch: &mut Batch, waker: &Waker) -> Option<usize> {
+        if !batch.kept.is_empty() {
+            return None;
+        }
+        batch.is_alone = false;
+        let Some(next) = batch.again.pop_front() else { return Some(0) };
+        let sent = self.send_one(next, batch, waker).map_err(|next| batch.again.push_front(next)).ok()?;
+        batch.is_alone = sent > 0;
+        Some(sent)
+    }
+
+    /// Sends one; says how many that were.
+    ///
+    /// # Errors
+    /// There is no room now; then `waker` is called when there is.
+    #[inline(always)]
+    fn send_one(
+        &mut self,
+        (tag, request): (u64, BlockRequest),
+        batch: &mut Batch,
+        waker: &Waker,
+    ) -> Result<usize, (u64, BlockRequest)> {
+        match self.submit(request, For::Batch(batch.id, tag)) {
+            Submitted::Sent(_) => Ok(1),
+            Submitted::Refused(outcome) => {
+                batch.done.push_back((tag, outcome));
+                Ok(0)
+            }
+            Submitted::Full(request) => {
+                self.requests.wait_for_room(waker);
+                Err((tag, request))
+            }
+        }
+    }
+
+    /// Takes the answers to those of `batch` that were sent in this queue, which is number `number`; whether there is something to
+    /// do now, as then nobody looks any more.
     ///
     /// # Errors
     /// The device lies.
     pub(super) fn take(&mut self, number: u16, batch: &mut Batch) -> Result<bool, Fault> {
-        let Batch { id, done, kept, .. } = batch;
-        let before = done.len();
-        let took = self.requests.take_for(*id, |tag, answer| done.push_back((tag, outcome(answer))));
-        kept.remove(number, done.len() - before);
+        let Batch { id, again, done, kept, .. } = batch;
+        let (mut count, before) = (0, again.len());
+        let took = self.requests.take_for(*id, |tag, answer| {
+            count += 1;
+            match settle(answer) {
+                Ok(outcome) => done.push_back((tag, outcome)),
+                Err(request) => again.push_back((tag, request)),
+            }
+        });
+        kept.remove(number, count);
+        let found = !done.is_empty() || again.len() > before;
         took?;
-        let found = !done.is_empty();
         if found {
             self.requests.unwatch(*id);
             self.requests.attend()?;
@@ -90,12 +139,10 @@ impl Queue {
 
 /// What the device's answer comes to.
 #[inline(always)]
-fn outcome(Answer { buffer, data_bytes, written, status }: Answer) -> Outcome {
-    let result = written.and_then(|written| match status as u8 {
+pub(super) fn outcome(Answer { buffer, data_bytes, written, unwritten, status, .. }: Answer) -> Outcome {
+    let result = written.and(match status as u8 {
         // The status byte is the last of what the device writes.
-        status::OK if written.is_some_and(|written| (written as usize) <= data_bytes) => {
-            Err(Error::Failed("success, but wrote less than was asked for"))
-        }
+        status::OK if unwritten > 0 => Err(Error::Failed("success, but wrote less than was asked for")),
         status::OK => Ok(data_bytes),
         status::IOERR => Err(Error::Failed("an I/O error")),
         status::UNSUPP => Err(Error::Failed("that it does not support the request")),

@@ -5,7 +5,7 @@ use core::{ops::Range, sync::atomic::Ordering::Relaxed};
 
 use crate::{
     class::{BlockRequest, SECTOR_BYTES},
-    dma::DmaBuffer,
+    dma::{Direction, DmaBuffer},
     error::Error,
     virtio::requests::{Area, STATUS_WORD},
 };
@@ -66,6 +66,29 @@ impl Head {
             }
         };
         (Self { kind, sector, count, flags }, buffer)
+    }
+
+    /// A request to read or write, and its buffer.
+    #[inline]
+    pub(super) fn of_transfer(request: &BlockRequest) -> Option<(Self, &DmaBuffer)> {
+        let (kind, sector, buffer) = match request {
+            BlockRequest::Read { sector, buffer } => (Type::In, *sector, buffer),
+            BlockRequest::Write { sector, buffer } => (Type::Out, *sector, buffer),
+            _ => return None,
+        };
+        Some((Self { kind, sector, count: 0, flags: 0 }, buffer))
+    }
+
+    /// Who writes the data, if it is a request to read or write.
+    #[inline]
+    pub(super) fn direction(&self) -> Direction {
+        if self.kind == Type::Out { Direction::ToDevice } else { Direction::FromDevice }
+    }
+
+    /// Bytes of `buffer` that the device is to fill then.
+    #[inline]
+    pub(super) fn data_bytes(&self, buffer: &DmaBuffer) -> usize {
+        if self.kind == Type::Out { 0 } else { buffer.len() }
     }
 
     /// Whether it is about a range that it tells beside its header.

@@ -33,8 +33,7 @@ impl Queue {
     /// A request to read or write sectors.
     #[inline(always)]
     fn transfer(&mut self, head: Head, buffer: DmaBuffer, whom: For<'_>) -> Submitted<BlockRequest, Outcome> {
-        let limit = self.info.max_bytes / SECTOR_BYTES as u32;
-        if let Err(error) = sectors(buffer.len()).and_then(|count| self.check_range(&head, count, limit)) {
+        if let Err(error) = self.check_transfer(&head, &buffer) {
             return Submitted::Refused(Outcome { result: Err(error), buffer: Some(buffer) });
         }
         let area = match self.requests.room() {
@@ -42,11 +41,8 @@ impl Queue {
             Err(why) => return not_sent(why, head, Some(buffer)),
         };
         head.write(area);
-        let (direction, data_bytes) = match head.kind {
-            Type::Out => (Direction::ToDevice, 0),
-            _ => (Direction::FromDevice, buffer.len()),
-        };
-        let segment = buffer.whole(direction);
+        let data_bytes = head.data_bytes(&buffer);
+        let segment = buffer.whole(head.direction());
         match self.requests.send_framed(frame, segment, (Some(buffer), data_bytes), whom) {
             Ok(token) => Submitted::Sent(token),
             Err((why, buffer)) => not_sent(why, head, buffer),
@@ -95,6 +91,13 @@ impl Queue {
         self.check_range(head, head.count, limit)
     }
 
+    /// Whether the device can be asked to read or write these sectors.
+    #[inline(always)]
+    pub(super) fn check_transfer(&self, head: &Head, buffer: &DmaBuffer) -> Result<(), Error> {
+        let limit = self.info.max_bytes / SECTOR_BYTES as u32;
+        self.check_range(head, sectors(buffer.len())?, limit)
+    }
+
     #[inline]
     fn check_range(&self, head: &Head, count: u32, limit: u32) -> Result<(), Error> {
         let info = &self.info;
@@ -112,7 +115,7 @@ impl Queue {
 
 /// What lies around a request's data, in its own memory.
 #[inline(always)]
-fn frame(area: Area<'_>) -> [Segment; 2] {
+pub(super) fn frame(area: Area<'_>) -> [Segment; 2] {
     [area.segment(HEADER, Direction::ToDevice), area.segment(STATUS, Direction::FromDevice)]
 }
 

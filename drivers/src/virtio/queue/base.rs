@@ -41,8 +41,13 @@ pub(super) struct Base {
 }
 
 impl Base {
-    /// For `size` descriptors.
-    pub(super) fn new(hal: &dyn Hal, layout: Layout, size: u16, features: Features) -> Result<Self, Error> {
+    /// For `size` descriptors, and buffers of `parts` segments each at most.
+    pub(super) fn new(
+        hal: &dyn Hal,
+        layout: Layout,
+        (size, parts): (u16, usize),
+        features: Features,
+    ) -> Result<Self, Error> {
         let indirect = features.contains(Features::INDIRECT_DESC);
         let shadow = (0..size).map(|index| Shadow { next: (index + 1) % size, ..Shadow::default() });
         Ok(Self {
@@ -50,7 +55,7 @@ impl Base {
             layout,
             size,
             shadow: shadow.collect(),
-            indirect: indirect.then(|| Indirect::new(hal, size)).transpose()?,
+            indirect: indirect.then(|| Indirect::new(hal, size, parts)).transpose()?,
             event_idx: features.contains(Features::EVENT_IDX),
             fence: hal.fence(),
             free_head: 0,

@@ -2,28 +2,25 @@
 //! One table for each buffer that can be in flight, allocated with the queue.
 #![forbid(unsafe_code)]
 
-use super::{
-    MAX_SEGMENTS,
-    layout::{DESCRIPTOR_BYTES, direction_flag, write_descriptor},
-};
+use super::layout::{DESCRIPTOR_BYTES, direction_flag, write_descriptor};
 use crate::{
-    dma::{Dma, Segment},
+    dma::{Dma, Piece, Segment},
     error::Error,
     hal::Hal,
 };
 
-const TABLE_BYTES: usize = MAX_SEGMENTS * DESCRIPTOR_BYTES;
-const TABLE_WORDS: usize = TABLE_BYTES / 8;
-
-/// The tables of a queue.
+/// The tables of a queue, one behind the other.
 #[derive(Debug)]
 pub(super) struct Indirect {
     tables: Dma,
+    /// Descriptors of a table.
+    len: usize,
 }
 
 impl Indirect {
-    pub(super) fn new(hal: &dyn Hal, size: u16) -> Result<Self, Error> {
-        Ok(Self { tables: hal.dma(usize::from(size) * TABLE_BYTES)? })
+    /// For `size` buffers of `len` segments each at most.
+    pub(super) fn new(hal: &dyn Hal, size: u16, len: usize) -> Result<Self, Error> {
+        Ok(Self { tables: hal.dma(usize::from(size) * len * DESCRIPTOR_BYTES)?, len })
     }
 
     pub(super) fn keep_for_ever(&mut self) {
@@ -39,21 +36,23 @@ impl Indirect {
         segments: &[Segment],
         fields: impl Fn(u16, u16, u16) -> [u16; 2],
     ) -> (u64, u32) {
-        let table = self.tables.piece::<TABLE_WORDS>(id.into());
         let last = segments.len() as u16 - 1;
-        let (descriptors, _) = table.words().as_chunks();
-        for (number, (words, segment)) in (0..).zip(descriptors.iter().zip(segments)) {
-            let fields = fields(direction_flag(segment), number, last);
-            write_descriptor(words, (segment.address(), segment.len_bytes()), fields);
+        for (number, segment) in (0..).zip(segments) {
+            self.write_one(id, number, segment, fields(direction_flag(segment), number, last));
         }
-        (table.address(), (segments.len() * DESCRIPTOR_BYTES) as u32)
+        (self.descriptor(id, 0).address(), (segments.len() * DESCRIPTOR_BYTES) as u32)
     }
 
     /// Writes descriptor `number` of table `id` alone, with what `fields` are to be behind its length.
     #[inline(always)]
-    pub(super) fn write_one(&self, id: u16, number: usize, segment: &Segment, fields: [u16; 2]) {
-        let table = self.tables.piece::<TABLE_WORDS>(id.into());
-        let (descriptors, _) = table.words().as_chunks();
-        write_descriptor(&descriptors[number], (segment.address(), segment.len_bytes()), fields);
+    pub(super) fn write_one(&self, id: u16, number: u16, segment: &Segment, fields: [u16; 2]) {
+        let words = self.descriptor(id, number).words();
+        write_descriptor(words, (segment.address(), segment.len_bytes()), fields);
+    }
+
+    /// Descriptor `number` of table `id`; the number is below `len`.
+    #[inline(always)]
+    fn descriptor(&self, id: u16, number: u16) -> Piece<'_, 2> {
+        self.tables.piece(usize::from(id) * self.len + usize::from(number))
     }
 }

@@ -24,7 +24,7 @@ use crate::{
     hal::Hal,
 };
 
-/// Parts that a buffer has at most.
+/// Parts that a buffer has at most, but in a queue that is made for more.
 pub const MAX_SEGMENTS: usize = 4;
 /// Descriptors that a queue gets at most, whatever the device offers: more than are needed to keep it busy.
 pub const MAX_SIZE: u16 = 256;
@@ -60,9 +60,12 @@ pub struct Full;
 
 /// A buffer that came back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Used {
-    id: u16,
-    len_bytes: Option<u32>,
+pub(super) struct Used {
+    pub(super) id: u16,
+    /// Bytes that the device says it wrote, if it says so.
+    pub(super) len_bytes: Option<u32>,
+    /// Bytes that it might have written, and says that it has not.
+    pub(super) unwritten: u32,
 }
 
 #[derive(Debug)]
@@ -85,6 +88,8 @@ macro_rules! each {
 pub struct Queue<T> {
     ring: Ring,
     values: Box<[Option<T>]>,
+    /// Segments that a buffer has at most.
+    parts: usize,
     /// Ids of the buffers that the device has, oldest first, if it has to use them in order.
     in_order: Option<VecDeque<u16>>,
     /// While these are left, the oldest buffers were used, whatever the ring says.
@@ -124,20 +129,33 @@ pub fn size(offered: u32, features: Features) -> Option<u16> {
 }
 
 impl<T> Queue<T> {
-    /// A queue of `size` descriptors, as [`size()`] gives it.
+    /// A queue of `size` descriptors, as [`size()`] gives it, for buffers of [`MAX_SEGMENTS`].
     ///
     /// # Errors
     /// No memory.
     pub fn new(hal: &dyn Hal, size: u16, features: Features) -> Result<Self, Error> {
+        Self::with_parts(hal, (size, MAX_SEGMENTS), features)
+    }
+
+    /// As [`new`](Self::new), for buffers of so many segments each at most as the second number tells.
+    ///
+    /// # Errors
+    /// No memory.
+    pub(super) fn with_parts(
+        hal: &dyn Hal,
+        (size, parts): (u16, usize),
+        features: Features,
+    ) -> Result<Self, Error> {
         let ring = if features.contains(Features::RING_PACKED) {
-            Ring::Packed(Packed::new(hal, size, features)?)
+            Ring::Packed(Packed::new(hal, (size, parts), features)?)
         } else {
-            Ring::Split(Split::new(hal, size, features)?)
+            Ring::Split(Split::new(hal, (size, parts), features)?)
         };
         let in_order = features.contains(Features::IN_ORDER);
         Ok(Self {
             ring,
             values: (0..size).map(|_| None).collect(),
+            parts,
             in_order: in_order.then(|| VecDeque::with_capacity(size.into())),
             in_order_used: None,
             counts: Counts::default(),
@@ -152,6 +170,11 @@ impl<T> Queue<T> {
     /// Descriptors.
     pub fn size(&self) -> u16 {
         each!(&self.ring, ring => ring.base()).size
+    }
+
+    /// Descriptors, and segments that a buffer has at most.
+    pub(super) fn shape(&self) -> (u16, usize) {
+        (self.size(), self.parts)
     }
 
     /// What it has done so far.
@@ -171,9 +194,9 @@ impl<T> Queue<T> {
     /// [`Full`], with the value.
     ///
     /// # Panics
-    /// If there is no segment or are more than [`MAX_SEGMENTS`].
+    /// If there is no segment or are more than the queue was made for.
     pub fn add(&mut self, segments: &[Segment], value: T) -> Result<(), (Full, T)> {
-        assert!((1..=MAX_SEGMENTS).contains(&segments.len()));
+        assert!((1..=self.parts).contains(&segments.len()));
         let added = each!(&mut self.ring, ring => ring.add(segments));
         self.note(added, value)
     }
@@ -238,7 +261,7 @@ impl<T> Queue<T> {
     /// # Errors
     /// The device lies. The queue must not be used any more, but for [`drain`](Self::drain).
     pub fn pop(&mut self) -> Result<Option<(T, Option<u32>)>, Fault> {
-        let Some(Used { id, len_bytes }) = self.pop_used()? else { return Ok(None) };
+        let Some(Used { id, len_bytes, .. }) = self.pop_used()? else { return Ok(None) };
         Ok(Some((take_value(&mut self.values, id)?, len_bytes)))
     }
 
@@ -250,13 +273,13 @@ impl<T> Queue<T> {
         }
     }
 
-    /// Gives `take` the id and what [`pop`](Self::pop) would give, for each buffer that the device has used by now; says how many. It
-    /// is not more than the queue holds: a device cannot keep the caller for ever.
+    /// Gives `take` the buffers that the device has used by now, each with its value, as long as that wants more; says how many. It is not
+    /// more than the queue holds: a device cannot keep the caller for ever.
     ///
     /// # Errors
     /// As [`pop`](Self::pop).
     #[inline(always)]
-    pub(super) fn pop_all(&mut self, mut take: impl FnMut(u16, T, Option<u32>)) -> Result<u16, Fault> {
+    pub(super) fn pop_all(&mut self, mut take: impl FnMut(Used, T) -> bool) -> Result<u16, Fault> {
         let most = match (&self.ring, &self.in_order) {
             (Ring::Split(ring), None) => ring.pending()?,
             _ => self.size(),
@@ -267,8 +290,10 @@ impl<T> Queue<T> {
                 (Ring::Split(ring), None) => Some(ring.pop_pending()?),
                 _ => self.pop_used()?,
             };
-            let Some(Used { id, len_bytes }) = used else { return Ok(taken) };
-            take(id, take_value(&mut self.values, id)?, len_bytes);
+            let Some(used) = used else { return Ok(taken) };
+            if !take(used, take_value(&mut self.values, used.id)?) {
+                return Ok(taken + 1);
+            }
         }
         Ok(most)
     }
@@ -287,13 +312,13 @@ impl<T> Queue<T> {
         let id = oldest.ok_or(Fault::UsedId { id: last.into() })?;
         let limit = each!(&mut self.ring, ring => ring.skip(id)).ok_or(Fault::UsedId { id: id.into() })?;
         if id != last {
-            return Ok(Some(Used { id, len_bytes: None }));
+            return Ok(Some(Used { id, len_bytes: None, unwritten: 0 }));
         }
         self.in_order_used = None;
         if len_bytes > limit {
             return Err(Fault::UsedLength { found: len_bytes, limit });
         }
-        Ok(Some(Used { id, len_bytes: Some(len_bytes) }))
+        Ok(Some(Used { id, len_bytes: Some(len_bytes), unwritten: limit - len_bytes }))
     }
 
     /// Wants no interrupts until [`ask_for_interrupt`](Self::ask_for_interrupt); one may still come.

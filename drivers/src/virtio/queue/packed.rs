@@ -84,9 +84,9 @@ pub(super) struct Packed {
 }
 
 impl Packed {
-    /// A queue of `size` descriptors, 32768 at most.
-    pub(super) fn new(hal: &dyn Hal, size: u16, features: Features) -> Result<Self, Error> {
-        let base = Base::new(hal, Layout::packed(size), size, features)?;
+    /// A queue of `size` descriptors, 32768 at most, for buffers of `parts` segments at most.
+    pub(super) fn new(hal: &dyn Hal, (size, parts): (u16, usize), features: Features) -> Result<Self, Error> {
+        let base = Base::new(hal, Layout::packed(size), (size, parts), features)?;
         Ok(Self { base, next_available: Position::START, added: 0, next_used: Position::START })
     }
 
@@ -186,7 +186,7 @@ impl Packed {
             return Err(Fault::UsedLength { found: len_bytes, limit });
         }
         self.take_back(buffer);
-        Ok(Some(Used { id: buffer, len_bytes: Some(len_bytes) }))
+        Ok(Some(Used { id: buffer, len_bytes: Some(len_bytes), unwritten: limit - len_bytes }))
     }
 
     /// The id and the length in the next used descriptor, as the device says; for devices that use in order, which

@@ -49,9 +49,9 @@ pub(super) struct Split {
 }
 
 impl Split {
-    /// A queue of `size` descriptors, a power of two.
-    pub(super) fn new(hal: &dyn Hal, size: u16, features: Features) -> Result<Self, Error> {
-        let base = Base::new(hal, Layout::split(size), size, features)?;
+    /// A queue of `size` descriptors, a power of two, for buffers of `parts` segments at most.
+    pub(super) fn new(hal: &dyn Hal, (size, parts): (u16, usize), features: Features) -> Result<Self, Error> {
+        let base = Base::new(hal, Layout::split(size), (size, parts), features)?;
         Ok(Self { base, available: 0, notified: 0, used: 0 })
     }
 
@@ -196,7 +196,7 @@ impl Split {
         }
         self.used = self.used.wrapping_add(1);
         self.take_back(head);
-        Ok(Used { id: head, len_bytes: Some(len_bytes) })
+        Ok(Used { id: head, len_bytes: Some(len_bytes), unwritten: limit - len_bytes })
     }
 
     /// Id and length in the next used entry.

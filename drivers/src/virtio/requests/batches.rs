@@ -20,10 +20,7 @@ impl Table {
         if entry.batch != Some(batch) {
             return None;
         }
-        let Came { written, status } = came;
-        let (tag, buffer, data_bytes) = (entry.tag, entry.buffer.take(), entry.data_bytes);
-        let answer = Answer { buffer, data_bytes, written: Ok(written), status };
-        entry.state = State::Free;
+        let (tag, answer) = (entry.tag, entry.answer(Ok(came.written), came));
         self.give_back(index);
         Some((tag, answer))
     }

@@ -47,6 +47,17 @@ pub(super) struct Entry {
     /// As in [`Answer`].
     pub(super) data_bytes: usize,
     pub(super) came: Came,
+    /// If it went to the device with others as one.
+    pub(super) gathered: Option<Gathered>,
+}
+
+/// One of several requests that are one to the device.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Gathered {
+    /// The place of the next of them.
+    pub(super) next: Option<u16>,
+    /// As in [`Answer`].
+    pub(super) from: u64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,7 +84,22 @@ impl Entry {
         tag: 0,
         data_bytes: 0,
         came: Came::NOTHING,
+        gathered: None,
     };
+
+    /// What came back, which is taken now.
+    #[inline(always)]
+    pub(super) fn answer(&mut self, written: Result<Option<u32>, Error>, came: Came) -> Answer {
+        self.state = State::Free;
+        Answer {
+            buffer: self.buffer.take(),
+            data_bytes: self.data_bytes,
+            written,
+            unwritten: came.unwritten,
+            status: came.status,
+            gathered: self.gathered.map(|gathered| gathered.from),
+        }
+    }
 
     /// Whether the device has the request, and may write to its buffer.
     pub(super) fn is_with_device(&self) -> bool {
@@ -86,11 +112,13 @@ impl Entry {
 pub(super) struct Came {
     /// As in [`Answer`].
     pub(super) written: Option<u32>,
+    /// As in [`Answer`].
+    pub(super) unwritten: u32,
     pub(super) status: u64,
 }
 
 impl Came {
-    pub(super) const NOTHING: Self = Self { written: None, status: 0 };
+    pub(super) const NOTHING: Self = Self { written: None, unwritten: 0, status: 0 };
 }
 
 /// What came back.
@@ -102,8 +130,12 @@ pub(in crate::virtio) struct Answer {
     pub(in crate::virtio) data_bytes: usize,
     /// Bytes that the device says it wrote, if it says so.
     pub(in crate::virtio) written: Result<Option<u32>, Error>,
+    /// Bytes that it might have written, and says that it has not.
+    pub(in crate::virtio) unwritten: u32,
     /// What is in the request's [own memory](super::STATUS_WORD).
     pub(in crate::virtio) status: u64,
+    /// If it went to the device with others as one: what its [`Member`] has. All that the device says is of all of them.
+    pub(in crate::virtio) gathered: Option<u64>,
 }
 
 /// Why a request was not sent now.

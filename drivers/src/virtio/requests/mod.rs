@@ -3,12 +3,13 @@
 //! A request is known by its [`Token`], which its owner gives up for the outcome, or to say that nobody wants it: then
 //! the buffer stays here until the device is done with it. Nothing is allocated for a request: the table is made with
 //! the queue. Files: `entry` (one request), `table` (all of a queue), `batches` (those that are for batches), `send` (how they
-//! get to the device), this one (how answers come back).
+//! get to the device), `gathered` (several that are one to the device), this one (how answers come back).
 //! Neighbours: `queue` (buffers in flight), `block`, `entropy` (what is asked).
 #![forbid(unsafe_code)]
 
 mod batches;
 mod entry;
+mod gathered;
 mod send;
 mod table;
 
@@ -21,10 +22,10 @@ use self::{
 use super::{
     Fault, Init,
     device::Device,
-    queue::{Counts, Queue},
+    queue::{Counts, Queue, Used},
 };
 use crate::{
-    class::{BatchId, TOGETHER},
+    class::{BatchId, STEP, TOGETHER},
     dma::{Dma, Piece},
     error::Error,
     hal::Hal,
@@ -32,6 +33,7 @@ use crate::{
 
 pub use entry::Token;
 pub(super) use entry::{Answer, For, NoRoom};
+pub(super) use gathered::Member;
 
 /// DMA memory that each request has beside its buffer: for headers and status bytes. It is the request's until the device has
 /// answered.
@@ -43,7 +45,7 @@ pub(super) const STATUS_WORD: usize = 4;
 /// A queue of requests. Its device must be reset before it is dropped, or it be kept for ever.
 pub(super) struct Requests {
     index: u16,
-    /// Each buffer carries the number of its request's place.
+    /// Each buffer carries the number of its request's place, or of the first one's if several were gathered.
     queue: Queue<u16>,
     table: Table,
     areas: Dma,
@@ -56,12 +58,12 @@ pub(super) struct Requests {
 }
 
 impl Requests {
-    /// Makes queue `index` of a device.
-    pub(super) fn new(init: &mut Init, hal: &dyn Hal, index: u16) -> Result<Self, Error> {
+    /// Makes queue `index` of a device, for requests of `parts` segments each at most.
+    pub(super) fn new(init: &mut Init, hal: &dyn Hal, index: u16, parts: usize) -> Result<Self, Error> {
         // The device is told of the queue last, when nothing of it can fail any more.
         let count = init.queue_size(index)?;
         let areas = hal.dma(usize::from(count) * AREA_WORDS * size_of::<u64>())?;
-        let mut queue: Queue<u16> = init.queue(index, hal)?;
+        let mut queue: Queue<u16> = init.queue_with_parts(index, hal, parts)?;
         queue.ask_for_interrupt();
         Ok(Self { index, queue, table: Table::new(count), areas, untold: 0, is_quiet: false, fault: None })
     }
@@ -156,10 +158,14 @@ impl Requests {
             return Ok(0);
         }
         let Self { table, areas, .. } = self;
-        self.queue.pop_all(|id, entry, written| table.answer(entry, State::Done, came(areas, id, written)))
+        self.queue.pop_all(|used, first| {
+            let came = came(areas, used);
+            table.each_gathered(first, |table, entry| table.answer(entry, State::Done, came));
+            true
+        })
     }
 
-    /// As [`take`](Self::take), and gives `done` each answer for `batch`, with its tag.
+    /// As [`take`](Self::take), until there are answers for a [`STEP`] of `batch`; gives `done` each of them, with its tag.
     ///
     /// # Errors
     /// The device lies.
@@ -171,12 +177,17 @@ impl Requests {
     ) -> Result<(), Fault> {
         let Self { table, areas, .. } = self;
         if self.fault.is_none() {
-            self.queue.pop_all(|id, entry, written| {
-                let came = came(areas, id, written);
-                match table.answer_to(batch, entry, came) {
-                    Some((tag, answer)) => done(tag, answer),
+            let mut count = 0;
+            self.queue.pop_all(|used, first| {
+                let came = came(areas, used);
+                table.each_gathered(first, |table, entry| match table.answer_to(batch, entry, came) {
+                    Some((tag, answer)) => {
+                        count += 1;
+                        done(tag, answer);
+                    }
                     None => table.answer(entry, State::Done, came),
-                }
+                });
+                count < STEP
             })?;
         }
         // Others have taken some.
@@ -207,7 +218,7 @@ impl Requests {
     /// # Errors
     /// The device cannot, or there is no memory for the new ring: then all stays as it is.
     pub(super) fn cancel(&mut self, device: &mut Device, hal: &dyn Hal) -> Result<(), Error> {
-        let mut again = Queue::new(hal, self.queue.size(), device.features())?;
+        let mut again = Queue::with_parts(hal, self.queue.shape(), device.features())?;
         again.carry_on(self.queue.counts());
         device.restart_queue(self.index, &again)?;
         again.ask_for_interrupt();
@@ -242,9 +253,9 @@ impl Requests {
     }
 }
 
-/// What the device has written, of which it says how much, for the request of buffer `id`.
+/// What came with a buffer.
 #[inline(always)]
-fn came(areas: &Dma, id: u16, written: Option<u32>) -> Came {
+fn came(areas: &Dma, Used { id, len_bytes, unwritten }: Used) -> Came {
     let area: Area<'_> = areas.piece(id.into());
-    Came { written, status: area.words()[STATUS_WORD].load(Relaxed) }
+    Came { written: len_bytes, unwritten, status: area.words()[STATUS_WORD].load(Relaxed) }
 }

@@ -15,7 +15,7 @@ impl Requests {
         if let Some(error) = self.fault {
             return Err(NoRoom::Dead(error));
         }
-        let id = self.queue.next_id().filter(|_| self.table.has_room()).ok_or(NoRoom::Full)?;
+        let id = self.queue.next_id().filter(|_| self.table.places() > 0).ok_or(NoRoom::Full)?;
         Ok(self.areas.piece(id.into()))
     }
 

@@ -15,7 +15,7 @@ use crate::{class::BatchId, dma::DmaBuffer, error::Error};
 /// Places, known by their numbers. None is given out twice before it was given back.
 pub(super) struct Table {
     pub(super) entries: Box<[Entry]>,
-    free: Vec<u16>,
+    pub(super) free: Vec<u16>,
     /// Whom to wake when a place becomes free.
     waiting: VecDeque<Waker>,
     /// Answers for batches that they have not taken, oldest first.
@@ -38,12 +38,6 @@ impl Table {
         }
     }
 
-    /// Whether a place is free.
-    #[inline]
-    pub(super) fn has_room(&self) -> bool {
-        !self.free.is_empty()
-    }
-
     /// A free place, to be [filled](Self::fill) or given back by [`put_back`](Self::put_back).
     pub(super) fn reserve(&mut self) -> Option<u16> {
         self.free.pop()
@@ -63,7 +57,8 @@ impl Table {
         whom: For<'_>,
     ) {
         let entry = &mut self.entries[usize::from(index)];
-        (entry.state, entry.buffer, entry.data_bytes) = (State::Sent, buffer, data_bytes);
+        (entry.state, entry.buffer, entry.data_bytes, entry.gathered) =
+            (State::Sent, buffer, data_bytes, None);
         match whom {
             For::Batch(batch, tag) => (entry.batch, entry.tag) = (Some(batch), tag),
             For::Holder(waker) => {
@@ -117,9 +112,7 @@ impl Table {
             State::Cancelled => Err(Error::Cancelled),
             _ => Ok(entry.came.written),
         };
-        let (buffer, data_bytes, status) = (entry.buffer.take(), entry.data_bytes, entry.came.status);
-        let answer = Answer { buffer, data_bytes, written, status };
-        entry.state = State::Free;
+        let answer = entry.answer(written, entry.came);
         self.give_back(index);
         answer
     }

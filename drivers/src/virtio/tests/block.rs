@@ -40,6 +40,8 @@ pub(super) struct Rig {
     pub(super) device: FakeDevice,
     pub(super) player: Player,
     content: Vec<u8>,
+    /// A sector that cannot be read or written.
+    pub(super) bad: Option<u64>,
     pub(super) disk: Arc<Disk>,
 }
 
@@ -60,13 +62,24 @@ pub(super) fn rig(features: Features, queue_size: u32) -> Rig {
 }
 
 pub(super) fn rig_on(cpus: Cpus, features: Features, queue_size: u32) -> Rig {
+    rig_of(cpus, features, queue_size, config())
+}
+
+/// A disk whose requests may have so many segments of data (`VIRTIO_BLK_F_SEG_MAX`, §5.2.3, §5.2.4).
+pub(super) fn rig_of_segments(features: Features, queue_size: u32, most: u32) -> Rig {
+    let mut config = config();
+    config[12..16].copy_from_slice(&most.to_le_bytes());
+    rig_of(ONE_CPU, features | Features::from_bits_retain(1 << 2), queue_size, config)
+}
+
+fn rig_of(cpus: Cpus, features: Features, queue_size: u32, config: Vec<u8>) -> Rig {
     let hal = FakeHal::default();
     let features = features | Features::from_bits_retain(BLOCK_FEATURES);
-    let device = FakeDevice::new(DeviceId::BLOCK, features, queue_size, config());
+    let device = FakeDevice::new(DeviceId::BLOCK, features, queue_size, config);
     let block = Disk::probe(device.transport(), &hal, cpus).unwrap();
     let player = device.player(&hal);
     let content = (0..SECTORS as usize * SECTOR_BYTES).map(|at| (at / SECTOR_BYTES) as u8).collect();
-    Rig { hal, device, player, content, disk: Arc::new(block) }
+    Rig { hal, device, player, content, bad: None, disk: Arc::new(block) }
 }
 
 impl Rig {
@@ -104,7 +117,7 @@ impl Rig {
         let header = self.hal.read(header.0, 16);
         let kind = u32::from_le_bytes(header[..4].try_into().unwrap());
         let mut at = u64::from_le_bytes(header[8..].try_into().unwrap()) as usize * SECTOR_BYTES;
-        let mut written = 1;
+        let (first, mut written) = (at, 1);
         for &(address, len, is_write) in data {
             let len = len as usize;
             match kind {
@@ -122,7 +135,9 @@ impl Rig {
             at += len;
             written += if is_write { len as u32 } else { 0 };
         }
-        self.hal.write(status.0, &[0]);
+        let bad =
+            self.bad.is_some_and(|bad| kind < 2 && (first..at).contains(&(bad as usize * SECTOR_BYTES)));
+        self.hal.write(status.0, &[bad.into()]);
         written
     }
 }

@@ -16,7 +16,7 @@ use proptest::{collection::vec, prelude::*};
 
 use super::{
     bell,
-    block::{Disk, ONE_CPU, Rig, rig, rig_on},
+    block::{Disk, ONE_CPU, Rig, rig, rig_of_segments, rig_on},
     ring_features,
 };
 use crate::{
@@ -33,18 +33,18 @@ const ALL_RINGS: [Features; 4] = [
     Features::RING_PACKED.union(Features::INDIRECT_DESC),
 ];
 
-type Flights<'a> = InFlight<'a, dyn BlockDevice + 'a>;
+pub(super) type Flights<'a> = InFlight<'a, dyn BlockDevice + 'a>;
 
-fn in_flight(disk: &Disk, count: usize) -> Flights<'_> {
+pub(super) fn in_flight(disk: &Disk, count: usize) -> Flights<'_> {
     let disk: &dyn BlockDevice = disk;
     disk.in_flight(count)
 }
 
-fn next(flights: &mut Flights<'_>, waker: &Waker) -> Poll<Option<(u64, Outcome)>> {
+pub(super) fn next(flights: &mut Flights<'_>, waker: &Waker) -> Poll<Option<(u64, Outcome)>> {
     pin!(flights.next()).poll(&mut Context::from_waker(waker))
 }
 
-fn read(rig: &Rig, sector: u64) -> BlockRequest {
+pub(super) fn read(rig: &Rig, sector: u64) -> BlockRequest {
     BlockRequest::Read { sector, buffer: rig.buffer(1) }
 }
 
@@ -294,15 +294,20 @@ fn what_is_asked_of_a_device_that_has_lied_fails_at_once() {
     }
 }
 
+/// A sector that cannot be read.
+const BAD: u64 = 11;
+
 proptest! {
     /// Whatever is pushed when, and however the device takes its time: each request is answered once, with its own sector,
-    /// and nobody waits for ever.
+    /// or with the error that is its own, and nobody waits for ever.
     #[test]
     fn every_request_is_answered_once_with_what_it_asked_for(
         features in ring_features(),
+        segments in 1..6u32,
         steps in vec((0..4u8, 0..32u64), 0..200),
     ) {
-        let mut rig = rig(features - Features::IN_ORDER, 16);
+        let mut rig = rig_of_segments(features - Features::IN_ORDER, 16, segments);
+        rig.bad = Some(BAD);
         let disk: Arc<Disk> = rig.disk.clone();
         let disk: &dyn BlockDevice = &*disk;
         let (bell, waker) = bell();
@@ -311,6 +316,7 @@ proptest! {
         let check = |answer: Option<(u64, Outcome)>, open: &mut BTreeSet<u64>| {
             let Some((tag, outcome)) = answer else { return assert!(open.is_empty()) };
             assert!(open.remove(&tag), "answered twice");
+            assert_eq!(outcome.result.is_err(), tag % 64 == BAD);
             assert_eq!(outcome.buffer.unwrap().bytes()[0], (tag % 64) as u8);
         };
         for (step, which) in steps {

@@ -13,7 +13,7 @@ use proptest::{collection::vec, prelude::*};
 
 use super::{
     bell,
-    block::{Rig, SECTORS, rig},
+    block::{Rig, SECTORS, rig_of_segments},
     ring_features,
 };
 use crate::class::{BlockDevice, BlockRequest, SECTOR_BYTES};
@@ -53,9 +53,10 @@ proptest! {
     fn each_request_is_its_own_whatever_was_there_before(
         features in ring_features(),
         size in 1..5u32,
+        segments in 1..6u32,
         wishes in vec((0..5u8, 0..SECTORS - 3, 1..4usize), 1..60),
     ) {
-        let mut rig = rig(features, 4 * size);
+        let mut rig = rig_of_segments(features, 4 * size, segments);
         let disk = rig.disk.clone();
         let disk: &dyn BlockDevice = &*disk;
         let mut flights = disk.in_flight(wishes.len());

@@ -7,6 +7,7 @@ mod block;
 mod block_hostile;
 mod console;
 mod entropy;
+mod gather;
 mod hostile;
 mod in_flight;
 mod init;

@@ -1,6 +1,6 @@
 //! Rewrites the first disk, block by block, many at a time; the host looks at the image afterwards.
 //! `wait` waits for a disk that comes later, `until-gone` for its end; with `hold` it looks for the disk after a key, with `twice`
-//! it does its work again after one. `alone` lets one task do it.
+//! it does its work again after one. `alone` lets one task do it, and with `bad` some blocks may fail.
 #![forbid(unsafe_code)]
 
 use alloc::{format, string::String, vec::Vec};
@@ -96,7 +96,15 @@ async fn rewrite(disk: &Disk) -> Result<(), String> {
         kernel::app::args().find(|(key, _)| *key == "depth").and_then(|(_, value)| value.parse().ok());
     let depth = depth.unwrap_or(DEPTH);
     if has_word("alone") {
-        return rewrite_alone(disk, depth, blocks).await;
+        let failed = rewrite_alone(disk, depth, blocks).await?;
+        kernel::println!(
+            "disk: blocks {failed:?} failed, {} were written by one task",
+            blocks - failed.len() as u64
+        );
+        if !failed.is_empty() && !has_word("bad") {
+            return Err("a block failed".into());
+        }
+        return Ok(());
     }
     let workers = (0..depth).map(|first| {
         let disk = disk.clone();
@@ -122,8 +130,9 @@ fn change(block: u64, buffer: &mut DmaBuffer) {
     buffer.bytes_mut().iter_mut().for_each(|byte| *byte ^= change);
 }
 
-/// The same by one task with so many requests in flight. A block is known by its number, and, when it is written, by one more bit.
-async fn rewrite_alone(disk: &Disk, depth: u64, blocks: u64) -> Result<(), String> {
+/// The same by one task with so many requests in flight; the blocks that could not be read or written. A block is known by its
+/// number, and, when it is written, by one more bit.
+async fn rewrite_alone(disk: &Disk, depth: u64, blocks: u64) -> Result<Vec<u64>, String> {
     const WRITTEN: u64 = 1 << 63;
     let mut in_flight = disk.in_flight(depth as usize);
     let read = |block, buffer| BlockRequest::Read { sector: block * SECTORS, buffer };
@@ -131,23 +140,25 @@ async fn rewrite_alone(disk: &Disk, depth: u64, blocks: u64) -> Result<(), Strin
         in_flight.push(block, read(block, buffer()?));
     }
     let mut following = depth..blocks;
-    let mut written = 0;
+    let mut failed = Vec::new();
     while let Some((tag, outcome)) = in_flight.next().await {
         let block = tag & !WRITTEN;
-        if tag & WRITTEN == 0 {
-            let mut buffer = done(outcome, "read")?;
-            change(block, &mut buffer);
-            in_flight.push(block | WRITTEN, BlockRequest::Write { sector: block * SECTORS, buffer });
-            continue;
+        let mut buffer = outcome.buffer.ok_or("the buffer is gone")?;
+        match outcome.result {
+            Ok(_) if tag & WRITTEN == 0 => {
+                change(block, &mut buffer);
+                in_flight.push(block | WRITTEN, BlockRequest::Write { sector: block * SECTORS, buffer });
+                continue;
+            }
+            Ok(_) => {}
+            Err(_) => failed.push(block),
         }
-        let buffer = done(outcome, "write")?;
-        written += 1;
         if let Some(block) = following.next() {
             in_flight.push(block, read(block, buffer));
         }
     }
-    kernel::println!("disk: {written} blocks written by one task");
-    Ok(())
+    failed.sort_unstable();
+    Ok(failed)
 }
 
 /// Requests that the driver must not pass on.

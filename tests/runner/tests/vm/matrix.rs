@@ -269,7 +269,7 @@ fn breathe(running: &Running) -> Result<()> {
 /// What a device has sent to and fro, as the guest counts it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Counts {
-    requests: u64,
+    pub(crate) requests: u64,
     notifications: u64,
     pub(crate) interrupts: u64,
 }

@@ -29,6 +29,8 @@ pub(crate) fn rows() -> Vec<Row> {
         ),
         Row::new("virtio_blk::one_task_with_many_requests_in_flight_split", "devices", || in_flight(false)),
         Row::new("virtio_blk::one_task_with_many_requests_in_flight_packed", "devices", || in_flight(true)),
+        Row::new("virtio_blk::a_bad_block_fails_alone_split", "devices", || a_bad_block(false)),
+        Row::new("virtio_blk::a_bad_block_fails_alone_packed", "devices", || a_bad_block(true)),
         Row::new("virtio_blk::what_is_discarded_is_given_back", "devices", what_is_discarded),
         Row::new("virtio_blk::a_disk_with_several_queues_is_rewritten", "devices", several_queues),
         Row::new("virtio_blk::a_queue_is_reset_alone_and_works_again_split", "devices", || {
@@ -151,13 +153,48 @@ fn a_device_that_cannot_interrupt() -> Result<Verdict> {
     Ok(Verdict::Kept)
 }
 
-/// The disk is rewritten by one task; the host finds every byte.
+/// The disk is rewritten by one task; the host finds every byte. Neighbouring blocks have gone to the device as one.
 fn in_flight(is_packed: bool) -> Result<Verdict> {
     let image = Image::new(&format!("in-flight-{is_packed}"))?;
     let offer = Offer { packed: is_packed, ..Offer::ALL };
     let run = run(&image, &offer.options("app.alone app.depth=100"), &disk(offer), "")?;
-    run.ended(&Ending::Status(0))?.says(&["blocks written by one task"])?;
+    run.ended(&Ending::Status(0))?.says(&["were written by one task"])?;
     image.ends_as(&run, &image.rewritten())?;
+    let requests = counts(&run, "disk: ")?.requests;
+    ensure!(requests < image.blocks(), run.failure(&format!("{requests} requests: neighbours went alone")));
+    Ok(Verdict::Kept)
+}
+
+/// One block cannot be read, another not be written: what was asked together with these goes well.
+fn a_bad_block(packed: bool) -> Result<Verdict> {
+    const UNREADABLE: usize = 100;
+    const UNWRITABLE: usize = 205;
+    const SECTORS: usize = 8;
+    let image = Image::new(&format!("bad-block-{packed}"))?;
+    let offer = Offer { packed, ..Offer::ALL };
+    let faults = [("read", UNREADABLE), ("write", UNWRITABLE)].into_iter().enumerate();
+    let faults: String = faults
+        .map(|(number, (kind, block))| {
+            let rule = format!("file.inject-error.{number}");
+            format!(",{rule}.event=none,{rule}.iotype={kind},{rule}.sector={}", block * SECTORS + 3)
+        })
+        .collect();
+    let file = image.path.display().to_string().replace(',', ",,");
+    let options = offer.options("app.alone app.bad app.depth=100");
+    let (running, line) = lab::start_with("devices", &options, |line| {
+        modern_mmio(line);
+        let file = format!("file.driver=blkdebug,file.image.driver=file,file.image.filename={file}");
+        line.option("-drive", format!("id=disk,if=none,format=raw,{file}{faults},werror=report"));
+        line.option("-device", disk(offer));
+    })?;
+    let run = lab::finish(running, &line)?;
+    run.ended(&Ending::Status(0))?.says(&[&format!("blocks [{UNREADABLE}, {UNWRITABLE}] failed")])?;
+    let mut expected = image.rewritten();
+    for block in [UNREADABLE, UNWRITABLE] {
+        let bytes = block * SECTORS * 512..(block + 1) * SECTORS * 512;
+        expected[bytes.clone()].copy_from_slice(&image.content[bytes]);
+    }
+    image.ends_as(&run, &expected)?;
     Ok(Verdict::Kept)
 }
 
