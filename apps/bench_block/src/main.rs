@@ -29,7 +29,7 @@ const MEASURE_MS: u64 = 500;
 const CLOCK_EVERY: u64 = 16;
 
 /// Pieces of that time, in which driver and loop take turns. One more comes first and does not count: in it the host makes its threads.
-const TURNS: u64 = 5;
+const TURNS: u64 = 10;
 /// The part of a turn that is played before each, and does not count: who had the turn before has left the host's threads where
 /// they were good for that one.
 const SETTLING: u64 = 4;

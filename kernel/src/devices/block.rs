@@ -231,7 +231,7 @@ fn habit(cpu: u32) -> &'static IrqMutex<Habit> {
 
 /// Turns of a loop between two looks: what the device writes stays on its CPU meanwhile. No PAUSE: for that TCG takes the lock
 /// that QEMU's devices need.
-const RELAX: u32 = 250;
+const RELAX: u32 = 100;
 
 fn relax() {
     (0..RELAX).for_each(|turn| _ = core::hint::black_box(turn));

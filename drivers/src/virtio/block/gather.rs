@@ -37,10 +37,10 @@ pub(super) fn most(features: Features, size: u16, segments: u32) -> usize {
 impl Queue {
     /// How many requests in front of `unsent` can go as one.
     pub(super) fn neighbours(&self, unsent: &VecDeque<(u64, BlockRequest)>) -> usize {
-        let most = self.gathers.min(self.requests.places());
-        if most.min(unsent.len()) < 2 {
+        if unsent.len() < 2 {
             return 1;
         }
+        let most = self.gathers.min(self.requests.places());
         let (mut next, mut bytes) = (None, 0);
         let goes_on = |(_, request): &&(u64, BlockRequest)| {
             let Some((head, buffer)) = Head::of_transfer(request) else { return false };

@@ -31,11 +31,13 @@ const LOOKING_LOSS_NS: u64 = 4_000_000;
 const HALTING_LOSS_NS: u64 = 1_000_000;
 /// From a trial that the other way has won to the one that confirms it, in nanoseconds: what is usual is measured anew in between.
 const CONFIRM_NS: u64 = 8_000_000;
-/// One of so many parts of the time may be lost by trials; more if they would be [later](LATE_NS) than that.
-const PRICE: u64 = 64;
+/// One of so many parts of the time may be lost by trials; more if they would be [later](LATEST_NS) than that.
+const PRICE: u64 = 256;
 /// From one trial to the next, in nanoseconds in which much is asked: at least, and as many times as long as it takes; and at most.
 const SOON_NS: u64 = 16_000_000;
 const SOON_TRIALS: u64 = 8;
+const LATEST_NS: u64 = 512_000_000;
+/// From one look to the next where little is asked.
 const LATE_NS: u64 = 128_000_000;
 
 /// What a CPU does, and what it has learnt.
@@ -135,7 +137,7 @@ impl Habit {
     fn looks_when_slow(&mut self, ns: u64) -> bool {
         if self.looks && self.trial > 0 {
             // A trial of halting made it slow, and has lost.
-            (self.usual_per_s, self.left_ns) = (self.looking.per_s(), LATE_NS);
+            (self.usual_per_s, self.left_ns) = (self.looking.per_s(), LATEST_NS);
         }
         self.trial = 0;
         // How it came to that is not what either way is like.
@@ -171,7 +173,7 @@ impl Habit {
         self.looks ^= has_won;
         self.is_doubted = false;
         self.usual_per_s = self.of(self.looks).per_s();
-        let price_ns = (PRICE * lost_ns).clamp(SOON_NS, LATE_NS).max(SOON_TRIALS * self.tried.ns);
+        let price_ns = (PRICE * lost_ns).clamp(SOON_NS, LATEST_NS).max(SOON_TRIALS * self.tried.ns);
         // What was wrongly given up is missed soon.
         self.left_ns = if has_won { SOON_NS } else { price_ns };
     }
