@@ -57,9 +57,14 @@ impl Image {
         (DISK_BYTES / BLOCK_BYTES) as u64
     }
 
+    /// Where it is, as an option of QEMU's has it.
+    pub(crate) fn file(&self) -> String {
+        self.path.display().to_string().replace(',', ",,")
+    }
+
     /// Adds the image to the line as the drive `disk`, which `more` says more of.
     pub(crate) fn attach(&self, line: &mut Line, more: &str) {
-        let file = self.path.display().to_string().replace(',', ",,");
+        let file = self.file();
         line.option("-drive", format!("id=disk,if=none,format=raw,discard=unmap,file={file}{more}"));
     }
 

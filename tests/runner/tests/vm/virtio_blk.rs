@@ -179,11 +179,11 @@ fn a_bad_block(packed: bool) -> Result<Verdict> {
             format!(",{rule}.event=none,{rule}.iotype={kind},{rule}.sector={}", block * SECTORS + 3)
         })
         .collect();
-    let file = image.path.display().to_string().replace(',', ",,");
     let options = offer.options("app.alone app.bad app.depth=100");
     let (running, line) = lab::start_with("devices", &options, |line| {
         modern_mmio(line);
-        let file = format!("file.driver=blkdebug,file.image.driver=file,file.image.filename={file}");
+        let file =
+            format!("file.driver=blkdebug,file.image.driver=file,file.image.filename={}", image.file());
         line.option("-drive", format!("id=disk,if=none,format=raw,{file}{faults},werror=report"));
         line.option("-device", disk(offer));
     })?;
