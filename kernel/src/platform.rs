@@ -68,8 +68,9 @@ impl Hal for Platform {
 impl<T: Send> Lock for IrqMutex<T> {
     type Value = T;
 
+    #[inline(always)]
     fn with<R>(&self, act: impl FnOnce(&mut T) -> R) -> R {
-        act(&mut self.lock())
+        self.with(act)
     }
 }
 

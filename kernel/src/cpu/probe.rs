@@ -69,30 +69,18 @@ pub fn return_address() -> u64 {
     address
 }
 
-/// As [`return_address`], of the function that called that one, which has a frame of its own too.
-#[cfg(target_os = "none")]
+/// An address in what this is inlined into.
 #[inline(always)]
-pub fn caller_return_address() -> u64 {
+pub fn instruction_pointer() -> u64 {
     let address;
-    // SAFETY: as in `return_address`; the saved frame pointer is the caller's, whose frame is older and still there.
-    unsafe {
-        asm!(
-            "mov {0}, [rbp]", "mov {0}, [{0} + 8]",
-            out(reg) address, options(readonly, nostack, preserves_flags),
-        );
-    }
+    // SAFETY: reads a register.
+    unsafe { asm!("lea {}, [rip]", out(reg) address, options(nomem, nostack, preserves_flags)) };
     address
 }
 
 /// A host program may have no frame pointers.
 #[cfg(not(target_os = "none"))]
 pub fn return_address() -> u64 {
-    0
-}
-
-/// As above.
-#[cfg(not(target_os = "none"))]
-pub fn caller_return_address() -> u64 {
     0
 }
 

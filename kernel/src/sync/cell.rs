@@ -34,6 +34,12 @@ pub(super) trait Take {
     fn take(&self) -> bool;
 }
 
+/// A [`Raw`] lock that notes who has it.
+pub(super) trait Marked: Raw {
+    /// As [`Raw::lock`], by who is told by `mark`.
+    fn lock_as(&self, mark: u64);
+}
+
 /// Data that only the holder of `raw` reaches.
 #[derive(Default)]
 pub(super) struct Guarded<R, T: ?Sized> {
@@ -67,6 +73,14 @@ impl<R: Raw, T: ?Sized> Guarded<R, T> {
     #[inline]
     pub(super) fn try_lock(&self) -> Option<Access<'_, R, T>> {
         self.raw.try_lock().then(|| Access(self))
+    }
+}
+
+impl<R: Marked, T: ?Sized> Guarded<R, T> {
+    #[inline(always)]
+    pub(super) fn lock_as(&self, mark: u64) -> Access<'_, R, T> {
+        self.raw.lock_as(mark);
+        Access(self)
     }
 }
 

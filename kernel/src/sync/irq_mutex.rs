@@ -9,7 +9,7 @@ use core::{
 };
 
 use super::{
-    cell::{Access, Guarded, Raw},
+    cell::{Access, Guarded, Marked, Raw},
     queued::{Place, Queued},
     stall,
 };
@@ -49,21 +49,17 @@ impl Default for Spin {
 }
 
 impl Raw for Spin {
-    /// A function of its own, as is [`IrqMutex::lock`]: whose caller is what the mark tells.
-    #[inline(never)]
+    #[inline(always)]
     fn lock(&self) {
-        let mark = stall::mark_of_caller();
-        if !self.queue.try_lock_in_turn() {
-            self.wait(mark);
-        }
-        self.holder.store(mark, Ordering::Relaxed);
+        self.lock_as(stall::mark());
     }
 
-    #[inline(never)]
+    /// Notes who called what this is inlined into.
+    #[inline(always)]
     fn try_lock(&self) -> bool {
         let locked = self.queue.try_lock();
         if locked {
-            self.holder.store(stall::mark_of_caller(), Ordering::Relaxed);
+            self.holder.store(stall::mark(), Ordering::Relaxed);
         }
         locked
     }
@@ -71,6 +67,16 @@ impl Raw for Spin {
     #[inline]
     fn unlock(&self) {
         self.queue.unlock();
+    }
+}
+
+impl Marked for Spin {
+    #[inline(always)]
+    fn lock_as(&self, mark: u64) {
+        if !self.queue.try_lock_in_turn() {
+            self.wait(mark);
+        }
+        self.holder.store(mark, Ordering::Relaxed);
     }
 }
 
@@ -83,10 +89,20 @@ impl<T> IrqMutex<T> {
 
 impl<T: ?Sized> IrqMutex<T> {
     /// Disables interrupts on this CPU and waits for the lock. Dropping the guard puts both back.
+    ///
+    /// A function of its own, whose caller is who has the lock in reports.
     #[inline(never)]
     pub fn lock(&self) -> IrqGuard<'_, T> {
         let irq = IrqState::disable();
-        IrqGuard { value: self.0.lock(), _irq: irq }
+        IrqGuard { value: self.0.lock_as(stall::mark()), _irq: irq }
+    }
+
+    /// Calls `act` with the lock held. It becomes part of what calls it: for the few places that are passed so often that a call and
+    /// a return count.
+    #[inline(always)]
+    pub fn with<R>(&self, act: impl FnOnce(&mut T) -> R) -> R {
+        let irq = IrqState::disable();
+        act(&mut IrqGuard { value: self.0.lock_as(stall::mark_here()), _irq: irq })
     }
 
     /// As [`lock`](Self::lock), but gives up at once when the lock is taken: for panics and log lines.

@@ -31,10 +31,10 @@ pub(super) fn mark() -> u64 {
     mark_at(cpu::probe::return_address())
 }
 
-/// As [`mark`], with where its caller will return to.
+/// As [`mark`], with where it is.
 #[inline(always)]
-pub(super) fn mark_of_caller() -> u64 {
-    mark_at(cpu::probe::caller_return_address())
+pub(super) fn mark_here() -> u64 {
+    mark_at(cpu::probe::instruction_pointer())
 }
 
 #[inline(always)]
