@@ -2,6 +2,8 @@
 //! virtqueue in both formats.
 #![forbid(unsafe_code)]
 
+mod cpu;
+
 use std::{
     boxed::Box,
     collections::BTreeMap,
@@ -20,6 +22,8 @@ use crate::{
     hal::{Hal, Lock, Locks},
     mmio::Mmio,
 };
+
+pub(crate) use cpu::FakeCpu;
 
 /// A lock as a host program has it.
 pub(crate) struct StdLock<T>(pub(crate) Mutex<T>);

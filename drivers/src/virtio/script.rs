@@ -11,10 +11,10 @@ use core::task::Waker;
 use super::{
     DeviceId, Features, Status, Token,
     balloon::{Balloon, Statistic},
-    block::{Block, Cpus},
+    block::Block,
     console::Console,
     entropy::Entropy,
-    fake::{FakeDevice, FakeHal, Player},
+    fake::{FakeCpu, FakeDevice, FakeHal, Player},
     net::{Net, Setting, Sizes},
     transport::Interrupt,
 };
@@ -79,11 +79,11 @@ pub fn run(script: &[u8]) {
 }
 
 fn probe(id: DeviceId, device: &FakeDevice, hal: &FakeHal) -> Result<Box<dyn Driver>, Error> {
-    const CPUS: Cpus = Cpus { count: 2, current: || 1, later: |_| (), is_alone: || false, linger: |_| () };
+    FakeCpu { number: 1, ..FakeCpu::BUSY }.enter();
     let transport = device.transport();
     Ok(match id {
         DeviceId::BLOCK => {
-            Box::new(BlockUser(Block::probe(transport, hal, CPUS)?, Vec::new(), Batch::default()))
+            Box::new(BlockUser(Block::probe(transport, hal, 2)?, Vec::new(), Batch::default()))
         }
         DeviceId::ENTROPY => Box::new(EntropyUser(Entropy::probe(transport, hal)?, Vec::new())),
         DeviceId::CONSOLE => Box::new(Console::probe(transport, hal)?),

@@ -167,7 +167,7 @@ impl Virtio {
 /// The disks, in the order in which they were found. The first call looks for them.
 pub fn disks() -> Vec<Disk> {
     static TAKEN: OnceCell<()> = OnceCell::uninit();
-    TAKEN.init_once(|| virtio::take(DeviceId::BLOCK, Messages { cpus: cpus().count, of_each: 1 }, bring_up));
+    TAKEN.init_once(|| virtio::take(DeviceId::BLOCK, Messages { cpus: cpus(), of_each: 1 }, bring_up));
     crate::xen::bus::probe();
     DISKS.lock().clone()
 }
@@ -177,32 +177,40 @@ pub(crate) fn remove(name: &str) {
     DISKS.lock().retain(|disk| disk.name() != name);
 }
 
-fn cpus() -> Cpus {
-    Cpus {
-        count: percpu::all().count() as u16,
-        current: || cpu::current().id() as u16,
-        later: round::later,
-        is_alone: task::is_alone,
-        linger,
-    }
+fn cpus() -> u16 {
+    percpu::all().count() as u16
 }
 
-/// Looks for answers where the one who waits for them stands, if the CPU has nothing else to do: what comes needs no way back
-/// from the scheduler.
-fn linger(found: &mut dyn FnMut() -> bool) {
-    if !task::end_round() {
-        return;
+impl Cpus for Platform {
+    #[inline]
+    fn current() -> u16 {
+        cpu::current().id() as u16
     }
-    let begin = pv_ops::monotonic_ns();
-    let looks = {
-        let _irq = IrqState::disable();
-        let cpu = cpu::current().id();
-        habit(cpu).lock().decide(begin, round::asked_by(cpu))
-    };
-    while looks && task::would_halt() && pv_ops::monotonic_ns() < begin + IN_VAIN_NS {
-        relax();
-        if found() {
+
+    fn later(count: u32) {
+        round::later(count);
+    }
+
+    fn is_alone() -> bool {
+        task::is_alone()
+    }
+
+    /// What comes needs no way back from the scheduler.
+    fn linger(mut found: impl FnMut() -> bool) {
+        if !task::end_round() {
             return;
+        }
+        let begin = pv_ops::monotonic_ns();
+        let looks = {
+            let _irq = IrqState::disable();
+            let cpu = cpu::current().id();
+            habit(cpu).lock().decide(begin, round::asked_by(cpu))
+        };
+        while looks && task::would_halt() && pv_ops::monotonic_ns() < begin + IN_VAIN_NS {
+            relax();
+            if found() {
+                return;
+            }
         }
     }
 }

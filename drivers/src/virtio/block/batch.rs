@@ -4,13 +4,10 @@
 
 use core::task::Waker;
 
-use super::Block;
-use crate::{
-    class::{Batch, BlockRequest, Outcome},
-    hal::Locks,
-};
+use super::{Block, Cpus};
+use crate::class::{Batch, BlockRequest, Outcome};
 
-impl<S: Locks> Block<S> {
+impl<S: Cpus> Block<S> {
     /// As [`Requests::advance`](crate::class::Requests::advance).
     pub(super) fn advance_batch(&self, batch: &mut Batch<BlockRequest, Outcome>, waker: &Waker) {
         loop {
@@ -56,7 +53,7 @@ impl<S: Locks> Block<S> {
     /// [linger](Self::linger) at: then the device is told at once, and not to interrupt.
     fn exchange(&self, batch: &mut Batch<BlockRequest, Outcome>, waker: &Waker) -> Option<u16> {
         loop {
-            let number = (self.cpus.current)() % self.queues();
+            let number = S::current() % self.queues();
             let lane = self.queue(number);
             let exchanged = lane.with(|queue| {
                 if queue.requests.is_busy() {
@@ -66,7 +63,7 @@ impl<S: Locks> Block<S> {
                 let is_last = count == 0 || batch.unsent.is_empty();
                 let waits_here =
                     batch.done.is_empty() && !batch.kept.is_empty() && batch.kept.are_all_in(number);
-                let lingers = is_last && waits_here && (self.cpus.is_alone)();
+                let lingers = is_last && waits_here && S::is_alone();
                 if lingers {
                     queue.requests.hush();
                     told = told.or_else(|| queue.requests.take_notification());
@@ -97,7 +94,7 @@ impl<S: Locks> Block<S> {
     fn linger(&self, number: u16, batch: &mut Batch<BlockRequest, Outcome>) {
         let lane = self.queue(number);
         let mut found = Ok(false);
-        (self.cpus.linger)(&mut || {
+        S::linger(|| {
             found = lane.with(|queue| queue.take(number, batch));
             found != Ok(false)
         });

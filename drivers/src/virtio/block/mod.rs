@@ -36,29 +36,28 @@ use crate::{
     hal::{Hal, Lock, Locks},
 };
 
-/// The CPUs that a device's queues are shared out to.
-#[derive(Clone, Copy, Debug)]
-pub struct Cpus {
-    /// How many there are, or may come to be.
-    pub count: u16,
+/// The CPUs that a device's queues are shared out to, and the locks of these.
+pub trait Cpus: Locks {
     /// The number of the one that asks, from 0 on.
-    pub current: fn() -> u16,
-    /// Called, with a lock held, when there are more requests, and with how many: who is called calls [`Block::tell`] when the CPU that
-    /// asked has nothing more to ask for now. So one notification is for many requests.
-    pub later: fn(u32),
+    fn current() -> u16;
+
+    /// There are so many more requests: who is called, with a lock held, calls [`Block::tell`] when the CPU that asked has nothing more
+    /// to ask for now. So one notification is for many requests.
+    fn later(count: u32);
+
     /// Whether the CPU that asks has nothing to do but what asks this. Called with a lock held.
-    pub is_alone: fn() -> bool,
-    /// Called, with no lock held, by who is alone and waits for answers of its CPU's queue: calls what it is given, which looks for
-    /// some, until that has found them, or until there is something else to do or it is better to wait for an interrupt.
-    pub linger: fn(&mut dyn FnMut() -> bool),
+    fn is_alone() -> bool;
+
+    /// Called, with no lock held, by who is alone and waits for answers of its CPU's queue: calls `found`, which looks for some, until
+    /// that has found them, or until there is something else to do or it is better to wait for an interrupt.
+    fn linger(found: impl FnMut() -> bool);
 }
 
 /// A disk behind a virtio transport. No lock of a queue is held while another one is waited for, but that of the device.
-pub struct Block<S: Locks> {
+pub struct Block<S: Cpus> {
     device: S::Lock<Device>,
     queues: Box<[Lane<S>]>,
     features: Features,
-    cpus: Cpus,
 }
 
 /// A queue and its lock.
@@ -69,21 +68,22 @@ struct Lane<S: Locks> {
 }
 
 impl<S: Locks> Lane<S> {
+    #[inline(always)]
     fn with<R>(&self, act: impl FnOnce(&mut Queue) -> R) -> R {
         self.queue.with(act)
     }
 }
 
-impl<S: Locks> Block<S> {
-    /// Brings the device up (§3.1.1, §5.2.5), with a queue for each CPU if it has so many, and reads what it is like.
+impl<S: Cpus> Block<S> {
+    /// Brings the device up (§3.1.1, §5.2.5), with a queue for each of `cpus` CPUs if it has so many, and reads what it is like.
     ///
     /// # Errors
     /// The device does not come up, or describes itself as what cannot be.
-    pub fn probe(transport: Box<dyn Transport>, hal: &dyn Hal, cpus: Cpus) -> Result<Self, Error> {
+    pub fn probe(transport: Box<dyn Transport>, hal: &dyn Hal, cpus: u16) -> Result<Self, Error> {
         let mut init = Init::begin(transport, Features::from_bits_retain(feature::ALL))?;
         let features = init.features();
         let info = read_config(init.transport(), |transport| read_info(transport, features.bits()))?;
-        let count = queues_offered(init.transport(), features.bits())?.min(cpus.count).max(1);
+        let count = queues_offered(init.transport(), features.bits())?.min(cpus).max(1);
         let segments = segments_offered(init.transport(), features.bits())?;
         let mut lane = |index| {
             let gathers = gather::most(features, init.queue_size(index)?, segments);
@@ -93,7 +93,7 @@ impl<S: Locks> Block<S> {
         };
         let queues: Result<Box<[_]>, _> = (0..count).map(&mut lane).collect();
         match queues {
-            Ok(queues) => Ok(Self { device: S::lock(Device::run(init)), queues, features, cpus }),
+            Ok(queues) => Ok(Self { device: S::lock(Device::run(init)), queues, features }),
             // Rings of which the device was told are gone already, so it is reset for good.
             Err(error) => Err(init.abandon(error)),
         }
@@ -141,7 +141,7 @@ impl<S: Locks> Block<S> {
     /// Requests were made available in a queue whose lock is held, and the device is told of them, or is to be at the end of the round.
     fn note(&self, lane: &Lane<S>, count: u32, told: Option<u16>) {
         lane.is_untold.store(told.is_none(), Relaxed);
-        (self.cpus.later)(count);
+        S::later(count);
     }
 
     /// Notifies the device of queue `number`, if there is something to notify it with.
@@ -221,12 +221,12 @@ impl<S: Locks> Block<S> {
     }
 }
 
-impl<S: Locks> class::Requests for Block<S> {
+impl<S: Cpus> class::Requests for Block<S> {
     type Request = BlockRequest;
     type Outcome = Outcome;
 
     fn submit(&self, request: BlockRequest, waker: &Waker) -> Submitted<BlockRequest, Outcome> {
-        let number = (self.cpus.current)();
+        let number = S::current();
         let lane = self.queue(number);
         let (submitted, told) = self.attended(lane, |queue| {
             let submitted = queue.submit(request, For::Holder(waker));
@@ -265,13 +265,13 @@ impl<S: Locks> class::Requests for Block<S> {
     }
 }
 
-impl<S: Locks> BlockDevice for Block<S> {
+impl<S: Cpus> BlockDevice for Block<S> {
     fn info(&self) -> BlockInfo {
         self.queue(0).with(|queue| queue.info)
     }
 }
 
-impl<S: Locks> Drop for Block<S> {
+impl<S: Cpus> Drop for Block<S> {
     /// The memory that the device was told of goes, so the device must not use it any more.
     fn drop(&mut self) {
         if !self.device.with(Device::stop) {

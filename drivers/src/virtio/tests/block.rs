@@ -5,10 +5,7 @@ use std::{
     boxed::Box,
     future::Future,
     pin::pin,
-    sync::{
-        Arc,
-        atomic::{AtomicU16, Ordering::SeqCst},
-    },
+    sync::{Arc, atomic::Ordering::SeqCst},
     task::{Context, Poll},
     vec,
     vec::Vec,
@@ -22,16 +19,13 @@ use crate::{
     hal::Hal,
     virtio::{
         DeviceId, Features, Token,
-        block::{Block, Cpus},
-        fake::{Chain, FakeDevice, FakeHal, Player},
+        block::Block,
+        fake::{Chain, FakeCpu, FakeDevice, FakeHal, Player},
         transport::Interrupt,
     },
 };
 
 pub(super) const SECTORS: u64 = 64;
-pub(super) const ONE_CPU: Cpus =
-    Cpus { count: 1, current: || 0, later: |_| (), is_alone: || false, linger: |_| () };
-
 pub(super) type Disk = Block<FakeHal>;
 
 /// A disk, and who plays it.
@@ -58,25 +52,22 @@ fn config() -> Vec<u8> {
 const BLOCK_FEATURES: u64 = 1 << 6 | 1 << 9 | 1 << 13 | 1 << 14;
 
 pub(super) fn rig(features: Features, queue_size: u32) -> Rig {
-    rig_on(ONE_CPU, features, queue_size)
-}
-
-pub(super) fn rig_on(cpus: Cpus, features: Features, queue_size: u32) -> Rig {
-    rig_of(cpus, features, queue_size, config())
+    rig_of(features, queue_size, config())
 }
 
 /// A disk whose requests may have so many segments of data (`VIRTIO_BLK_F_SEG_MAX`, §5.2.3, §5.2.4).
 pub(super) fn rig_of_segments(features: Features, queue_size: u32, most: u32) -> Rig {
     let mut config = config();
     config[12..16].copy_from_slice(&most.to_le_bytes());
-    rig_of(ONE_CPU, features | Features::from_bits_retain(1 << 2), queue_size, config)
+    rig_of(features | Features::from_bits_retain(1 << 2), queue_size, config)
 }
 
-fn rig_of(cpus: Cpus, features: Features, queue_size: u32, config: Vec<u8>) -> Rig {
+fn rig_of(features: Features, queue_size: u32, config: Vec<u8>) -> Rig {
+    FakeCpu::BUSY.enter();
     let hal = FakeHal::default();
     let features = features | Features::from_bits_retain(BLOCK_FEATURES);
     let device = FakeDevice::new(DeviceId::BLOCK, features, queue_size, config);
-    let block = Disk::probe(device.transport(), &hal, cpus).unwrap();
+    let block = Disk::probe(device.transport(), &hal, 1).unwrap();
     let player = device.player(&hal);
     let content = (0..SECTORS as usize * SECTOR_BYTES).map(|at| (at / SECTOR_BYTES) as u8).collect();
     Rig { hal, device, player, content, bad: None, disk: Arc::new(block) }
@@ -278,14 +269,15 @@ fn no_memory_is_an_error_and_leaves_none_behind() {
         let hal = FakeHal::default();
         hal.fail_after(pieces);
         let device = FakeDevice::new(DeviceId::BLOCK, Features::INDIRECT_DESC, 8, config());
-        let error = Disk::probe(device.transport(), &hal, ONE_CPU).err();
+        let error = Disk::probe(device.transport(), &hal, 1).err();
         assert!(matches!(error, Some(Error::NoDmaMemory { .. })), "{error:?}");
         assert_eq!((hal.pieces(), device.registers().queues.len()), (0, 0));
     }
 }
 
-/// VIRTIO_BLK_F_MQ, `num_queues` (§5.2.3, §5.2.4).
-fn with_two_queues(cpus: Cpus, features: Features) -> (FakeHal, FakeDevice, Disk) {
+/// On CPU 0. VIRTIO_BLK_F_MQ, `num_queues` (§5.2.3, §5.2.4).
+fn with_two_queues(cpus: u16, features: Features) -> (FakeHal, FakeDevice, Disk) {
+    FakeCpu::BUSY.enter();
     let mut config = config();
     config[34] = 2;
     let hal = FakeHal::default();
@@ -298,14 +290,11 @@ fn with_two_queues(cpus: Cpus, features: Features) -> (FakeHal, FakeDevice, Disk
 /// §5.2.5: a queue a CPU, no more than the device has; each CPU's requests go to its own.
 #[test]
 fn each_cpu_sends_to_its_own_queue() {
-    static CPU: AtomicU16 = AtomicU16::new(0);
-    let cpus =
-        Cpus { count: 3, current: || CPU.load(SeqCst), later: |_| (), is_alone: || false, linger: |_| () };
-    let (hal, device, block) = with_two_queues(cpus, Features::empty());
+    let (hal, device, block) = with_two_queues(3, Features::empty());
     assert_eq!(block.queues(), 2);
     let mut sent = Vec::new();
-    for cpu in [1, 0, 2] {
-        CPU.store(cpu, SeqCst);
+    for number in [1, 0, 2] {
+        FakeCpu { number, ..FakeCpu::BUSY }.enter();
         let Submitted::Sent(token) = block.submit(BlockRequest::Flush, &bell().1) else { panic!("no room") };
         sent.push(token);
     }
@@ -336,17 +325,16 @@ fn each_cpu_sends_to_its_own_queue() {
 /// Who has come to another CPU has its requests in the queue of the first; others wait in that of the second.
 #[test]
 fn who_is_alone_silences_no_queue_but_that_of_its_requests() {
-    static CPU: AtomicU16 = AtomicU16::new(0);
-    let current = || CPU.load(SeqCst);
-    let cpus = Cpus { count: 2, current, is_alone: || true, ..ONE_CPU };
-    let (hal, device, block) = with_two_queues(cpus, Features::RING_PACKED);
+    let (hal, device, block) = with_two_queues(2, Features::RING_PACKED);
+    let alone = FakeCpu { is_alone: true, ..FakeCpu::BUSY };
+    alone.enter();
     let disk: &dyn BlockDevice = &block;
     let (_, waker) = bell();
     let mut flights = disk.in_flight(1);
     flights.push(0, BlockRequest::Flush);
     let mut next = || pin!(flights.next()).poll(&mut Context::from_waker(&waker)).is_pending();
     assert!(next());
-    CPU.store(1, SeqCst);
+    FakeCpu { number: 1, ..alone }.enter();
     let Submitted::Sent(token) = block.submit(BlockRequest::Flush, &waker) else { panic!("no room") };
     assert!(next());
     for queue in 0..2 {
@@ -359,9 +347,7 @@ fn who_is_alone_silences_no_queue_but_that_of_its_requests() {
 /// Its requests are found in each of them, wake it from each, and none is left behind.
 #[test]
 fn who_goes_from_cpu_to_cpu_has_requests_in_several_queues() {
-    static CPU: AtomicU16 = AtomicU16::new(0);
-    let cpus = Cpus { count: 2, current: || CPU.load(SeqCst), ..ONE_CPU };
-    let (hal, device, block) = with_two_queues(cpus, Features::empty());
+    let (hal, device, block) = with_two_queues(2, Features::empty());
     let disk: &dyn BlockDevice = &block;
     let (bell, waker) = bell();
     let before = hal.pieces();
@@ -369,8 +355,8 @@ fn who_goes_from_cpu_to_cpu_has_requests_in_several_queues() {
     let next = |flights: &mut InFlight<'_, dyn BlockDevice + '_>| {
         pin!(flights.next()).poll(&mut Context::from_waker(&waker)).map(|found| found.map(|(tag, _)| tag))
     };
-    for (tag, cpu) in [(0, 0), (1, 0), (2, 1), (3, 1)] {
-        CPU.store(cpu, SeqCst);
+    for (tag, number) in [(0, 0), (1, 0), (2, 1), (3, 1)] {
+        FakeCpu { number, ..FakeCpu::BUSY }.enter();
         let buffer = (&hal as &dyn Hal).buffer(SECTOR_BYTES).unwrap();
         flights.push(tag, BlockRequest::Read { sector: 0, buffer });
         assert!(next(&mut flights).is_pending());
@@ -462,7 +448,7 @@ fn the_topology_is_told() {
     (config[24], config[28]) = (3, 16);
     let features = Features::from_bits_retain(1 << 6 | 1 << 10);
     let device = FakeDevice::new(DeviceId::BLOCK, features, 8, config);
-    let info = Disk::probe(device.transport(), &FakeHal::default(), ONE_CPU).unwrap().info();
+    let info = Disk::probe(device.transport(), &FakeHal::default(), 1).unwrap().info();
     assert_eq!((info.block_bytes, info.physical_block_bytes, info.optimal_bytes), (512, 4096, 8192));
 }
 
@@ -471,7 +457,7 @@ fn the_topology_is_told() {
 fn a_disk_goes_to_any_task() {
     fn check<T: Send + Sync + ?Sized>(_: &T) {}
     let device = FakeDevice::new(DeviceId::BLOCK, Features::empty(), 8, config());
-    let disk = Disk::probe(device.transport(), &FakeHal::default(), ONE_CPU).unwrap();
+    let disk = Disk::probe(device.transport(), &FakeHal::default(), 1).unwrap();
     let disk: Box<dyn BlockDevice> = Box::new(disk);
     check(&*disk);
 }

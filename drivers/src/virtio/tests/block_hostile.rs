@@ -7,7 +7,7 @@ use proptest::{collection::vec, prelude::*};
 
 use super::{
     bell,
-    block::{Disk, ONE_CPU, Rig, SECTORS, rig},
+    block::{Disk, Rig, SECTORS, rig},
     ring_features,
 };
 use crate::{
@@ -77,7 +77,7 @@ proptest! {
         let hal = FakeHal::default();
         let features = Features::from_bits_retain(features);
         let device = FakeDevice::new(DeviceId::BLOCK, features, 8, config);
-        if let Ok(block) = Disk::probe(device.transport(), &hal, ONE_CPU) {
+        if let Ok(block) = Disk::probe(device.transport(), &hal, 1) {
             let info = block.info();
             prop_assert!(info.block_bytes.is_power_of_two() && info.max_bytes >= 512);
         }

@@ -16,14 +16,14 @@ use proptest::{collection::vec, prelude::*};
 
 use super::{
     bell,
-    block::{Disk, ONE_CPU, Rig, rig, rig_of_segments, rig_on},
+    block::{Disk, Rig, rig, rig_of_segments},
     ring_features,
 };
 use crate::{
     class::{BlockDevice, BlockRequest, InFlight, Outcome, SECTOR_BYTES},
     dma::DmaBuffer,
     error::Error,
-    virtio::{Fault, Features, block::Cpus},
+    virtio::{Fault, Features, fake::FakeCpu},
 };
 
 const ALL_RINGS: [Features; 4] = [
@@ -109,8 +109,8 @@ fn linger(found: &mut dyn FnMut() -> bool) {
 /// A rig whose disk is asked by one who is alone and lingers; what the device does meanwhile, for each request; and whether it is to
 /// interrupt.
 fn lingering(features: Features) -> (Arc<Disk>, impl Fn() -> bool) {
-    let rig = rig_on(Cpus { is_alone: || true, linger, ..ONE_CPU }, features, 8);
-    let Rig { hal, mut player, disk, .. } = rig;
+    let Rig { hal, mut player, disk, .. } = rig(features, 8);
+    FakeCpu { is_alone: true, linger, ..FakeCpu::BUSY }.enter();
     // VIRTQ_AVAIL_F_NO_INTERRUPT (VirtIO 1.3 §2.7.6), RING_EVENT_FLAGS_DISABLE (§2.8.14): both are 1.
     let flags = player.at.driver + if player.packed { 2 } else { 0 };
     let wants_interrupts = {
