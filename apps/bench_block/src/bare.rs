@@ -37,18 +37,25 @@ pub(crate) struct Way {
     together: u16,
     /// Sleeps for so long, by a timer, when it finds nothing; else it goes on looking.
     rest: Option<Duration>,
+    /// Whether each side says at which index of the ring it wants to be told, or by a flag whether it wants to be told at all.
+    event_idx: bool,
 }
 
 impl Way {
-    pub(crate) const ALL: [Self; 3] = [
-        Self { name: "bare-all", together: u16::MAX, rest: None },
-        Self { name: "bare-half", together: MOST as u16 / 2, rest: None },
-        Self { name: "bare-rests", together: MOST as u16 / 2, rest: Some(Duration::from_micros(50)) },
+    const AT_ONCE: Self = Self { name: "bare-all", together: u16::MAX, rest: None, event_idx: true };
+    const HALF: Self = Self { name: "bare-half", together: MOST as u16 / 2, ..Self::AT_ONCE };
+
+    pub(crate) const ALL: [Self; 4] = [
+        Self::AT_ONCE,
+        Self::HALF,
+        Self { name: "bare-rests", rest: Some(Duration::from_micros(50)), ..Self::HALF },
+        Self { name: "bare-flags", event_idx: false, ..Self::AT_ONCE },
     ];
 }
 
-/// A disk and its ring.
+/// A disk and its ring, for one way.
 pub(crate) struct Disk {
+    way: Way,
     transport: Box<dyn Transport>,
     queue: Queue<u16>,
     areas: Dma,
@@ -60,20 +67,34 @@ impl Disk {
     /// The last disk of the machine.
     pub(crate) fn new() -> Result<Self, String> {
         let transport = devices::bare(DeviceId::BLOCK).ok_or("no disk")?;
-        Self::on(transport).map_err(|error| format!("{error}"))
+        Self::on(transport, Way::AT_ONCE).map_err(|error| format!("{error}"))
     }
 
-    fn on(transport: Box<dyn Transport>) -> Result<Self, Error> {
-        let mut init = Init::begin(transport, Features::from_bits_retain(FLUSH))?;
-        let queue = init.queue(0, &Platform)?;
+    /// The same disk for another way.
+    pub(crate) fn turned(self, way: Way) -> Result<Self, String> {
+        if way.event_idx == self.way.event_idx {
+            return Ok(Self { way, ..self });
+        }
+        // The old ring is freed when the reset is done.
+        let Self { transport, queue: _queue, areas: _areas, data: _data, .. } = self;
+        Self::on(transport, way).map_err(|error| format!("{error}"))
+    }
+
+    fn on(transport: Box<dyn Transport>, way: Way) -> Result<Self, Error> {
+        let mut wanted = Features::TRANSPORT | Features::from_bits_retain(FLUSH);
+        wanted.set(Features::EVENT_IDX, way.event_idx);
+        let mut init = Init::begin_with(transport, &|_| wanted)?;
+        let mut queue: Queue<u16> = init.queue(0, &Platform)?;
+        queue.suppress_interrupts();
         let capacity = |offset| init.transport().config_u32(offset).unwrap_or(0);
         let sectors = u64::from(capacity(0)) | u64::from(capacity(4)) << 32;
         let (areas, data) = (Platform.dma(MOST * AREA_BYTES)?, Platform.dma(MOST * BLOCK_BYTES)?);
-        Ok(Self { transport: init.finish(), queue, areas, data, sectors })
+        Ok(Self { way, transport: init.finish(), queue, areas, data, sectors })
     }
 
     /// Keeps `case.depth` requests in the ring for so long.
-    pub(crate) async fn measure(&mut self, case: Case, way: Way, ns: u64) -> Result<Counted, String> {
+    pub(crate) async fn measure(&mut self, case: Case, ns: u64) -> Result<Counted, String> {
+        let way = self.way;
         let mut order = Order::new(case, self.sectors);
         let (before, start) = (self.queue.counts(), now_ns());
         let (mut done, mut in_flight, mut is_over) = (0, 0, false);

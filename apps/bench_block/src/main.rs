@@ -144,8 +144,8 @@ async fn main() -> Result<(), String> {
     let only = kernel::app::args().find(|(key, _)| *key == "only").map(|(_, value)| value);
     for case in Case::all().filter(|case| only.is_none_or(|only| format!("{case}").replace(' ', "-") == only))
     {
-        let [all, half, rests] = bare::Way::ALL.map(|way| way.name);
-        let none = || ["driver", "tasks", all, half, rests].map(|who| Measured::new(who, case));
+        let [all, half, rests, flags] = bare::Way::ALL.map(|way| way.name);
+        let none = || ["driver", "tasks", all, half, rests, flags].map(|who| Measured::new(who, case));
         let mut measured = none();
         // In turns: what else the host does meanwhile slows all of them down.
         for turn in 0..=TURNS {
@@ -158,8 +158,9 @@ async fn main() -> Result<(), String> {
             driver::tasks(&disk, case, settling).await?;
             *by_tasks += driver::tasks(&disk, case, ns / TURNS).await?;
             for (way, by_loop) in bare::Way::ALL.into_iter().zip(by_loop) {
-                bare.measure(case, way, settling).await?;
-                *by_loop += bare.measure(case, way, ns / TURNS).await?;
+                bare = bare.turned(way)?;
+                bare.measure(case, settling).await?;
+                *by_loop += bare.measure(case, ns / TURNS).await?;
             }
         }
         measured.iter().for_each(|by_one| println!("{by_one}"));

@@ -20,16 +20,17 @@ pub struct Init {
 }
 
 impl Init {
-    /// Resets the device and agrees with it on those of `wanted` that it offers, with VERSION_1 among them.
+    /// Resets the device and agrees with it on those of `wanted` and of [`Features::TRANSPORT`] that it offers, with VERSION_1 among
+    /// them.
     ///
     /// # Errors
     /// The device does not come out of reset, is a legacy one, or refuses what it has offered. It is marked failed.
     pub fn begin(transport: Box<dyn Transport>, wanted: Features) -> Result<Self, Error> {
-        Self::begin_with(transport, &|offered| offered & wanted)
+        Self::begin_with(transport, &|_| wanted | Features::TRANSPORT)
     }
 
-    /// As [`begin`](Self::begin), where it depends on what is offered what of it is wanted: some features are of no use
-    /// without others (§2.2.1).
+    /// As [`begin`](Self::begin), where it depends on what is offered what of it is wanted, of all features: some are of no use without
+    /// others (§2.2.1).
     ///
     /// # Errors
     /// As [`begin`](Self::begin).
@@ -135,7 +136,7 @@ fn agree(transport: &mut dyn Transport, choose: &dyn Fn(Features) -> Features) -
         return Err(Error::NotModern { offered });
     }
     let offered = Features::from_bits_retain(offered);
-    let mut features = offered & (choose(offered) | Features::TRANSPORT);
+    let mut features = offered & (choose(offered) | Features::VERSION_1);
     features
         .set(Features::RING_RESET, features.contains(Features::RING_RESET) && transport.can_reset_queues());
     transport.set_driver_features(features.bits());

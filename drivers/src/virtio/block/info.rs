@@ -4,7 +4,10 @@
 use crate::{
     class::{BlockInfo, SECTOR_BYTES},
     error::{Error, Field},
-    virtio::transport::{Transport, read_config},
+    virtio::{
+        Features,
+        transport::{Transport, read_config},
+    },
 };
 
 /// Feature bits (§5.2.3).
@@ -18,8 +21,17 @@ pub(super) mod feature {
     pub(super) const MQ: u64 = 1 << 12;
     pub(super) const DISCARD: u64 = 1 << 13;
     pub(super) const WRITE_ZEROES: u64 = 1 << 14;
-    pub(in crate::virtio::block) const ALL: u64 =
+    pub(super) const ALL: u64 =
         SIZE_MAX | SEG_MAX | RO | BLK_SIZE | FLUSH | TOPOLOGY | MQ | DISCARD | WRITE_ZEROES;
+}
+
+/// Those of `offered` that are used. Not the event index in a split ring: with it the device can tell there only when it wants to be told
+/// next, never that it looks by itself (§2.7.10), as QEMU's does while requests come. In a packed ring it can do so (§2.8.10).
+pub(super) fn choose(offered: Features) -> Features {
+    let all = Features::TRANSPORT | Features::from_bits_retain(feature::ALL);
+    let unused =
+        if offered.contains(Features::RING_PACKED) { Features::empty() } else { Features::EVENT_IDX };
+    (offered & all) - unused
 }
 
 /// Fields of the configuration by offset (§5.2.4).

@@ -20,7 +20,7 @@ use core::{
 
 use self::{
     gather::FRAME,
-    info::{feature, queues_offered, read_info, segments_offered},
+    info::{choose, queues_offered, read_info, segments_offered},
     queue::Queue,
 };
 use super::{
@@ -80,7 +80,7 @@ impl<S: Cpus> Block<S> {
     /// # Errors
     /// The device does not come up, or describes itself as what cannot be.
     pub fn probe(transport: Box<dyn Transport>, hal: &dyn Hal, cpus: u16) -> Result<Self, Error> {
-        let mut init = Init::begin(transport, Features::from_bits_retain(feature::ALL))?;
+        let mut init = Init::begin_with(transport, &choose)?;
         let features = init.features();
         let info = read_config(init.transport(), |transport| read_info(transport, features.bits()))?;
         let count = queues_offered(init.transport(), features.bits())?.min(cpus).max(1);

@@ -58,7 +58,10 @@ impl<S: Locks> Net<S> {
     pub fn probe(transport: Box<dyn Transport>, hal: &dyn Hal, setting: Setting) -> Result<Self, Error> {
         let can_send_long = (setting.sizes)(1).long > 0;
         let choose = |cpus| {
-            move |offered| Features::from_bits_retain(Feature::choose(offered, can_send_long, cpus).bits())
+            move |offered| {
+                let own = Feature::choose(offered, can_send_long, cpus);
+                Features::TRANSPORT | Features::from_bits_retain(own.bits())
+            }
         };
         let mut init = Init::begin_with(transport, &choose(setting.cpus))?;
         let mut found = control_queue(&mut init, hal);

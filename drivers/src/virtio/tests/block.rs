@@ -415,10 +415,26 @@ fn a_request_without_an_answer_can_be_taken_back() {
     assert!(matches!(rig.disk.cancel(&rig.hal), Err(Error::Request(_))));
 }
 
+/// §2.7.10, §2.8.10: with the event index a device can say in a packed ring only that it wants to be told of nothing.
+#[test]
+fn a_device_can_say_that_it_looks_by_itself() {
+    for ring in [Features::empty(), Features::RING_PACKED] {
+        let rig = rig(ring | Features::EVENT_IDX, 8);
+        assert_eq!(rig.disk.features().contains(Features::EVENT_IDX), !ring.is_empty());
+        let at = rig.player.at.device;
+        // VIRTQ_USED_F_NO_NOTIFY, RING_EVENT_FLAGS_DISABLE: both are 1.
+        rig.hal.set_u16(if ring.is_empty() { at } else { at + 2 }, 1);
+        let token = rig.submit(BlockRequest::Flush);
+        rig.disk.tell();
+        assert!(rig.device.registers().notifications.is_empty());
+        rig.disk.forget(token);
+    }
+}
+
 /// A CPU that looks needs no interrupt, and looks where its own requests are.
 #[test]
 fn who_looks_finds_the_answers() {
-    let mut rig = rig(Features::EVENT_IDX, 8);
+    let mut rig = rig(Features::empty(), 8);
     assert_eq!((rig.disk.look(0), rig.disk.look(1)), (None, None), "nothing was asked");
     let token = rig.submit(BlockRequest::Flush);
     assert_eq!((rig.disk.look(0), rig.disk.look(1)), (Some(0), None));

@@ -77,7 +77,7 @@ fn each_outcome_comes_with_its_tag_in_the_order_of_the_answers() {
 
 #[test]
 fn an_answer_is_found_without_an_interrupt() {
-    let mut rig = rig(Features::EVENT_IDX, 8);
+    let mut rig = rig(Features::empty(), 8);
     let disk = rig.disk.clone();
     let mut flights = in_flight(&disk, 1);
     flights.push(7, BlockRequest::Flush);

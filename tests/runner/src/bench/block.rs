@@ -23,7 +23,7 @@ const PATIENCE: Duration = Duration::from_secs(300);
 
 /// The ways of the bare loop. The one with the highest median is the limit: the highest of each round would be what is measured best by
 /// chance.
-const BARE: [&str; 3] = ["bare-all", "bare-half", "bare-rests"];
+const BARE: [&str; 4] = ["bare-all", "bare-half", "bare-rests", "bare-flags"];
 
 /// How it is measured.
 #[derive(Args, Clone, Debug)]
