@@ -17,6 +17,9 @@ use super::port::Port;
 /// Under this id Linux speaks of its own accord.
 const EVENTS: u32 = 0;
 
+/// A command that does nothing, under an id whose end nobody waits for.
+pub(super) const NOTHING: &str = "4294967295 :\n";
+
 /// One line from Linux.
 #[derive(Debug, PartialEq, Eq)]
 enum Message<'a> {
@@ -77,6 +80,11 @@ impl Channel {
         let heard = Arc::new(Heard::default());
         let here = Arc::clone(&heard);
         Ok(Self { port: Port::listen(path, move |stream| here.listen(stream))?, heard, last_id: EVENTS })
+    }
+
+    /// The port under it.
+    pub(super) fn port(&self) -> Port {
+        self.port.clone()
     }
 
     /// Executes a command, which must succeed; returns what it printed, its errors included.

@@ -9,6 +9,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 
 use super::channel::Channel;
+use super::nudge::Nudger;
 use super::port::Port;
 use super::recipe::Parts;
 use super::saved;
@@ -69,6 +70,7 @@ pub(crate) struct Linux {
     /// Whether the console is shown.
     pub(crate) tee: Tee,
     disk: File,
+    _nudger: Option<Nudger>,
     _scratch: Scratch,
 }
 
@@ -102,6 +104,12 @@ impl Linux {
         }
     }
 
+    /// The same, which from now on goes on if QEMU loses an interrupt, as it may where guests of SVM run.
+    pub(crate) fn nudged(mut self) -> Self {
+        self._nudger = Some(Nudger::start(self.channel.port()));
+        self
+    }
+
     /// Saves its state to `file`, which ends it.
     ///
     /// # Errors
@@ -125,7 +133,17 @@ impl Linux {
         }
         let running = Running::start(&line, false, Tee::Keep)?;
         let line = line.to_string();
-        Ok(Self { running, line, channel, console, console_port, tee, disk, _scratch: scratch })
+        Ok(Self {
+            running,
+            line,
+            channel,
+            console,
+            console_port,
+            tee,
+            disk,
+            _nudger: None,
+            _scratch: scratch,
+        })
     }
 
     /// Executes a shell command, which must succeed; returns what it printed.

@@ -3,7 +3,7 @@
 //!
 //! Assembling: `debian` (packages), `root` (the root file system; `cpio`, `libraries`, `modules`), `recipe` (the cache).
 //! Running: `machine` (the Linux), `saved` (its state after booting). Talking: `port` (virtio ports), `channel` (commands
-//! in, answers out), `rig.sh` (the other end), `escape` (a user's way out).
+//! in, answers out), `nudge` (that it goes on), `rig.sh` (the other end), `escape` (a user's way out).
 
 pub(crate) mod channel;
 pub(crate) mod cpio;
@@ -12,6 +12,7 @@ mod escape;
 mod libraries;
 mod machine;
 mod modules;
+mod nudge;
 mod port;
 mod recipe;
 mod root;

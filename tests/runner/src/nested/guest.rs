@@ -20,9 +20,6 @@ use crate::qemu::{Accel, Finished, Line, Machine, Options, Serial, Traces, megab
 const END: &str = "\0\x7f\0\x7f\0\x7f\0\x7f";
 /// How long a monitor that was killed, or the last bytes of a console, may take.
 const SOON: Duration = Duration::from_secs(20);
-/// After so long Linux is asked for nothing, again and again: once, in hundreds of guests, it did not go on by itself after the end of
-/// one, as if an interrupt had been lost.
-const NUDGE: Duration = Duration::from_secs(30);
 /// Where the guest's file is in there, and our own machine monitor.
 const KERNEL: &str = "/guest/kernel";
 const VMM: &str = "/guest/vmm";
@@ -199,11 +196,7 @@ impl Guest<'_> {
         let mut end = None;
         while end.is_none() {
             let left = timeout.map_or(SOON, |timeout| timeout.saturating_sub(self.started.elapsed()));
-            end = linux.channel.end(self.pending, left.min(NUDGE)).with_context(|| linux.last_words())?;
-            if end.is_none() && left > NUDGE {
-                linux.run("true")?;
-                continue;
-            }
+            end = linux.channel.end(self.pending, left).with_context(|| linux.last_words())?;
             if let (None, Some(timeout)) = (&end, timeout) {
                 linux.run("kill_guest")?;
                 traces.timeout = Some(timeout);

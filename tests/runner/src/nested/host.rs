@@ -37,7 +37,7 @@ impl Host {
         } else {
             Linux::start(&setting(rig, GUEST_MEGABYTES), tee)?
         };
-        let mut host = Self { linux, files: Vec::new() };
+        let mut host = Self { linux: linux.nudged(), files: Vec::new() };
         // The clock of a state that was saved stood still.
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs());
         host.run(&format!("date -s @{now}"))?;

@@ -29,7 +29,7 @@ impl Dom0 {
         } else {
             Linux::start(&machine::with_linux(rig, GUEST_MEGABYTES), tee)?
         };
-        Ok(Self { linux, domains: 0 })
+        Ok(Self { linux: linux.nudged(), domains: 0 })
     }
 
     /// Whether a start would find a saved state.
