@@ -243,6 +243,7 @@ impl<T> Queue<T> {
     }
 
     /// The ring's position, if the device wants to know of what was added since the last call (§2.9).
+    #[inline]
     pub fn take_notification(&mut self) -> Option<u16> {
         each!(&mut self.ring, ring => ring.take_should_notify()).then(|| {
             self.counts.notifications += 1;

@@ -152,6 +152,7 @@ impl Split {
     }
 
     /// Whether the device wants to know of what was made available since the last call (§2.7.10.1).
+    #[inline]
     pub(super) fn take_should_notify(&mut self) -> bool {
         let old = core::mem::replace(&mut self.notified, self.available);
         if old == self.available {
