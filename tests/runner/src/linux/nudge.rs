@@ -1,9 +1,9 @@
 //! Sees to it that a Linux whose processor runs guests of SVM goes on after an interrupt was lost.
 //!
-//! QEMU's TCG notes what waits for a processor in one word (`interrupt_request`). Threads of devices change it under QEMU's lock, the
-//! processor's own thread without one when it enters a guest of SVM and when it leaves it (`helper_vmrun`, `do_vmexit`; QEMU 7.2): what a
-//! device has noted at that moment is gone. The interrupt still waits in the local APIC, which notes it again with the next one that
-//! comes. If it was a timer's there may be no next one: once in millions of exits a machine stood still. So here comes one.
+//! TCG loses one there now and then (docs/xen.md, "Odd things found"): by QEMU's source (7.2) because what waits for a processor is noted
+//! in one word, which threads of devices change under a lock, and the processor's own without one when it enters or leaves such a guest.
+//! The interrupt still waits in the local APIC, which notes it again with the next one that comes. If it was a timer's there may be no next
+//! one, and the machine stands still. So here comes one.
 
 use std::io::Write;
 use std::sync::mpsc::{self, RecvTimeoutError, Sender};
